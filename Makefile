@@ -1,0 +1,63 @@
+# make run       the example chat on http://127.0.0.1:8000 (HOST=, PORT=)
+# make test      lint, types and tests, in a virtual environment of its own
+# make test-all  the tests on every Python found, with the oldest and newest servers
+# make clean     removes what the others made
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+BUILD_INPUTS := setup.cfg setup.py $(wildcard faye_wsgi/driver/_speedups.c)
+CHECKED := $(wildcard faye_wsgi tests examples benchmarks setup.py)
+RUFF := --isolated --line-length 100 --target-version py39 --select E,F,W,I,B,UP
+
+.PHONY: run test lint types pytest system test-all clean
+
+run: $(VENV)/.run-stamp
+	$(BIN)/gunicorn --worker-class gevent --workers 1 --bind $(HOST):$(PORT) \
+		--chdir examples/flask_app app:app
+
+# Every check runs, whatever the others say; pytest's summary comes last.
+test: system $(VENV)/.test-stamp
+	@status=0; \
+	$(MAKE) --no-print-directory lint || status=1; \
+	$(MAKE) --no-print-directory types || status=1; \
+	$(MAKE) --no-print-directory pytest || status=1; \
+	exit $$status
+
+lint: $(VENV)/.test-stamp
+	$(BIN)/ruff check $(RUFF) $(CHECKED)
+
+types: $(VENV)/.test-stamp
+	$(BIN)/mypy
+
+pytest: $(VENV)/.test-stamp
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+system:
+	@PYTHON=$(PYTHON) bash tests/support/system_packages.sh
+
+test-all:
+	$(PYTHON) -m tests.support.matrix $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) .venvs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find faye_wsgi tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} + \
+		2>/dev/null || true
+	rm -f faye_wsgi/driver/*.so
+
+$(VENV)/bin/python:
+	@PYTHON=$(PYTHON) bash tests/support/system_packages.sh venv
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
+
+$(VENV)/.run-stamp: $(BUILD_INPUTS) | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -e '.[flask]' 'gunicorn[gevent]'
+	@touch $@
+
+$(VENV)/.test-stamp: $(BUILD_INPUTS) | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -e '.[test]'
+	@touch $@

@@ -1,0 +1,69 @@
+"""WebSocket and EventSource for Flask, Django and any WSGI application on gevent.
+
+    from faye_wsgi import WebSocket
+
+    def echo(environ, start_response):
+        ws = WebSocket(environ)
+        for message in ws:
+            ws.send(message)
+        return ws.response(environ, start_response)
+
+The public names are imported when they are first used, so that importing the package
+alone loads neither gevent nor a framework.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = '0.1.0'
+
+if TYPE_CHECKING:
+    from faye_wsgi.driver.base import ReadyState
+    from faye_wsgi.driver.frames import CloseCode
+    from faye_wsgi.errors import (
+        ConnectionClosed,
+        ExtensionError,
+        HandshakeError,
+        HijackError,
+        ProtocolError,
+        WebSocketError,
+    )
+    from faye_wsgi.websocket import WebSocket
+
+_EXPORTS = {
+    'CloseCode': 'faye_wsgi.driver.frames',
+    'ConnectionClosed': 'faye_wsgi.errors',
+    'ExtensionError': 'faye_wsgi.errors',
+    'HandshakeError': 'faye_wsgi.errors',
+    'HijackError': 'faye_wsgi.errors',
+    'ProtocolError': 'faye_wsgi.errors',
+    'ReadyState': 'faye_wsgi.driver.base',
+    'WebSocket': 'faye_wsgi.websocket',
+    'WebSocketError': 'faye_wsgi.errors',
+}
+
+__all__ = [
+    'CloseCode',
+    'ConnectionClosed',
+    'ExtensionError',
+    'HandshakeError',
+    'HijackError',
+    'ProtocolError',
+    'ReadyState',
+    'WebSocket',
+    'WebSocketError',
+]
+
+
+def __getattr__(name: str) -> Any:  # PEP 562
+    module = _EXPORTS.get(name)
+    if module is None:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

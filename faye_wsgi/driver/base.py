@@ -1,0 +1,91 @@
+"""The driver: what the transport sees of every protocol version.
+
+A driver begins where the opening handshake ends. ``receive_data`` and ``receive_eof``
+return events; ``text``, ``binary``, ``ping`` and ``close`` return the bytes to send;
+``output`` and ``closing_frame`` return what the protocol itself owes the peer. It never
+raises for what a peer sends, and after a failure it swallows everything.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from faye_wsgi.driver.events import CloseEvent, ErrorEvent, Event
+from faye_wsgi.driver.frames import CloseCode
+from faye_wsgi.driver.masking import Buffer
+
+__all__ = ['Driver', 'ReadyState']
+
+
+class ReadyState(IntEnum):
+    """The state of a connection, with the numbers of the W3C's WebSocket API."""
+
+    CONNECTING = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+class Driver:
+    """One connection's protocol, from the end of the opening handshake on.
+
+    When the peer has closed, or has failed, the driver reports its CloseEvent and still
+    lets messages out, so that those that came before can be answered, until
+    ``closing_frame`` is taken.
+    """
+
+    __slots__ = ('_ended', 'protocol', 'state')
+
+    version: str
+
+    def __init__(self, protocol: str = '') -> None:
+        self.protocol = protocol
+        self.state = ReadyState.OPEN
+        self._ended = False  # the close event has been reported
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        """Take bytes that arrived; return the events that they complete, in order."""
+        raise NotImplementedError
+
+    def receive_eof(self) -> list[Event]:
+        """Take the end of the peer's bytes; 1006 unless it said goodbye (RFC 6455 §7.1.5)."""
+        events: list[Event] = []
+        if not self._ended:
+            self._end(events, CloseCode.ABNORMAL_CLOSURE, '')
+        return events
+
+    def text(self, message: str) -> bytes:
+        """A text message."""
+        raise NotImplementedError
+
+    def binary(self, message: Buffer) -> bytes:
+        """A binary message; TypeError where the version has none."""
+        raise NotImplementedError
+
+    def fragment(self, data: bytes, opcode: int, fin: bool) -> bytes:
+        """A piece of a message that is sent in several frames; TypeError where there are none."""
+        raise NotImplementedError
+
+    def ping(self, data: bytes) -> bytes | None:
+        """A ping, None where the version has none."""
+        raise NotImplementedError
+
+    def close(self, code: int, reason: str) -> bytes:
+        """Begin the closing handshake: the close frame, b'' if there has been one."""
+        raise NotImplementedError
+
+    def output(self) -> bytes:
+        """What the driver has to say by itself now (a pong); b'' mostly."""
+        return b''
+
+    def closing_frame(self) -> bytes:
+        """The close frame owed to a peer that closed or failed; nothing can be sent after it."""
+        raise NotImplementedError
+
+    def _end(self, events: list[Event], code: int | None, reason: str | None) -> None:
+        self._ended = True
+        events.append(CloseEvent(code, reason))
+
+    def _fail(self, events: list[Event], code: int, message: str) -> None:
+        events.append(ErrorEvent(message))
+        self._end(events, code, message)

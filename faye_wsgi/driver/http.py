@@ -1,0 +1,46 @@
+"""HTTP as the handshakes need it: a parsed request, a response to send."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from faye_wsgi.driver.headers import split_list
+
+__all__ = ['Request', 'Response']
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request whose head has been parsed.
+
+    ``headers`` has lower-case names; repeated ones are joined by commas. ``has_body``
+    tells that a body is announced, of whatever length but zero.
+    """
+
+    method: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    http_version: str = 'HTTP/1.1'
+    has_body: bool = False
+
+    def has_token(self, name: str, token: str) -> bool:
+        """Whether the comma list in header ``name`` has ``token``, in any case."""
+        value = self.headers.get(name, '')
+        return any(item.lower() == token for item in split_list(value))
+
+
+@dataclass(frozen=True)
+class Response:
+    """A response to send; ``encode`` gives its bytes."""
+
+    status_code: int
+    headers: list[tuple[str, str]]
+    body: bytes = b''
+
+    def encode(self) -> bytes:
+        """The bytes of an HTTP/1.1 response."""
+        phrase = HTTPStatus(self.status_code).phrase
+        lines = [f'HTTP/1.1 {self.status_code} {phrase}']
+        lines += [f'{name}: {value}' for name, value in self.headers]
+        return '\r\n'.join([*lines, '', '']).encode('latin-1') + self.body

@@ -1,0 +1,327 @@
+"""RFC 6455, the data phase: one flat parse loop over what arrived.
+
+The loop takes a whole frame where all of it is there, which is nearly always, and a
+payload piece by piece where it is not, so that limits hold on declared lengths and a
+bad byte of UTF-8 is found when it arrives. ``_rest`` never holds more than the start
+of a header or of a control frame.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Callable
+
+from faye_wsgi.driver.base import Driver, ReadyState
+from faye_wsgi.driver.events import Event, MessageEvent, PingEvent, PongEvent
+from faye_wsgi.driver.frames import (
+    CloseCode,
+    Opcode,
+    build_frame,
+    close_payload,
+    is_valid_close_code,
+)
+from faye_wsgi.driver.masking import Buffer, mask
+from faye_wsgi.driver.utf8 import Utf8Validator
+
+__all__ = ['MAX_FRAGMENTS', 'MAX_LENGTH', 'Hybi']
+
+MAX_LENGTH = 2**26 - 1
+MAX_FRAGMENTS = 16384
+
+_FIN = 0x80
+_TEXT = _FIN | Opcode.TEXT
+_BINARY = _FIN | Opcode.BINARY
+
+
+class Hybi(Driver):
+    """The RFC 6455 driver of either role.
+
+    ``max_length`` is in bytes of payload over all fragments of a message;
+    ``random(n)`` gives the n unpredictable bytes of a client's masking keys.
+    """
+
+    __slots__ = (
+        '_client',
+        '_closing',
+        '_fin',
+        '_fragments',
+        '_key',
+        '_mask_bit',
+        '_max_fragments',
+        '_max_length',
+        '_opcode',
+        '_payload',
+        '_pong',
+        '_random',
+        '_remaining',
+        '_rest',
+        '_validator',
+    )
+
+    version = 'hybi-13'
+
+    def __init__(
+        self,
+        *,
+        client: bool = False,
+        protocol: str = '',
+        max_length: int = MAX_LENGTH,
+        max_fragments: int = MAX_FRAGMENTS,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        super().__init__(protocol)
+        self._client = client
+        self._mask_bit = 0 if client else 0x80  # of what arrives: RFC 6455 §5.1
+        self._max_length = max_length
+        self._max_fragments = max_fragments
+        self._random = random
+        self._rest = b''  # the start of a header or control frame
+        # The message that is arriving, while it is not whole:
+        self._opcode = 0  # 0: there is none
+        self._payload: bytearray | None = None
+        self._validator: Utf8Validator | None = None
+        self._fragments = 0
+        # The frame that is arriving, while its payload is not whole:
+        self._remaining = 0
+        self._key = b''
+        self._fin = False
+        # What is owed to the peer:
+        self._pong: bytes | None = None
+        self._closing: bytes | None = None  # the payload of a close frame
+
+    # In
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        events: list[Event] = []
+        if self._rest:
+            data = self._rest + data
+            self._rest = b''
+        pos = 0
+        size = len(data)
+        while not self._ended:
+            # 1. the payload of a frame that came in pieces
+            if self._remaining:
+                if pos == size:
+                    break
+                end = min(size, pos + self._remaining)
+                self._receive_payload(events, data[pos:end])
+                pos = end
+                continue
+            # 2. the two bytes that every header has
+            if size - pos < 2:
+                break
+            first = data[pos]
+            second = data[pos + 1]
+            error = self._check_header(first, second)
+            if error:
+                self._fail(events, CloseCode.PROTOCOL_ERROR, error)
+                break
+            # 3. the length, in its shortest form
+            length = second & 0x7F
+            body = pos + 2
+            if length == 126:
+                body += 2
+                if size < body:
+                    break
+                length = data[pos + 2] << 8 | data[pos + 3]
+                minimum = 126
+            elif length == 127:
+                body += 8
+                if size < body:
+                    break
+                length = int.from_bytes(data[pos + 2 : body], 'big')
+                minimum = 65536
+            else:
+                minimum = 0
+            if length < minimum or length >> 63:
+                self._fail(events, CloseCode.PROTOCOL_ERROR, 'a frame length is badly encoded')
+                break
+            # 4. the limits, before anything is stored
+            if first & 8 == 0 and not self._within_limits(events, length):
+                break
+            # 5. the masking key and the payload
+            key = b''
+            if second & 0x80:
+                body += 4
+                if size < body:
+                    break
+                key = data[body - 4 : body]
+            end = body + length
+            if first & 8:
+                if size < end:
+                    break
+                payload = data[body:end]
+                self._receive_control(events, first & 15, mask(payload, key) if key else payload)
+            elif end <= size and first & _FIN and not self._opcode:
+                payload = data[body:end]
+                self._receive_message(events, first & 15, mask(payload, key) if key else payload)
+            else:
+                end = min(end, size)
+                self._begin_frame(first, length, key)
+                self._receive_payload(events, data[body:end])
+            pos = end
+        if not self._ended and pos < size:
+            self._rest = data[pos:]
+        return events
+
+    def _check_header(self, first: int, second: int) -> str:
+        # RFC 6455 §5.1, §5.2, §5.4, §5.5; the checks stand in the order of the bytes, so
+        # that every split of the input finds the same fault.
+        opcode = first & 15
+        if (first == _TEXT or first == _BINARY) and not self._opcode:
+            pass
+        elif first & 0x70:
+            return 'reserved bits are set that no extension uses'
+        elif opcode > 10 or 2 < opcode < 8:
+            return f'opcode {opcode} is unknown'
+        elif opcode > 7:
+            if not first & _FIN:
+                return 'a control frame is fragmented'
+            if second & 0x7F > 125:
+                return 'a control frame is longer than 125 bytes'
+        elif opcode == Opcode.CONTINUATION and not self._opcode:
+            return 'a continuation frame has no message to continue'
+        elif opcode != Opcode.CONTINUATION and self._opcode:
+            return 'a new message begins before the last one ended'
+        if second & 0x80 != self._mask_bit:
+            return 'a server masked its frame' if self._client else 'a client frame is not masked'
+        return ''
+
+    def _within_limits(self, events: list[Event], length: int) -> bool:
+        stored = len(self._payload) if self._payload is not None else 0
+        if stored + length > self._max_length:
+            message = f'a message is longer than {self._max_length} bytes'
+        elif self._opcode and self._fragments >= self._max_fragments:
+            message = f'a message has more than {self._max_fragments} frames'
+        else:
+            return True
+        self._fail(events, CloseCode.MESSAGE_TOO_BIG, message)
+        return False
+
+    def _receive_message(self, events: list[Event], opcode: int, payload: bytes) -> None:
+        if opcode == Opcode.BINARY:
+            self._emit(events, payload)
+            return
+        try:
+            text = str(payload, 'utf-8')
+        except UnicodeDecodeError:
+            self._fail_utf8(events)
+        else:
+            self._emit(events, text)
+
+    def _emit(self, events: list[Event], data: str | bytes) -> None:
+        if self.state == ReadyState.OPEN:  # after our close frame, messages are dropped
+            events.append(MessageEvent(data))
+
+    def _begin_frame(self, first: int, length: int, key: bytes) -> None:
+        if not self._opcode:
+            self._opcode = first & 15
+            self._payload = bytearray()
+            self._fragments = 0
+            if self._opcode == Opcode.TEXT:
+                self._validator = Utf8Validator()
+        self._fragments += 1
+        self._fin = bool(first & _FIN)
+        self._remaining = length
+        self._key = key
+
+    def _receive_payload(self, events: list[Event], piece: bytes) -> None:
+        assert self._payload is not None
+        self._remaining -= len(piece)
+        if self._key:
+            turn = len(piece) & 3
+            piece, key = mask(piece, self._key), self._key
+            self._key = key[turn:] + key[:turn]
+        last = self._fin and not self._remaining
+        if self._validator is not None and not self._validator.accepts(piece, last):
+            self._fail_utf8(events)
+            return
+        self._payload += piece
+        if last:
+            self._end_message(events)
+
+    def _end_message(self, events: list[Event]) -> None:
+        payload, opcode = self._payload, self._opcode
+        assert payload is not None
+        self._opcode, self._payload, self._validator = 0, None, None
+        self._emit(events, str(payload, 'utf-8') if opcode == Opcode.TEXT else bytes(payload))
+
+    def _receive_control(self, events: list[Event], opcode: int, payload: bytes) -> None:
+        if opcode == Opcode.PING:
+            if self.state == ReadyState.OPEN:
+                self._pong = payload  # RFC 6455 §5.5.3: only the latest needs an answer
+            events.append(PingEvent(payload))
+        elif opcode == Opcode.PONG:
+            events.append(PongEvent(payload))
+        else:
+            self._receive_close(events, payload)
+
+    def _receive_close(self, events: list[Event], payload: bytes) -> None:
+        # RFC 6455 §5.5.1, §7.1.5
+        if not payload:
+            self._closing = b''
+            self._end(events, CloseCode.NO_STATUS_RECEIVED, '')
+            return
+        code = int.from_bytes(payload[:2], 'big')
+        if len(payload) == 1 or not is_valid_close_code(code):
+            self._fail(events, CloseCode.PROTOCOL_ERROR, 'a close frame has no valid code')
+            return
+        try:
+            reason = str(payload[2:], 'utf-8')
+        except UnicodeDecodeError:
+            self._fail_utf8(events)
+            return
+        self._closing = payload[:2]  # RFC 6455 §5.5.1: the reply echoes the code
+        self._end(events, code, reason)
+
+    def _fail(self, events: list[Event], code: int, message: str) -> None:
+        self._closing = close_payload(code, message)
+        super()._fail(events, code, message)
+
+    def _fail_utf8(self, events: list[Event]) -> None:
+        self._fail(events, CloseCode.INVALID_DATA, 'a text is not valid UTF-8')
+
+    def _end(self, events: list[Event], code: int | None, reason: str | None) -> None:
+        super()._end(events, code, reason)
+        self._remaining, self._payload, self._validator = 0, None, None
+
+    # Out
+
+    def text(self, message: str) -> bytes:
+        if self._client:
+            return build_frame(_TEXT, message.encode(), self._random(4))
+        return build_frame(_TEXT, message.encode())
+
+    def binary(self, message: Buffer) -> bytes:
+        if isinstance(message, memoryview):
+            message = message.tobytes()  # whose length is in bytes
+        if self._client:
+            return build_frame(_BINARY, message, self._random(4))
+        return build_frame(_BINARY, message)
+
+    def fragment(self, data: bytes, opcode: int, fin: bool) -> bytes:
+        return self._build((_FIN if fin else 0) | opcode, data)
+
+    def ping(self, data: bytes) -> bytes | None:
+        return self._build(_FIN | Opcode.PING, data)
+
+    def close(self, code: int, reason: str) -> bytes:
+        if self.state != ReadyState.OPEN:
+            return b''
+        self.state = ReadyState.CLOSING
+        self._pong = None
+        return self._build(_FIN | Opcode.CLOSE, close_payload(code, reason))
+
+    def output(self) -> bytes:
+        pong, self._pong = self._pong, None
+        return b'' if pong is None else self._build(_FIN | Opcode.PONG, pong)
+
+    def closing_frame(self) -> bytes:
+        frame = b''
+        if self.state == ReadyState.OPEN and self._closing is not None:
+            frame = self.output() + self._build(_FIN | Opcode.CLOSE, self._closing)
+        self.state = ReadyState.CLOSED
+        return frame
+
+    def _build(self, first: int, payload: Buffer) -> bytes:
+        return build_frame(first, payload, self._random(4) if self._client else None)

@@ -1,0 +1,78 @@
+"""Which pages may connect: the ``Origin`` header, RFC 6455 §10.2 and RFC 6454.
+
+Browsers send cookies with every handshake, from whatever site its page came, so a
+server that does not look at ``Origin`` is open to cross-site hijacking.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from re import Pattern
+from typing import Union
+
+__all__ = ['Origins', 'check_origins', 'is_allowed']
+
+Origins = Union[str, Iterable[Union[str, Pattern[str]]], None]
+
+_PORTS = {'http': 80, 'https': 443}
+_ORIGIN = re.compile(
+    r'([A-Za-z][A-Za-z0-9+.-]*)://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]*\\]+)(?::([0-9]{1,5}))?'
+)
+
+
+def check_origins(origins: Origins) -> Origins:
+    """The option ``origins``, ready for :func:`is_allowed`; ValueError if it is none."""
+    if origins is None or origins == 'same':
+        return origins
+    if isinstance(origins, str):
+        raise ValueError("origins is 'same', a list of origins or patterns, or None for any")
+    origins = tuple(origins)
+    for origin in origins:
+        if isinstance(origin, re.Pattern) and isinstance(origin.pattern, str):
+            continue
+        if not isinstance(origin, str) or _parse(origin) is None:
+            raise ValueError(
+                f'{origin!r} is no origin: write scheme://host, scheme://host:port or '
+                'a compiled pattern'
+            )
+    return origins
+
+
+def is_allowed(origin: str | None, host: str, origins: Origins) -> bool:
+    """Whether a page from ``origin`` may connect to ``host`` (a ``Host`` header's value).
+
+    A request without an origin passes: no browser sent it.
+    """
+    if origin is None or origins is None:
+        return True
+    if isinstance(origins, str):
+        return _is_same(origin, host)
+    parsed = _parse(origin)
+    for allowed in origins:
+        if isinstance(allowed, str):
+            if parsed is not None and _parse(allowed) == parsed:
+                return True
+        elif allowed.fullmatch(origin):
+            return True
+    return False
+
+
+def _is_same(origin: str, host: str) -> bool:
+    # A Host without a port means the default one of the page's scheme: behind a proxy
+    # that ends TLS, ours is http while the page's is https.
+    parsed = _parse(origin)
+    return (
+        parsed is not None
+        and parsed[0] in _PORTS
+        and parsed == _parse(f'{parsed[0]}://{host.strip()}')
+    )
+
+
+def _parse(origin: str) -> tuple[str, str, int | None] | None:
+    match = _ORIGIN.fullmatch(origin)
+    if not match or int(match.group(3) or 0) > 65535:
+        return None
+    scheme, host, port = match.groups()
+    scheme = scheme.lower()
+    return scheme, host.lower().removesuffix('.'), int(port) if port else _PORTS.get(scheme)

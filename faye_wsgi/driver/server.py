@@ -1,0 +1,132 @@
+"""The server's opening handshake, RFC 6455 §4.2: a parsed request becomes a Driver."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Sequence
+from hashlib import sha1
+from typing import Callable, Optional, Union
+
+from faye_wsgi.driver.base import Driver
+from faye_wsgi.driver.headers import is_token, parse_extensions, split_list
+from faye_wsgi.driver.http import Request, Response
+from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH, Hybi
+from faye_wsgi.errors import HandshakeError
+
+__all__ = ['RESERVED_HEADERS', 'Protocols', 'accept_key', 'check_protocols', 'handshake']
+
+Protocols = Union[str, Iterable[str], Callable[[list[str]], Optional[str]], None]
+
+# Header names of the handshake itself, which are not the user's to set.
+RESERVED_HEADERS = (
+    'connection',
+    'content-length',
+    'sec-websocket-',
+    'transfer-encoding',
+    'upgrade',
+)
+_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'  # RFC 6455 §1.3
+
+
+def accept_key(key: str) -> str:
+    """What ``Sec-WebSocket-Accept`` must say to a ``Sec-WebSocket-Key`` (RFC 6455 §4.2.2)."""
+    return base64.b64encode(sha1((key + _GUID).encode('latin-1')).digest()).decode('ascii')
+
+
+def check_protocols(protocols: Protocols) -> list[str] | Callable[..., str | None]:
+    """The option ``protocols`` as a list or callable; ValueError if a name is no token."""
+    if callable(protocols):
+        return protocols
+    names = split_list(protocols) if isinstance(protocols, str) else list(protocols or ())
+    for name in names:
+        if not isinstance(name, str) or not is_token(name):
+            raise ValueError(f'{name!r} is no subprotocol name')
+    return names
+
+
+def handshake(
+    request: Request,
+    *,
+    protocols: Protocols = None,
+    headers: Sequence[tuple[str, str]] = (),
+    max_length: int = MAX_LENGTH,
+    max_fragments: int = MAX_FRAGMENTS,
+) -> tuple[Driver, Response]:
+    """Answer an opening handshake: the driver of its connection, and the response to send.
+
+    HandshakeError, with the HTTP error to send instead, where the request is at fault.
+    """
+    _check_request(request)
+    key = _read_key(request)
+    protocol = _choose_protocol(request, protocols)
+    _read_extensions(request)
+    answer = [
+        ('Upgrade', 'websocket'),
+        ('Connection', 'Upgrade'),
+        ('Sec-WebSocket-Accept', accept_key(key)),
+    ]
+    if protocol:
+        answer.append(('Sec-WebSocket-Protocol', protocol))
+    driver = Hybi(protocol=protocol, max_length=max_length, max_fragments=max_fragments)
+    return driver, Response(101, [*answer, *headers])
+
+
+def refusal(
+    status_code: int, reason: str, headers: Sequence[tuple[str, str]] = ()
+) -> HandshakeError:
+    """The HTTP error that answers a bad handshake, in plain text."""
+    return HandshakeError(
+        reason,
+        status_code=status_code,
+        headers=(('Content-Type', 'text/plain; charset=utf-8'), *headers),
+        body=f'{reason}\n'.encode(),
+    )
+
+
+def _check_request(request: Request) -> None:
+    upgrades = request.has_token('upgrade', 'websocket')
+    if request.method == 'GET' and 'upgrade' not in request.headers:
+        # RFC 9110 §15.5.22: what to switch to, said to a plain request.
+        switch = (('Upgrade', 'websocket'), ('Connection', 'Upgrade'))
+        raise refusal(426, 'this is a WebSocket: connect with ws:// or wss://', switch)
+    if request.method != 'GET' or not upgrades or not request.has_token('connection', 'upgrade'):
+        raise refusal(400, 'not a WebSocket request')
+    if not request.http_version.startswith('HTTP/1.') or request.http_version == 'HTTP/1.0':
+        raise refusal(400, 'a WebSocket request needs HTTP/1.1')
+    if request.has_body:
+        raise refusal(400, 'a WebSocket request has no body')
+    if request.headers.get('sec-websocket-version', '').strip(' \t') != '13':
+        # RFC 6455 §4.2.2: tell which versions would do.
+        raise refusal(426, 'unsupported WebSocket version', (('Sec-WebSocket-Version', '13'),))
+
+
+def _read_key(request: Request) -> str:
+    key = request.headers.get('sec-websocket-key', '').strip(' \t')
+    try:
+        size = len(base64.b64decode(key, validate=True))
+    except (binascii.Error, ValueError):
+        size = 0
+    if size != 16 or len(key) != 24:
+        raise refusal(400, 'bad or missing Sec-WebSocket-Key')
+    return key
+
+
+def _choose_protocol(request: Request, protocols: Protocols) -> str:
+    # RFC 6455 §4.2.2: the first of the client's that we speak; none in common still opens.
+    header = request.headers.get('sec-websocket-protocol', '')
+    offered = [name for name in split_list(header) if is_token(name)]
+    supported = check_protocols(protocols)
+    if not callable(supported):
+        return next((name for name in offered if name in supported), '')
+    chosen = supported(offered)
+    if chosen is not None and chosen not in offered:
+        raise ValueError(f'protocols chose {chosen!r}, which the client did not offer')
+    return chosen or ''
+
+
+def _read_extensions(request: Request) -> None:
+    try:
+        parse_extensions(request.headers.get('sec-websocket-extensions', ''))
+    except ValueError as error:
+        raise refusal(400, f'bad Sec-WebSocket-Extensions: {error}') from None

@@ -1,0 +1,88 @@
+"""Every exception that faye_wsgi raises of its own.
+
+Wrong arguments raise the built-in ``TypeError`` and ``ValueError``, a call that
+took too long the built-in ``TimeoutError``; all else derives from
+:class:`WebSocketError`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    'ConnectionClosed',
+    'ExtensionError',
+    'HandshakeError',
+    'HijackError',
+    'ProtocolError',
+    'WebSocketError',
+]
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class WebSocketError(Exception):
+    """The base of all errors of this package."""
+
+
+class ConnectionClosed(WebSocketError):
+    """The connection is closing or closed: nothing more can be sent or received.
+
+    ``code`` is the close code of RFC 6455 §7.4 (1005: the peer gave none, 1006: TCP
+    ended without a close frame), None on the drafts, which have no codes; ``reason``
+    is the peer's or our own close reason; ``target`` is the object that it happened to.
+    """
+
+    target: Any = None
+
+    def __init__(self, code: int | None = None, reason: str | None = None) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        text = 'connection closed' if self.code is None else f'connection closed with {self.code}'
+        return f'{text}: {self.reason}' if self.reason else text
+
+
+class HandshakeError(ConnectionClosed):
+    """The opening handshake failed, so the connection never opened.
+
+    On a server ``status_code``, ``headers`` and ``body`` are the HTTP error for the
+    client; on a client they are what the server (or the proxy) answered, with the
+    start of its body, and ``status_code`` is None where no answer came.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        code: int = 1002,
+        status_code: int | None = None,
+        headers: Headers = (),
+        body: bytes = b'',
+    ) -> None:
+        super().__init__(code, reason)
+        self.status_code = status_code
+        self.headers = headers
+        self.body = body
+
+    def __str__(self) -> str:
+        status = '' if self.status_code is None else f' ({self.status_code})'
+        return f'handshake failed{status}: {self.reason}'
+
+
+class ProtocolError(WebSocketError):
+    """What arrived breaks the protocol; ``code`` is the close code that answers it."""
+
+    def __init__(self, message: str, code: int = 1002) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ExtensionError(ProtocolError):
+    """An extension cannot be agreed on, or cannot read what arrived."""
+
+
+class HijackError(WebSocketError):
+    """This WSGI server's socket cannot be taken; the text names the server and the cure."""

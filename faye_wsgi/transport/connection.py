@@ -1,0 +1,608 @@
+"""A connection: a driver on a stream, with an inbox above them, and an ending.
+
+In: the stream's bytes go to the driver, the driver's messages to the inbox, and the
+greenlet that waits for them is switched to at once, from the hub. Out: ``send`` writes
+the driver's frames to the stream.
+
+There is one way to the end: the driver's close event → what came before it is answered →
+our close frame → flushed → the descriptor closed → the close event told. ``_step`` is
+the next step of it. All of that runs in the hub; calls from other threads are handed
+over to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable as IterableType
+from typing import Any, Callable, Union
+
+import gevent
+from gevent.event import Event as GeventEvent
+from gevent.monkey import get_original
+from greenlet import getcurrent
+
+from faye_wsgi.driver.base import Driver, ReadyState
+from faye_wsgi.driver.events import (
+    CloseEvent,
+    Data,
+    DrainEvent,
+    ErrorEvent,
+    Event,
+    MessageEvent,
+    OpenEvent,
+    PongEvent,
+)
+from faye_wsgi.driver.frames import CloseCode, Opcode
+from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.transport import worker
+from faye_wsgi.transport.inbox import Inbox, Sink
+from faye_wsgi.transport.keepalive import Callback, Keepalive
+from faye_wsgi.transport.settings import Settings
+from faye_wsgi.transport.stream import Stream
+
+__all__ = ['Connection', 'Sendable']
+
+Sendable = Union[str, bytes, bytearray, memoryview, Iterable[Union[str, bytes]]]
+
+_get_ident = get_original('_thread', 'get_ident')
+_NativeEvent = get_original('threading', 'Event')
+
+HOLD = 0.25  # seconds that our close frame waits for answers to what came before
+LINGER = 1.0  # seconds that the peer has to end TCP after us
+GO_AWAY = 1.0  # seconds that a peer has to answer 1001 when the process stops
+
+_OPEN = ReadyState.OPEN
+
+
+class Connection:
+    """One connection, from before its opening handshake to after its end."""
+
+    __slots__ = (
+        '_close_event',
+        '_deferred',
+        '_ended_in',
+        '_error_event',
+        '_fragmenting',
+        '_handed_over',
+        '_heard',
+        '_hub',
+        '_inbox',
+        '_keepalive',
+        '_settings',
+        '_sink',
+        '_step',
+        '_stream',
+        '_thread',
+        '_unsent',
+        '_waiting',
+        'driver',
+    )
+
+    def __init__(self, sink: Sink, settings: Settings) -> None:
+        self._hub = gevent.get_hub()
+        self._thread = _get_ident()
+        self._settings = settings
+        self._sink = sink
+        self._inbox = Inbox(self._hub, self, sink, settings)
+        self._stream: Stream | None = None
+        self.driver: Driver | None = None
+        self._heard = False  # since the last ping that wants a sign of life
+        self._ended_in = False  # the peer has ended TCP
+        # Out
+        self._unsent: list[Any] = []  # before open
+        self._handed_over = 0  # bytes on their way from other threads
+        self._fragmenting = False  # a message is going out in fragments,
+        self._deferred: list[bytes] = []  # and these frames must not come between
+        self._waiting: list[Callback] = []  # who waits for room, or for the end
+        # The clock and the end
+        self._keepalive: Keepalive | None = None
+        self._step: Callback | None = None
+        self._error_event: ErrorEvent | None = None
+        self._close_event: CloseEvent | None = None
+
+    @property
+    def state(self) -> ReadyState:
+        """CLOSED only once the descriptor is closed."""
+        if self._stream is None or self.driver is None:
+            return ReadyState.CONNECTING if self._close_event is None else ReadyState.CLOSED
+        if self._stream.closed:
+            return ReadyState.CLOSED
+        return min(self.driver.state, ReadyState.CLOSING)
+
+    @property
+    def close_event(self) -> CloseEvent | None:
+        """How it ended; None before it has."""
+        return self._close_event if self.state == ReadyState.CLOSED else None
+
+    @property
+    def buffered(self) -> int:
+        """Bytes accepted for sending that the kernel has not taken."""
+        total = self._handed_over + (self._stream.buffered if self._stream is not None else 0)
+        for waiting in (self._unsent, self._deferred):
+            total += sum(map(len, waiting))
+        return total
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds that the last answered ping took, None before one."""
+        return None if self._keepalive is None else self._keepalive.latency
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the caller runs in another thread than the connection."""
+        return bool(_get_ident() != self._thread)
+
+    # Opening
+
+    def open(self, driver: Driver, sock: Any, head: bytes, read_ahead: bytes = b'') -> None:
+        """Begin on a taken socket: send ``head`` (the handshake), read ``read_ahead`` first."""
+        self.driver = driver
+        self._stream = Stream(sock, self._hub.loop, self)
+        if head:
+            self._stream.write(head)
+        worker.join(self._hub, self)
+        if self._settings.ping:
+            self._clock().ping_every(self._settings.ping, lambda: self.ping(b''))
+        # The rest happens in the hub: listeners are set before it runs, and miss nothing.
+        self._hub.loop.run_callback(self._begin, read_ahead)
+
+    def _begin(self, read_ahead: bytes) -> None:
+        driver, stream = self.driver, self._stream
+        if driver is None or stream is None or stream.closed:
+            return
+        if driver.state != ReadyState.CONNECTING:
+            self._opened()
+        stream.resume_reading()
+        if read_ahead:
+            self.received(read_ahead)
+
+    def _opened(self) -> None:
+        self._inbox.tell(OpenEvent())
+        unsent, self._unsent = self._unsent, []
+        for message in unsent:
+            self._write(message)
+
+    def fail(self, message: str, code: int | None, reason: str) -> None:
+        """End a connection that could not be opened."""
+        self._error_event = ErrorEvent(message) if message else None
+        self._close_event = CloseEvent(code, reason)
+        self._hub.loop.run_callback(self._tear_down)
+
+    # In: what the stream tells, in the hub
+
+    def received(self, data: bytes) -> None:
+        """Bytes have arrived: one batch, whose answers go out together."""
+        self._heard = True
+        driver, stream, inbox = self.driver, self._stream, self._inbox
+        if self._close_event is not None or driver is None or stream is None:
+            return  # what follows the peer's close frame is nothing to us
+        stream.cork()
+        for event in driver.receive_data(data):
+            if type(event) is MessageEvent:
+                inbox.put(event)
+            else:
+                self._note(event)
+        self._answer_pings()
+        inbox.deliver()
+        if inbox.is_full and driver.state == _OPEN:
+            stream.pause_reading()
+        stream.uncork()
+        if self._step is not None:
+            self._step()
+
+    def ended(self) -> None:
+        """The peer has ended TCP: 1006, unless it said goodbye before."""
+        self._ended_in = True
+        self._note_eof()
+        if self._step is not None:
+            self._step()
+
+    def lost(self, message: str) -> None:
+        """The connection is gone, or given up."""
+        if self._close_event is None:
+            self._error_event = ErrorEvent(message)
+            self._note_eof()
+        self._tear_down()
+
+    def drained(self) -> None:
+        """The kernel took something of what waited."""
+        stream = self._stream
+        if stream is None or stream.buffered > self._settings.high_water // 4:
+            return
+        self._answer_pings()
+        self._wake()
+        if self._close_event is None:
+            self._inbox.tell(DrainEvent())
+        if self._step is not None:
+            self._step()
+
+    def _note(self, event: Event) -> None:
+        if type(event) is CloseEvent:
+            self._close_event = event
+            self._step = self._answer
+        elif type(event) is ErrorEvent:
+            self._error_event = event
+        elif type(event) is OpenEvent:
+            self._opened()
+        else:
+            self._inbox.tell(event)
+            if type(event) is PongEvent and self._keepalive is not None:
+                for callback in self._keepalive.match_pong(event.data):
+                    self._inbox.run(callback)
+
+    def _note_eof(self) -> None:
+        if self.driver is not None:
+            for event in self.driver.receive_eof():
+                self._note(event)
+
+    # In: what the inbox tells
+
+    def relieved(self) -> None:
+        """The inbox has room again."""
+        if self._stream is not None and not self._ended_in:
+            self._stream.resume_reading()
+
+    def consumed(self) -> None:
+        """All that arrived has been dealt with: a close frame that waited for it may go."""
+        if self._step is not None:
+            self._hub.loop.run_callback(self._go_on)
+
+    def listener_failed(self) -> None:
+        """A listener raised."""
+        self.close(CloseCode.INTERNAL_ERROR, '')
+
+    def listeners_changed(self) -> None:
+        """There may be listeners for messages now."""
+        self._inbox.listeners_changed()
+
+    def receive(self, timeout: float | None = None) -> Data:
+        """The next message; ConnectionClosed at the end, TimeoutError after ``timeout``."""
+        if _get_ident() != self._thread:
+            raise RuntimeError('receive belongs to the thread that made the connection')
+        message = self._inbox.take(timeout)
+        if message is None:
+            raise self.closed_error()
+        return message
+
+    # Out
+
+    def send(self, message: Sendable, timeout: float | None = None) -> None:
+        """Send a message; blocks while more than the high-water mark waits for the peer."""
+        if type(message) is not str and type(message) is not bytes:
+            message = _sendable(message)
+        if _get_ident() != self._thread:
+            self._hand_over(message, timeout)
+            return
+        driver = self.driver
+        if driver is None or driver.state != _OPEN:
+            self._keep_unsent(message)
+        elif isinstance(message, (str, bytes)):
+            self._write(message)
+            if self._stream.buffered > self._settings.high_water:  # type: ignore[union-attr]
+                self._wait_for_room(timeout)
+        else:
+            self._send_fragments(iter(message), timeout)  # type: ignore[arg-type]
+
+    def _write(self, message: str | bytes) -> None:
+        driver, stream = self.driver, self._stream
+        assert driver is not None and stream is not None
+        frame = driver.text(message) if isinstance(message, str) else driver.binary(message)
+        if self._fragmenting:
+            self._deferred.append(frame)
+        else:
+            stream.write(frame)
+
+    def _keep_unsent(self, message: Sendable) -> None:
+        if self.state != ReadyState.CONNECTING:
+            raise self.closed_error()
+        self._unsent.append(_whole(message))
+
+    def _wait_for_room(self, timeout: float | None) -> None:
+        if not self._wait_until(self._has_room, timeout):
+            raise TimeoutError('the peer did not read in time; the message is still on its way')
+
+    def _has_room(self) -> bool:
+        return self.buffered <= self._settings.high_water or self.state == ReadyState.CLOSED
+
+    def _wait_until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait for a condition that changes only where ``_wake`` is called."""
+        wake = getcurrent().switch
+        with gevent.Timeout.start_new(timeout) as expiry:
+            try:
+                while not condition():
+                    self._waiting.append(wake)
+                    self._hub.switch()
+            except gevent.Timeout as error:
+                if error is not expiry:
+                    raise
+                return False
+            finally:
+                if wake in self._waiting:
+                    self._waiting.remove(wake)
+        return True
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for wake in waiting:
+            wake()
+
+    # Out: a message in fragments
+
+    def _send_fragments(self, pieces: Iterator[Data], timeout: float | None) -> None:
+        # RFC 6455 §5.4: only control frames may come between the fragments of a message.
+        if not self._wait_until(lambda: not self._fragmenting, timeout):
+            raise TimeoutError('another message did not end in time')
+        self._fragmenting = True
+        try:
+            self._write_fragments(pieces, timeout)
+        except BaseException:
+            self.close(CloseCode.INTERNAL_ERROR, 'a message could not be completed')
+            raise
+        finally:
+            self._fragmenting = False
+            deferred, self._deferred = self._deferred, []
+            if deferred and self.driver.state == _OPEN:  # type: ignore[union-attr]
+                self._stream.write(b''.join(deferred))  # type: ignore[union-attr]
+            self._hub.loop.run_callback(self._wake)
+
+    def _write_fragments(self, pieces: Iterator[Data], timeout: float | None) -> None:
+        opcode = None
+        last: Data = ''
+        for piece in pieces:
+            if opcode is None:
+                opcode = Opcode.TEXT if isinstance(piece, str) else Opcode.BINARY
+                kind = str if opcode == Opcode.TEXT else bytes
+            else:
+                self._write_fragment(last, opcode, False, timeout)
+                opcode = Opcode.CONTINUATION
+            if not isinstance(piece, kind):
+                raise TypeError('the pieces of a message are all str, or all bytes')
+            last = piece
+        if opcode is not None:
+            self._write_fragment(last, opcode, True, timeout)
+
+    def _write_fragment(
+        self, piece: Data, opcode: int, fin: bool, timeout: float | None
+    ) -> None:
+        driver, stream = self.driver, self._stream
+        if driver is None or stream is None or driver.state != _OPEN:
+            raise self.closed_error()
+        data = piece.encode() if isinstance(piece, str) else piece
+        stream.write(driver.fragment(data, opcode, fin))
+        if stream.buffered > self._settings.high_water:
+            self._wait_for_room(timeout)
+
+    # Out: from other threads
+
+    def _hand_over(self, message: Sendable, timeout: float | None) -> None:
+        if self.state not in (ReadyState.CONNECTING, _OPEN):
+            raise self.closed_error()
+        whole = _whole(message)
+        self._handed_over += len(whole)
+        self._call(self._send_handed_over, whole)
+        if self.buffered > self._settings.high_water:
+            self._wait_elsewhere(timeout)
+
+    def _send_handed_over(self, message: str | bytes) -> None:
+        self._handed_over -= len(message)
+        if self.state == ReadyState.CONNECTING:
+            self._unsent.append(message)
+        elif self.state == _OPEN:
+            self._write(message)
+        self._wake()
+
+    def _wait_elsewhere(self, timeout: float | None) -> None:
+        # The caller's thread may have a hub of its own, with other greenlets to go on.
+        has_hub = gevent._hub_local.get_hub_if_exists() is not None
+        room = GeventEvent() if has_hub else _NativeEvent()
+        self._call(self._tell_of_room, room.set)
+        if not room.wait(timeout):
+            raise TimeoutError('the peer did not read in time; the message is still on its way')
+
+    def _tell_of_room(self, tell: Callback) -> None:
+        if self._has_room():
+            tell()
+        else:
+            self._waiting.append(lambda: self._tell_of_room(tell))
+
+    def _call(self, function: Callable[..., object], *args: Any) -> None:
+        loop = self._hub.loop
+        if loop is not None:  # None: the thread of the connection, and its hub, are gone
+            loop.run_callback_threadsafe(function, *args)
+
+    # Pings
+
+    def ping(self, data: bytes, callback: Callback | None = None) -> bool:
+        """Send a ping; False if none can be sent. ``callback`` runs once, at its pong."""
+        driver, stream = self.driver, self._stream
+        if driver is None or stream is None or self._close_event or driver.state != _OPEN:
+            return False
+        if _get_ident() != self._thread:
+            self._call(self.ping, data, callback)
+            return True
+        frame = driver.ping(data)
+        if frame is None:
+            return False
+        self._clock().sent_ping(data, callback)
+        stream.write(frame)
+        self._expect_life()
+        return True
+
+    def _expect_life(self) -> None:
+        seconds = self._settings.ping_timeout
+        if seconds and self._clock().expect_life(seconds, self._is_alive, self._given_up):
+            self._heard = False
+
+    def _is_alive(self) -> bool:
+        # While reading is stopped nothing can be heard; a busy hub may be late to read.
+        stream = self._stream
+        if not self._heard and stream is not None and stream.is_reading:
+            stream.read_now()
+            return self._heard or stream.closed
+        return True
+
+    def _given_up(self) -> None:
+        self.lost('the peer gave no sign of life')
+
+    def _answer_pings(self) -> None:
+        # While the peer does not read, one pong is owed, however many pings it sends.
+        driver, stream = self.driver, self._stream
+        if driver is not None and stream is not None and not stream.is_blocked:
+            output = driver.output()
+            if output:
+                stream.write(output)
+
+    def _clock(self) -> Keepalive:
+        if self._keepalive is None:
+            self._keepalive = Keepalive(self._hub.loop)
+        return self._keepalive
+
+    # The end
+
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = '') -> None:
+        """Begin the closing handshake. Does not wait; does nothing a second time."""
+        if _get_ident() != self._thread:
+            self._call(self.close, code, reason)
+        elif self.state == ReadyState.CONNECTING:
+            self.fail('', code, reason)
+        elif self.state == _OPEN:
+            self._start_closing(code, reason, self._settings.close_timeout)
+
+    def go_away(self) -> None:
+        """The process stops: 1001, and little patience."""
+        if self.state == _OPEN:
+            self._start_closing(CloseCode.GOING_AWAY, '', GO_AWAY)
+        elif self.state == ReadyState.CLOSING:
+            self._clock().expect_end(GO_AWAY, self._give_up)
+
+    def wait_closed(self, timeout: float | None = None) -> None:
+        """Wait until the descriptor is closed; TimeoutError after ``timeout``."""
+        if _get_ident() != self._thread:
+            raise RuntimeError('wait_closed belongs to the thread that made the connection')
+        if not self._wait_until(lambda: self.state == ReadyState.CLOSED, timeout):
+            raise TimeoutError('the connection was not closed in time')
+
+    def closed_error(self) -> ConnectionClosed:
+        """What a call on a closing or closed connection raises."""
+        event = self._close_event
+        error = ConnectionClosed(event.code, event.reason) if event else ConnectionClosed()
+        error.target = self._sink
+        return error
+
+
+    def _start_closing(self, code: int, reason: str, patience: float) -> None:
+        driver, stream = self.driver, self._stream
+        assert driver is not None and stream is not None
+        if self._close_event is not None:  # the peer was first, and its reply is held
+            self._hub.loop.run_callback(self._reply)
+            return
+        stream.write(driver.close(code, reason))
+        self._clock().expect_end(patience, self._give_up)
+        stream.resume_reading()  # what still comes is dropped, but for the peer's close frame
+        self._hub.loop.run_callback(self._wake)
+
+    def _give_up(self) -> None:
+        self.lost('the closing handshake was not completed in time')
+
+    def _go_on(self) -> None:
+        if self._step is not None:
+            self._step()
+
+    def _answer(self) -> None:
+        """Step 1: who deals with what came before is heard first, if it answers at once."""
+        assert self.driver is not None
+        if self.driver.state == _OPEN and self._inbox.is_busy:
+            if self._step != self._hold:
+                self._step = self._hold
+                self._clock().expect_end(HOLD, self._reply)
+        else:
+            self._reply()
+
+    def _hold(self) -> None:
+        if not self._inbox.is_busy:
+            self._reply()
+
+    def _reply(self) -> None:
+        """Step 2: our close frame, after which nothing can be sent."""
+        driver, stream = self.driver, self._stream
+        if self._step not in (self._answer, self._hold) or driver is None or stream is None:
+            return
+        frame = driver.closing_frame()
+        if frame:
+            stream.write(frame)
+        self._step = self._flush
+        self._clock().expect_end(self._settings.close_timeout, self._tear_down)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Step 3: all that was sent is the kernel's."""
+        stream = self._stream
+        if stream is None or (stream.buffered and not stream.broken):
+            return
+        # Closing while the peer may still be sending would reset the connection before it
+        # has read our last words (RFC 6455 §7.1.1). So its FIN is waited for, a while.
+        if stream.broken:
+            self._tear_down()
+            return
+        self._step = self._linger
+        if not self._settings.awaits_server:
+            self._clock().expect_end(LINGER, self._tear_down)
+            stream.shutdown_write()
+        stream.resume_reading()
+        self._linger()
+
+    def _linger(self) -> None:
+        """Step 4: the peer ends TCP."""
+        if self._ended_in:
+            self._tear_down()
+
+    def _tear_down(self) -> None:
+        """Step 5: release everything, then tell."""
+        stream, self._step = self._stream, None
+        if self._close_event is None or (stream is not None and stream.closed):
+            return
+        self._release()
+        if self._error_event is not None:
+            self._inbox.tell(self._error_event)
+        self._inbox.tell(self._close_event)
+        self._inbox.end()
+        self._wake()
+
+
+    def _release(self) -> None:
+        if self._keepalive is not None:
+            self._keepalive.stop()
+        if self._stream is not None and self.driver is not None:
+            self.driver.closing_frame()  # which closes the driver
+            self._stream.close()
+            worker.leave(self._hub, self)
+
+    def abandon(self, code: int) -> None:
+        """End at once, telling nobody but the peer: the thread that served this is gone."""
+        driver, stream = self.driver, self._stream
+        if driver is None or stream is None or stream.closed:
+            return
+        stream.uncork()
+        stream.write(driver.close(code, '') if self._step is None else driver.closing_frame())
+        if self._close_event is None:
+            self._note_eof()
+        self._release()
+
+
+def _sendable(message: Any) -> Any:
+    """A message as ``str``, ``bytes``, or an iterable of them; else TypeError."""
+    if isinstance(message, (str, bytes)):
+        return message
+    if isinstance(message, (bytearray, memoryview)):
+        return bytes(message)
+    if isinstance(message, IterableType) and not isinstance(message, (Mapping, Set)):
+        return message
+    raise TypeError(f'a message is str, bytes, or an iterable of them, not {type(message)}')
+
+
+def _whole(message: Sendable) -> Any:
+    if isinstance(message, (str, bytes)):
+        return message
+    pieces: list[Any] = list(message)
+    empty: Any = b'' if pieces and isinstance(pieces[0], bytes) else ''
+    return empty.join(pieces)

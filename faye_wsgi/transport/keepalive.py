@@ -1,0 +1,104 @@
+"""When it is too late: pings and their pongs, the sign of life, the end of closing.
+
+The driver says what is expected, the keepalive owns the clock. Any received byte is a
+sign of life.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any, Callable, NamedTuple
+
+__all__ = ['Callback', 'Keepalive']
+
+MAX_PINGS = 64  # pings that are remembered until their pongs come
+
+Callback = Callable[[], object]
+
+
+class _Ping(NamedTuple):
+    data: bytes
+    sent_at: float
+    callback: Callback | None
+
+
+class Keepalive:
+    """The timers and pings of one connection."""
+
+    __slots__ = ('_deadline', '_ending', '_loop', '_pings', '_ticker', 'latency')
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self._pings: list[_Ping] = []
+        self._ticker: Any | None = None
+        self._deadline: Any | None = None
+        self._ending: Any | None = None
+        self.latency: float | None = None  # seconds from the last answered ping to its pong
+
+    # Pings
+
+    def ping_every(self, seconds: float, ping: Callback) -> None:
+        """Ping now and then, except while an answer is awaited."""
+
+        def tick() -> None:
+            if self._deadline is None:
+                ping()
+
+        self._ticker = self._start(seconds, tick, repeat=seconds)
+
+    def sent_ping(self, data: bytes, callback: Callback | None) -> None:
+        """Remember a ping until its pong comes."""
+        self._pings.append(_Ping(data, perf_counter(), callback))
+        del self._pings[:-MAX_PINGS]
+
+    def match_pong(self, data: bytes) -> list[Callback]:
+        """The callbacks of the pings that a pong answers: its own and those before it."""
+        # RFC 6455 §5.5.3: a peer may answer only the latest of several pings.
+        for index in range(len(self._pings) - 1, -1, -1):
+            if self._pings[index].data == data:
+                answered = self._pings[: index + 1]
+                del self._pings[: index + 1]
+                self.latency = perf_counter() - answered[-1].sent_at
+                return [ping.callback for ping in answered if ping.callback is not None]
+        return []
+
+    # Deadlines
+
+    def expect_life(self, seconds: float, is_alive: Callable[[], bool], dead: Callback) -> bool:
+        """Call ``dead`` unless ``is_alive`` says yes in ``seconds``; False if that is due already.
+
+        The first of several pings counts: a later one does not put the deadline off.
+        """
+        if self._deadline is not None:
+            return False
+
+        def check() -> None:
+            _stop(self._deadline)
+            self._deadline = None
+            if not is_alive():
+                dead()
+
+        self._deadline = self._start(seconds, check)
+        return True
+
+    def expect_end(self, seconds: float, end: Callback) -> None:
+        """Call ``end`` in ``seconds``; a later call replaces an earlier one."""
+        _stop(self._ending)
+        self._ending = self._start(seconds, end)
+
+    def stop(self) -> None:
+        """Stop and free all timers."""
+        _stop(self._ticker, self._deadline, self._ending)
+        self._ticker = self._deadline = self._ending = None
+
+    def _start(self, seconds: float, action: Callback, repeat: float = 0.0) -> Any:
+        timer = self._loop.timer(max(seconds, 0.0), repeat)
+        timer.start(action)
+        return timer
+
+
+def _stop(*timers: Any) -> None:
+    for timer in timers:
+        if timer is not None:
+            timer.stop()
+            timer.close()

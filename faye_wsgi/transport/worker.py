@@ -1,0 +1,95 @@
+"""The live connections of this process, and learning that it is about to stop.
+
+Nothing tells a connection that its worker stops: gunicorn's worker only turns its
+``alive`` to False. While there are connections, one timer a hub looks at it, and an
+``atexit`` hook serves for the ends that leave no time to look (SIGQUIT).
+"""
+
+from __future__ import annotations
+
+import atexit
+import signal
+from typing import Any, Protocol
+
+import gevent
+
+__all__ = ['Member', 'join', 'leave', 'serves']
+
+POLL_INTERVAL = 0.25  # seconds
+EXIT_TIMEOUT = 0.5  # seconds that the hook at exit gives the close frames
+
+
+class Member(Protocol):
+    """A live connection, as the registry sees it."""
+
+    def go_away(self) -> None:
+        """The process stops: begin the closing handshake with 1001."""
+
+
+class _Registry:
+    """The connections of one hub."""
+
+    def __init__(self, hub: Any) -> None:
+        self.members: set[Member] = set()
+        self._hub = hub
+        self._poll = hub.loop.timer(POLL_INTERVAL, POLL_INTERVAL, ref=False)
+        self._worker = _gunicorn_worker()
+        if self._worker is not None:
+            self._poll.start(self._look)
+
+    def _look(self) -> None:
+        if self._worker is not None and not self._worker.alive:
+            self._poll.stop()
+            self.go_away()
+
+    def go_away(self) -> None:
+        for member in list(self.members):
+            member.go_away()
+
+    def close(self) -> None:
+        self._poll.stop()
+        self._poll.close()
+
+
+_registries: dict[Any, _Registry] = {}
+
+
+def join(hub: Any, member: Member) -> None:
+    """Enter a connection that ``hub`` serves."""
+    registry = _registries.get(hub)
+    if registry is None:
+        registry = _registries[hub] = _Registry(hub)
+    registry.members.add(member)
+
+
+def leave(hub: Any, member: Member) -> None:
+    """Remove a connection that has ended; the last one takes the timer with it."""
+    registry = _registries.get(hub)
+    if registry is None:
+        return
+    registry.members.discard(member)
+    if not registry.members:
+        del _registries[hub]
+        registry.close()
+
+
+def serves(hub: Any) -> bool:
+    """Whether any live connection is served by ``hub``."""
+    return hub in _registries
+
+
+def _gunicorn_worker() -> Any | None:
+    # gunicorn's worker answers SIGTERM with a method of its own.
+    worker = getattr(signal.getsignal(signal.SIGTERM), '__self__', None)
+    return worker if isinstance(getattr(worker, 'alive', None), bool) else None
+
+
+@atexit.register
+def _at_exit() -> None:
+    registry = _registries.get(gevent.get_hub()) if _registries else None
+    if registry is None:
+        return
+    registry.go_away()
+    with gevent.Timeout(EXIT_TIMEOUT, False):
+        while registry.members:
+            gevent.sleep(0.01)

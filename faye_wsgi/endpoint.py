@@ -1,0 +1,185 @@
+"""What a WebSocket is to its user, whichever side opened it (RFC 6455 calls it an endpoint)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Callable
+
+from faye_wsgi.driver.base import ReadyState
+from faye_wsgi.driver.events import Data, EventType
+from faye_wsgi.driver.frames import MAX_CONTROL_PAYLOAD, CloseCode, check_close
+from faye_wsgi.errors import ConnectionClosed, HandshakeError
+from faye_wsgi.events import EventTarget, handler
+from faye_wsgi.transport.connection import Connection, Sendable
+from faye_wsgi.transport.settings import Settings
+
+__all__ = ['Endpoint']
+
+
+class Endpoint(EventTarget):
+    """A WebSocket connection, for blocking use or with listeners.
+
+    Blocking: ``receive``, ``for message in ws``, ``send``, ``close``. With listeners:
+    ``on``, ``onmessage`` and its kin; they run one at a time, in order, in a greenlet of
+    their own. Messages have one consumer: with ``message`` listeners, ``receive`` and
+    iteration raise RuntimeError. ``send``, ``ping`` and ``close`` may be called from any
+    greenlet and any thread.
+    """
+
+    # Users may hang attributes of their own on it, and keep it in weak sets.
+    __slots__ = ('__dict__', '__weakref__', '_connection', '_handshake_error', 'url')
+
+    CONNECTING, OPEN, CLOSING, CLOSED = ReadyState
+    EVENTS: frozenset[EventType] = frozenset(
+        ('open', 'message', 'ping', 'pong', 'drain', 'error', 'close')
+    )
+
+    onopen = handler('open')
+    onmessage = handler('message')
+    onping = handler('ping')
+    onpong = handler('pong')
+    ondrain = handler('drain')
+    onerror = handler('error')
+    onclose = handler('close')
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        super().__init__()
+        self.url = url
+        self._handshake_error: HandshakeError | None = None
+        self._connection = Connection(self, settings)
+
+    def __repr__(self) -> str:
+        return f'<{type(self).__name__} {self.url} {self.ready_state.name}>'
+
+    # State
+
+    @property
+    def ready_state(self) -> ReadyState:
+        """CONNECTING 0, OPEN 1, CLOSING 2 or CLOSED 3."""
+        return self._connection.state
+
+    @property
+    def protocol(self) -> str:
+        """The subprotocol that both sides agreed on; '' until open, and where there is none."""
+        driver = self._connection.driver
+        return driver.protocol if driver is not None else ''
+
+    @property
+    def version(self) -> str:
+        """The protocol's version: 'hybi-13' (RFC 6455); '' until the handshake."""
+        driver = self._connection.driver
+        return driver.version if driver is not None else ''
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes accepted by ``send`` that the kernel has not taken yet."""
+        return self._connection.buffered
+
+    @property
+    def close_code(self) -> int | None:
+        """The close code, once closed (RFC 6455 §7.4); None before."""
+        event = self._connection.close_event
+        return event.code if event is not None else None
+
+    @property
+    def close_reason(self) -> str | None:
+        """The close reason, once closed; None before."""
+        event = self._connection.close_event
+        return event.reason if event is not None else None
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds between the last answered ping and its pong; None before one."""
+        return self._connection.latency
+
+    # Blocking use
+
+    def receive(self, timeout: float | None = None) -> Data:
+        """Wait for the next message: str for a text message, bytes for a binary one.
+
+        ``timeout`` is in seconds, None waits for ever. Raises ConnectionClosed at the
+        end (HandshakeError if the connection never opened), after all messages that came
+        before it; TimeoutError when the time is up.
+        """
+        self._check_consumer()
+        if self._handshake_error is not None:
+            raise self._handshake_error
+        return self._connection.receive(timeout)
+
+    def __iter__(self) -> Iterator[Data]:
+        """All messages until the close, whatever its code."""
+        self._check_consumer()
+        return self._messages()
+
+    def _messages(self) -> Iterator[Data]:
+        receive = self._connection.receive
+        while True:
+            try:
+                message = receive()
+            except ConnectionClosed:
+                return
+            yield message
+
+    def _check_consumer(self) -> None:
+        if self.has_listeners('message'):
+            raise RuntimeError(
+                'this WebSocket has message listeners, which get its messages: remove them '
+                'to receive or iterate, or return ws.response where it was returned itself'
+            )
+
+    def __enter__(self) -> Endpoint:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close: with 1000, or with 1011 if an exception leaves the block."""
+        self.close(CloseCode.NORMAL_CLOSURE if error is None else CloseCode.INTERNAL_ERROR)
+
+    def send(self, message: Sendable, timeout: float | None = None) -> None:
+        """Send a message.
+
+        ``str`` goes as text; ``bytes``, ``bytearray`` and ``memoryview`` as binary; an
+        iterable of ``str``, or of ``bytes``, as one message in fragments. Before open it
+        is kept and sent at open. While more than the high-water mark waits for the peer,
+        this blocks the calling greenlet (or thread), for ``timeout`` seconds at most.
+
+        Raises TypeError for anything else, ConnectionClosed on a closing or closed
+        connection (HandshakeError if it never opened), TimeoutError when the time is up
+        (the message is on its way all the same).
+        """
+        if self._handshake_error is not None:
+            raise self._handshake_error
+        self._connection.send(message, timeout)
+
+    def ping(self, message: str | bytes = '', callback: Callable[[], object] | None = None) -> bool:
+        """Send a ping; True if and only if it was sent.
+
+        ``callback`` runs once, when its pong arrives (a later pong answers earlier pings
+        too). ValueError if ``message`` is longer than 125 bytes.
+        """
+        data = message.encode() if isinstance(message, str) else bytes(message)
+        if len(data) > MAX_CONTROL_PAYLOAD:
+            raise ValueError('a ping has at most 125 bytes')
+        return self._connection.ping(data, callback)
+
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = '') -> None:
+        """Begin the closing handshake, after all that was sent; does not wait for its end.
+
+        ``code`` is one of 1000-1003, 1007-1014 and 3000-4999, ``reason`` has at most 123
+        bytes of UTF-8, else ValueError. Closing again does nothing. Before open the
+        connection is given up, and the close event follows at once.
+        """
+        check_close(code, reason)
+        self._connection.close(code, reason)
+
+    def wait_closed(self, timeout: float | None = None) -> None:
+        """Wait until the connection is closed; TimeoutError after ``timeout`` seconds."""
+        self._connection.wait_closed(timeout)
+
+    def _listeners_changed(self) -> None:
+        self._connection.listeners_changed()

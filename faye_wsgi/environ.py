@@ -1,0 +1,95 @@
+"""What a WSGI environ says: which request this is, where it came from, its URL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from faye_wsgi.driver.headers import split_list
+from faye_wsgi.driver.http import Request
+
+__all__ = ['environ_of', 'host_of', 'is_eventsource', 'is_websocket', 'read_request', 'url_of']
+
+Environ = dict[str, Any]
+
+
+def environ_of(request: Any) -> Environ:
+    """The environ of an environ, or of a WebOb, Werkzeug, Flask or Django request."""
+    if isinstance(request, dict):
+        return request
+    environ = getattr(request, 'environ', None) or getattr(request, 'META', None)
+    if isinstance(environ, dict):
+        return environ
+    raise TypeError(f'neither a WSGI environ nor a request with one: {type(request).__name__}')
+
+
+def read_request(environ: Environ) -> Request:
+    """The environ's request line and headers, as the handshake wants them."""
+    headers = {
+        key[5:].replace('_', '-').lower(): value
+        for key, value in environ.items()
+        if key.startswith('HTTP_') and isinstance(value, str)
+    }
+    has_body = environ.get('CONTENT_LENGTH') not in (None, '', '0')
+    return Request(
+        method=environ.get('REQUEST_METHOD', ''),
+        headers=headers,
+        http_version=environ.get('SERVER_PROTOCOL', ''),
+        has_body=has_body or 'transfer-encoding' in headers,
+    )
+
+
+def is_websocket(request: Any) -> bool:
+    """Whether this request asks for a WebSocket; an HTTP/2 request never does."""
+    environ = environ_of(request)
+    return (
+        environ.get('REQUEST_METHOD') == 'GET'
+        and 'upgrade' in _tokens(environ, 'HTTP_CONNECTION')
+        and 'websocket' in _tokens(environ, 'HTTP_UPGRADE')
+        and str(environ.get('SERVER_PROTOCOL', 'HTTP/1.1')).startswith('HTTP/1.')
+    )
+
+
+def is_eventsource(request: Any) -> bool:
+    """Whether this request asks for an event stream (WHATWG HTML §9.2)."""
+    environ = environ_of(request)
+    accepted = (item.partition(';')[0].strip() for item in _tokens(environ, 'HTTP_ACCEPT'))
+    return environ.get('REQUEST_METHOD') == 'GET' and 'text/event-stream' in accepted
+
+
+def is_secure(environ: Environ, trust_forwarded: bool = False) -> bool:
+    """Whether the client speaks TLS to us, or to a proxy that we trust to say so."""
+    if environ.get('wsgi.url_scheme') == 'https':
+        return True
+    if not trust_forwarded:
+        return False
+    schemes = _tokens(environ, 'HTTP_X_FORWARDED_PROTO') + _tokens(
+        environ, 'HTTP_X_FORWARDED_SCHEME'
+    )
+    return bool({'https', 'wss'}.intersection(schemes[:1])) or (
+        environ.get('HTTP_X_FORWARDED_SSL', '').lower() == 'on'
+    )
+
+
+def host_of(environ: Environ, trust_forwarded: bool = False) -> str:
+    """The host, and the port where one was named, that the client asked for."""
+    forwarded = environ.get('HTTP_X_FORWARDED_HOST', '') if trust_forwarded else ''
+    host: str = (split_list(forwarded) or [environ.get('HTTP_HOST', '')])[0]
+    if host:
+        return host
+    return f'{environ.get("SERVER_NAME", "")}:{environ.get("SERVER_PORT", "")}'
+
+
+def url_of(environ: Environ, schemes: Mapping[bool, str], trust_forwarded: bool = False) -> str:
+    """The request's URL; ``schemes`` names the one for a plain and the one for a secure one."""
+    scheme = schemes[is_secure(environ, trust_forwarded)]
+    # PEP 3333: the path is bytes in the clothes of ISO 8859-1.
+    path = (environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', '')).encode('latin-1')
+    query = environ.get('QUERY_STRING', '')
+    tail = f'?{query}' if query else ''
+    return f'{scheme}://{host_of(environ, trust_forwarded)}{quote(path) or "/"}{tail}'
+
+
+def _tokens(environ: Environ, key: str) -> list[str]:
+    return [item.lower() for item in split_list(environ.get(key, ''))]

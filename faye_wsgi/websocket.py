@@ -1,0 +1,186 @@
+"""WebSocket: a WSGI environ becomes a connection."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable
+
+from faye_wsgi import frameworks
+from faye_wsgi.adapters.known import check_http_version, find_place
+from faye_wsgi.driver import server
+from faye_wsgi.driver.base import ReadyState
+from faye_wsgi.driver.events import Event
+from faye_wsgi.driver.frames import CloseCode
+from faye_wsgi.driver.headers import HeadersLike, check_headers
+from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH
+from faye_wsgi.driver.origins import Origins, check_origins, is_allowed
+from faye_wsgi.endpoint import Endpoint
+from faye_wsgi.environ import environ_of, host_of, is_websocket, read_request, url_of
+from faye_wsgi.errors import HandshakeError
+from faye_wsgi.options import make_settings
+from faye_wsgi.transport import threads
+from faye_wsgi.transport.hijack import take
+
+__all__ = ['WebSocket']
+
+log = logging.getLogger('faye_wsgi')
+
+_SCHEMES = {False: 'ws', True: 'wss'}
+
+
+class WebSocket(Endpoint):
+    """The server's side of a WebSocket, made from the request that asks for it.
+
+    The constructor answers the opening handshake and takes the connection from the
+    server. A bad handshake does not raise: the object is CLOSED from the start, and its
+    ``response`` is the HTTP error for the server to send.
+    """
+
+    __slots__ = ('_after_listener', '_response', '_serve', 'environ')
+
+    is_websocket = staticmethod(is_websocket)
+
+    def __init__(
+        self,
+        request: Any,
+        protocols: server.Protocols = None,
+        *,
+        headers: HeadersLike = None,
+        max_length: int = MAX_LENGTH,
+        max_fragments: int = MAX_FRAGMENTS,
+        ping: float | None = None,
+        ping_timeout: float | None = None,
+        close_timeout: float = 30.0,
+        origins: Origins = 'same',
+        max_queue: int = 64,
+        max_queue_bytes: int | None = None,
+        high_water: int = 65536,
+        trust_forwarded: bool = False,
+    ) -> None:
+        """Answer the handshake of ``request``: an environ, or a request that has one.
+
+        :param protocols: the subprotocols that we speak: names, a comma string, or a
+            function of the client's list that returns one of them or None.
+        :param headers: dict or pairs added to the response.
+        :param max_length: largest incoming message in bytes, over all its fragments;
+            a longer one closes the connection with 1009. Default 2^26 - 1.
+        :param max_fragments: most frames in one message. Default 16384.
+        :param ping: seconds between pings; None (default) sends none.
+        :param ping_timeout: seconds to wait for a sign of life after a ping, before the
+            connection is closed with 1006. Default: as ``ping``.
+        :param close_timeout: seconds to wait for the peer's close frame. Default 30.
+        :param origins: 'same' (default): a page must come from this host; a list of
+            origins (``https://example.com``) or compiled patterns; None for any page.
+        :param max_queue: most messages held for a view that does not read. Default 64.
+            Reading stops there, checked after each read of up to 64 KiB.
+        :param max_queue_bytes: the same in bytes (of text: in characters). Default:
+            ``max_length``.
+        :param high_water: bytes waiting for the peer above which ``send`` blocks.
+            Default 65536.
+        :param trust_forwarded: believe ``X-Forwarded-Host`` and ``-Proto``: only behind
+            a proxy that sets them.
+
+        Raises TypeError and ValueError for wrong arguments, and HijackError on a server
+        whose socket cannot be taken.
+        """
+        settings = make_settings(
+            ping=ping,
+            ping_timeout=ping_timeout,
+            close_timeout=close_timeout,
+            max_queue=max_queue,
+            max_queue_bytes=max_queue_bytes,
+            max_length=max_length,
+            max_fragments=max_fragments,
+            high_water=high_water,
+        )
+        added = check_headers(headers, server.RESERVED_HEADERS)
+        server.check_protocols(protocols)
+        origins = check_origins(origins)
+        environ = environ_of(request)
+        super().__init__(url_of(environ, _SCHEMES, trust_forwarded), settings)
+        self.environ = environ
+        self._after_listener = frameworks.after_listener(request)
+        self._response: Any = None
+        self._serve: Callable[[], Iterable[bytes]] | None = None
+        try:
+            parsed = read_request(environ)
+            if parsed.method == 'CONNECT' or 'upgrade' in parsed.headers:
+                check_http_version(environ)
+            driver, answer = server.handshake(
+                parsed,
+                protocols=protocols,
+                headers=added,
+                max_length=max_length,
+                max_fragments=max_fragments,
+            )
+            self._check_origin(parsed.headers.get('origin'), origins, trust_forwarded)
+        except HandshakeError as error:
+            self._refuse(request, error)
+            return
+        taken = take(find_place(environ))
+        self._connection.open(driver, taken.socket, answer.encode(), taken.read_ahead)
+        if taken.cooperative:
+            taken.void.watch(self._view_over)
+        else:
+            self._serve = self._serve_in_thread
+            self.environ = threads.watch_request(environ, self._connection, taken.void)
+        self._response = frameworks.taken_response(request, self._serve)
+
+    @property
+    def response(self) -> Any:
+        """What the view returns: a WSGI application, or Django's response to its request.
+
+        It is always safe to return: what the server writes does not reach the client,
+        and the access log shows 101. Where the handshake failed, it is the HTTP error.
+        """
+        return self._response
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        """Close: with 1000, or with 1011 if an exception leaves the block."""
+        super().__exit__(kind, error, traceback)
+        if error is not None and self._serve is not None:
+            # The exception takes the thread that serves this connection.
+            self._connection.wait_closed()
+            threads.release_hub()
+
+    def dispatch(self, event: Event) -> None:
+        try:
+            super().dispatch(event)
+        finally:
+            if self._after_listener is not None:
+                self._after_listener()
+
+    def _check_origin(self, origin: str | None, origins: Origins, trust: bool) -> None:
+        host = host_of(self.environ, trust)
+        if not is_allowed(origin, host, origins):
+            log.warning(
+                'a page of %s may not connect to %s: if it should, pass origins=[%r] '
+                '(or trust_forwarded=True behind a proxy that sets X-Forwarded-Host)',
+                origin,
+                host,
+                origin,
+            )
+            raise server.refusal(403, 'this origin may not connect')
+
+    def _refuse(self, request: Any, error: HandshakeError) -> None:
+        error.target = self
+        self._handshake_error = error
+        self._response = frameworks.error_response(request, error)
+        self._connection.fail(str(error.reason), error.code, str(error.reason))
+
+    def _view_over(self, status: int | None) -> None:
+        """The server has ended the request, with ``status`` in its response."""
+        if self.ready_state != ReadyState.OPEN:
+            return
+        if status is not None and status >= 500:
+            self._connection.close(CloseCode.INTERNAL_ERROR, '')
+        elif not self.has_any_listeners:
+            self._connection.close(CloseCode.NORMAL_CLOSURE, '')
+
+    def _serve_in_thread(self) -> Iterator[bytes]:
+        self._view_over(101)
+        self._connection.wait_closed()
+        threads.release_hub()
+        return
+        yield b''

@@ -1,0 +1,1 @@
+"""The tests. They mirror the package; what they share is in support/."""

@@ -1,0 +1,1 @@
+"""Tests of faye_wsgi on real WSGI servers."""

@@ -1,0 +1,321 @@
+"""The example chat under a real gunicorn: two browsers side by side, and its limits.
+
+Each test talks in a channel of its own, so the pages and the server can be shared.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from ..support.browser import Page, page
+from ..support.servers import ROOT, Server, serve
+
+EXAMPLE = ROOT / "examples" / "flask_app"
+STATUS = "return document.documentElement.dataset.status"
+ENTER = "\ue007"
+
+
+def serve_chat(port: int = 0) -> Any:
+    return serve("gunicorn-gevent", "app:app", cwd=EXAMPLE, port=port)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serve_chat() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def ada(server: Server) -> Iterator[Page]:
+    with page() as window:
+        yield join(window, server, "Ada")
+        assert window.console() == []
+
+
+@pytest.fixture(scope="module")
+def ben(server: Server) -> Iterator[Page]:
+    with page() as window:
+        yield join(window, server, "Ben")
+        assert window.console() == []
+
+
+def join(window: Page, server: Server, name: str) -> Page:
+    window.open(server.url("/"))
+    window.find("#name-dialog[open] #name").send_keys(name + ENTER)
+    wait_online(window)
+    return window
+
+
+def wait_online(window: Page, timeout: float = 10.0) -> None:
+    window.wait(lambda w: w.run(STATUS) == "online", timeout, "the connection")
+
+
+def enter(channel: str, *windows: Page) -> None:
+    """Changes the channel, and waits until the server has said who is there."""
+    for window in windows:
+        window.run("location.hash = arguments[0]", channel)
+        window.wait(lambda w: w.find("#channel-name").text == channel)
+        window.find("#people li")
+        wait_online(window)
+
+
+def say(window: Page, text: str) -> None:
+    window.find("#text").send_keys(text + ENTER)
+
+
+def messages(window: Page, selector: str = ".message") -> list[str]:
+    found = f"{selector} .bubble"
+    return list(window.run(
+        "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", found
+    ))
+
+
+def people(window: Page) -> list[str]:
+    script = "return [...document.querySelectorAll('.person')].map((e) => e.textContent)"
+    return list(window.run(script))
+
+
+def wait_messages(window: Page, expected: list[str], selector: str = ".message") -> None:
+    window.wait(lambda w: messages(w, selector) == expected, what=f"{selector} to be {expected}")
+
+
+def test_two_people_see_each_other(ada: Page, ben: Page) -> None:
+    enter("meeting", ada, ben)
+    for window in (ada, ben):
+        window.wait(lambda w: people(w) == ["Ada", "Ben"])
+    say(ada, "Good morning")
+    wait_messages(ben, ["Good morning"])
+    say(ben, "Hello, Ada")
+    for window in (ada, ben):
+        wait_messages(window, ["Good morning", "Hello, Ada"])
+        wait_messages(window, [], ".message.unsent")
+    assert messages(ada, ".message.own") == ["Good morning"]
+    assert messages(ben, ".message.own") == ["Hello, Ada"]
+    enter("elsewhere", ben)
+    ada.wait(lambda w: people(w) == ["Ada"])
+
+
+def test_text_is_never_html(ada: Page, ben: Page) -> None:
+    enter("markup", ada, ben)
+    text = "<img src=x onerror=alert(1)> <b>bold</b> & http://127.0.0.1:9/a?b=1."
+    say(ada, text)
+    for window in (ada, ben):
+        wait_messages(window, [text])
+        assert window.find_all("#messages img, #messages b") == []
+        link = window.find("#messages a")
+        assert link.get_attribute("href") == "http://127.0.0.1:9/a?b=1"
+        assert link.get_attribute("rel") == "noopener noreferrer"
+
+
+def test_typing_is_shown_and_goes_away(ada: Page, ben: Page) -> None:
+    enter("writing", ada, ben)
+    ben.find("#text").send_keys("I thi")
+    ada.wait(lambda w: w.find("#typing").text == "Ben is typing")
+    ben.find("#text").send_keys("nk so" + ENTER)
+    wait_messages(ada, ["I think so"])
+    assert ada.find("#typing").text == ""
+
+
+def test_history_on_joining_with_own_messages_marked(ada: Page, ben: Page) -> None:
+    enter("past", ada)
+    for text in ("one", "two", "three"):
+        say(ada, text)
+    wait_messages(ada, ["one", "two", "three"])
+    enter("past", ben)
+    wait_messages(ben, ["one", "two", "three"])
+    ada.driver.refresh()
+    wait_online(ada)
+    assert ada.find("#channel-name").text == "past"
+    wait_messages(ada, ["one", "two", "three"], ".message.own")
+    ada.find("#people li")
+    assert ada.find("#my-name").text == "Ada"
+
+
+def test_unread_messages_of_another_channel_are_counted(ada: Page, ben: Page) -> None:
+    enter("busy", ada, ben)
+    say(ada, "seen")
+    wait_messages(ben, ["seen"])
+    enter("quiet", ben)
+    say(ada, "first")
+    say(ada, "second")
+    ben.wait(lambda w: w.driver.title == "(2) #quiet · Parley")
+    assert "2" in ben.find('.channels a[href="#busy"] .badge').text
+    enter("busy", ben)
+    wait_messages(ben, ["seen", "first", "second"])
+    assert ben.find(".separator.new").text == "New"
+    ben.wait(lambda w: w.driver.title == "#busy · Parley")
+
+
+def test_it_comes_back_after_a_restart_and_sends_what_waited() -> None:
+    with page() as ada, page() as ben:
+        with serve_chat() as first:
+            port = first.port
+            join(ada, first, "Ada")
+            join(ben, first, "Ben")
+            say(ada, "before")
+            wait_messages(ben, ["before"])
+        for window in (ada, ben):
+            window.wait(lambda w: w.run(STATUS) != "online")
+            window.wait(lambda w: w.find("#banner").is_displayed())
+        say(ada, "are you there?")
+        wait_messages(ada, ["are you there?"], ".message.unsent")
+        assert "Not sent yet" in ada.text()
+        with serve_chat(port):
+            for window in (ada, ben):
+                wait_online(window, timeout=30)
+            for window in (ada, ben):
+                wait_messages(window, ["before", "are you there?"])
+                wait_messages(window, [], ".message.unsent")
+                assert not window.find("#banner").is_displayed()
+                window.wait(lambda w: people(w) == ["Ada", "Ben"])
+
+
+def test_unsent_messages_survive_a_reload(ada: Page) -> None:
+    enter("offline", ada)
+    try:
+        ada.run("WebSocket.prototype.send = () => {}")  # the line is dead, and nobody noticed
+        say(ada, "hold this")
+        wait_messages(ada, ["hold this"], ".message.unsent")
+    finally:
+        ada.driver.refresh()
+    wait_messages(ada, ["hold this"], ".message:not(.unsent)")
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 800)])
+@pytest.mark.parametrize("dark", [False, True])
+def test_nothing_is_wider_than_the_screen(
+    ada: Page, tmp_path: Path, width: int, height: int, dark: bool
+) -> None:
+    ada.resize(width, height)
+    ada.dark(dark)
+    enter("wide", ada)
+    say(ada, "a" * 300)
+    ada.wait(lambda w: messages(w)[-1:] == ["a" * 300])
+    ada.screenshot(tmp_path / f"chat-{width}-{'dark' if dark else 'light'}.png")
+    assert ada.run("return document.documentElement.scrollWidth") <= width
+    assert ada.run("const log = document.getElementById('log');"
+                   "return log.scrollWidth - log.clientWidth") == 0
+    assert ada.run("return document.getElementById('sidebar').inert") is (width < 760)
+    ada.resize(1280, 800)
+
+
+def test_its_logs_are_clean(server: Server, ada: Page) -> None:
+    enter("log", ada)
+    enter("log-two", ada)
+    ada.wait(lambda w: '/channels/log HTTP/1.1" 101' in server.access_log(), what="the 101")
+    assert "Traceback" not in server.log()
+    assert "ERROR" not in server.log()
+
+
+# The limits, without a server
+
+
+class SlowSocket:
+    """A connection whose peer takes nothing."""
+
+    def __init__(self) -> None:
+        self.closed: list[int] = []
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed.append(code)
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("example_chat", EXAMPLE / "chat.py")
+    assert spec and spec.loader
+    loaded = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, loaded)
+    spec.loader.exec_module(loaded)
+    monkeypatch.setattr(loaded.Member, "write", lambda self: None)
+    return loaded
+
+
+def member(module: ModuleType, name: str) -> Any:
+    return module.Member(SlowSocket(), {"name": name, "key": f"key of {name}"})
+
+
+def test_a_slow_member_is_let_go_and_delays_nobody(module: ModuleType) -> None:
+    chat, slow, fast = module.Chat(), member(module, "Slow"), member(module, "Fast")
+    room = chat.join("general", slow)
+    chat.join("general", fast)
+    for number in range(module.MAX_WAITING + 5):
+        chat.say(room, fast, str(number), "x")
+        fast.outbox.get_nowait()
+    assert set(slow.ws.closed) == {1013}
+    assert slow.outbox.qsize() == module.MAX_WAITING
+    assert fast.ws.closed == []
+
+
+def test_a_message_that_is_sent_twice_counts_once(module: ModuleType) -> None:
+    chat, ada = module.Chat(), member(module, "Ada")
+    room = chat.join("general", ada)
+    for _ in range(2):
+        chat.receive(room, ada, '{"type": "message", "id": "1", "text": "hi"}')
+    assert room.count == 1
+
+
+@pytest.mark.parametrize("text", [
+    "", "[", "[]", "7", "null", b"\xff", "[" * 9000, '{"type": []}', '{"type": "message"}',
+    '{"type": "message", "id": 1, "text": "x"}', '{"type": "message", "id": "1", "text": ""}',
+    '{"type": "message", "id": "%s", "text": "x"}' % ("1" * 37),
+])
+def test_what_it_does_not_understand_is_ignored(module: ModuleType, text: Any) -> None:
+    chat, ada = module.Chat(), member(module, "Ada")
+    room = chat.join("general", ada)
+    chat.receive(room, ada, text)
+    assert room.count == 0
+
+
+def test_everything_kept_has_a_limit(module: ModuleType) -> None:
+    chat, ada = module.Chat(), member(module, "A\u202eda \n" + "x" * 100)
+    assert ada.name == "Ada " + "x" * 20
+    room = chat.join("general", ada)
+    for number in range(module.MAX_HISTORY + 5):
+        chat.say(room, ada, str(number), "\ud800" + "x" * 5000)
+    assert len(room.history) == module.MAX_HISTORY
+    assert len(room.history[0]["text"]) == module.MAX_TEXT
+    for number in range(module.MAX_CHANNELS * 2):
+        visitor = member(module, "Visitor")
+        chat.leave(chat.join(f"c{number}", visitor), visitor)
+    assert len(chat.channels) == module.MAX_CHANNELS
+    assert set(module.DEFAULT_CHANNELS) < set(chat.channels)
+
+
+def test_who_cannot_come_in(module: ModuleType) -> None:
+    chat = module.Chat()
+    for name in ("", "Big", "a/b", "a" * 25, "général"):
+        with pytest.raises(module.Refused):
+            chat.join(name, member(module, "Ada"))
+    for number in range(module.MAX_MEMBERS):
+        chat.join("general", member(module, f"m{number}"))
+    with pytest.raises(module.Refused):
+        chat.join("general", member(module, "one more"))
+
+
+def test_two_people_of_one_name_are_told_apart(module: ModuleType) -> None:
+    chat = module.Chat()
+    first, second = member(module, "Ada"), module.Member(SlowSocket(), {"name": "ada"})
+    again = member(module, "Ada")
+    for each in (first, second, again):
+        room = chat.join("general", each)
+    assert (first.name, second.name, again.name) == ("Ada", "ada 2", "Ada")
+    assert [person["name"] for person in room.people()] == ["Ada", "ada 2"]
+
+
+def test_a_flood_is_slowed_down(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(module.time, "monotonic", lambda: 1000.0)
+    monkeypatch.setattr(module.time, "sleep", waits.append)
+    ada = member(module, "Ada")
+    for _ in range(module.BURST + 2):
+        ada.pace()
+    assert waits[: module.BURST] == pytest.approx([0.0] * module.BURST)
+    assert waits[module.BURST :] == pytest.approx([1 / module.RATE, 2 / module.RATE])

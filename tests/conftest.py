@@ -1,0 +1,57 @@
+"""The fixtures that all tests may use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any, Callable
+
+import pytest
+
+from .support import certs
+from .support.browser import new_page
+from .support.peer import Peer
+from .support.servers import Server, raise_descriptor_limit
+from .support.servers import serve as run_server
+
+__all__ = ["certificates", "new_page", "peer", "program", "serve"]
+
+
+def pytest_configure() -> None:
+    raise_descriptor_limit()
+
+
+@pytest.fixture(scope="session")
+def certificates() -> certs.Certificates:
+    """A CA, a server's certificate and a client's."""
+    return certs.certificates()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """`serve(kind, app, ...)` starts a server that ends with the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *args, **options: stack.enter_context(run_server(*args, **options))
+
+
+@pytest.fixture
+def peer() -> Iterator[Callable[..., Peer]]:
+    """`peer(server)` makes a raw connection that is closed with the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *args, **options: stack.enter_context(Peer(*args, **options))
+
+
+@pytest.fixture
+def program() -> Callable[[str], str]:
+    """`program('nginx')` is where a program is, or skips the test."""
+    return find_program
+
+
+def find_program(name: str) -> str:
+    places: Any = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
+    found = shutil.which(name, path=places)
+    if not found:
+        pytest.skip(f"{name} is not installed")
+    return found

@@ -1,0 +1,1 @@
+"""What the tests share: servers, raw peers, frames built by hand, certificates, a browser."""

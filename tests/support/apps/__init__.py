@@ -1,0 +1,1 @@
+"""The applications that the tests serve: the same routes in plain WSGI, Flask and Django."""

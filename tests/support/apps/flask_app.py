@@ -1,0 +1,29 @@
+"""The test application in Flask."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, request
+
+from faye_wsgi import WebSocket
+
+from .stats import stats_json
+from .views import PLAIN, VIEWS, options
+
+app = application = Flask(__name__)
+
+
+@app.route("/<any(echo, events, early, raise, raise_in_view, push, slow):name>", websocket=True)
+def connection(name: str) -> Response:
+    ws = WebSocket(request, **options(request.args))
+    VIEWS[name](ws, request.args)
+    return ws.response
+
+
+@app.route("/stats")
+def stats() -> Response:
+    return Response(stats_json(), content_type="application/json")
+
+
+@app.route("/plain")
+def plain() -> Response:
+    return Response(PLAIN, content_type="text/plain")

@@ -1,0 +1,38 @@
+"""The test application in plain WSGI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Callable
+
+from faye_wsgi import WebSocket
+
+from .stats import stats_json
+from .views import PLAIN, VIEWS, options, query
+
+StartResponse = Callable[..., Any]
+
+
+def application(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    name = environ["PATH_INFO"].strip("/")
+    if name in VIEWS:
+        values = query(environ)
+        ws = WebSocket(environ, **options(values))
+        VIEWS[name](ws, values)
+        return ws.response(environ, start_response)
+    if name == "stats":
+        return page(start_response, "200 OK", stats_json(), "application/json")
+    if name == "plain":
+        return page(start_response, "200 OK", PLAIN)
+    return page(start_response, "404 Not Found", "no such page\n")
+
+
+def page(
+    start_response: StartResponse, status: str, text: str, kind: str = "text/plain"
+) -> list[bytes]:
+    body = text.encode()
+    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+app = application

@@ -1,0 +1,1 @@
+"""Tests of faye_wsgi.transport: sockets, time and load."""

@@ -1,0 +1,1 @@
+"""A corpus of byte files and what each must lead to."""

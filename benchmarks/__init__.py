@@ -1,0 +1,1 @@
+"""Benchmarks: what a message costs a server. Run them with `python -m benchmarks`."""

@@ -1,0 +1,44 @@
+"""What is measured. To add a scenario, add a line to SCENARIOS; loadgen.c says what a mode does."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One pattern of traffic."""
+
+    key: str
+    title: str
+    mode: str = 'echo'
+    connections: int = 1
+    size: int = 128
+    window: int = 1
+    binary: bool = False
+    path: str = ''                    # instead of the server's own path
+    options: tuple[str, ...] = ()     # more arguments for the load generator
+    servers: tuple[str, ...] = ()     # only these, by name; empty is all
+
+    def arguments(self) -> list[str]:
+        """The load generator's arguments for this scenario."""
+        arguments = [
+            '--mode', self.mode, '--connections', str(self.connections),
+            '--size', str(self.size), '--window', str(self.window),
+        ]
+        arguments += ['--binary'] if self.binary else []
+        arguments += ['--path', self.path] if self.path else []
+        return arguments + list(self.options)
+
+
+SCENARIOS = (
+    Scenario('a', '1 connection, 32 bytes, one in flight', size=32),
+    Scenario('b', '100 connections, 128 bytes, one in flight', connections=100),
+    Scenario('c', '100 connections, 128 bytes, 16 in flight', connections=100, window=16),
+    Scenario('d', '10 connections, 16 KiB binary, one in flight',
+             connections=10, size=16384, binary=True),
+    Scenario('e', '4 connections, 1 MiB binary, one in flight',
+             connections=4, size=1 << 20, binary=True),
+    Scenario('f', 'connect, echo one message, close; 16 at a time', mode='churn', connections=16),
+    Scenario('g', 'memory of 2,000 idle connections', mode='idle', connections=2000),
+    Scenario('g10', 'memory of 10,000 idle connections', mode='idle', connections=10000),
+)

@@ -1,0 +1,76 @@
+"""The servers under test, and how each is started.
+
+A server is a small file in the folder `servers`, and a line here. `Server.start` is its command;
+{port} and {python} are filled in, {python} with this interpreter, or for a peer with that of the
+environment that the driver makes in `.peers`.
+"""
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+FOLDER = HERE / 'servers'
+BUILD = HERE / 'build'
+PEERS = HERE / '.peers'
+PEER_PYTHON = PEERS / 'venv' / 'bin' / 'python'
+
+BASELINE = 'gevent recv/sendall'
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that echoes, and what it needs."""
+
+    name: str
+    start: str
+    path: str = '/echo'
+    raw: bool = False                 # plain TCP, no WebSocket
+    peer: bool = False                # measured with --peers only
+    modules: tuple[str, ...] = ()     # must be importable here
+    pip: tuple[str, ...] = ()         # installed into the peers' environment
+    npm: tuple[str, ...] = ()         # installed into the peers' folder
+
+    def command(self, port: int) -> list[str]:
+        """The words of the command that serves on `port`."""
+        python = str(PEER_PYTHON) if self.pip else sys.executable
+        values = {'port': port, 'python': python, 'build': BUILD}
+        return [word.format(**values) for word in self.start.split()]
+
+
+def gunicorn(worker: str, application: str) -> str:
+    """The command for one gunicorn worker; its limit on connections must not be what is found."""
+    return (
+        '{python} -m gunicorn --bind 127.0.0.1:{port} --workers 1 --worker-connections 20000 '
+        f'--backlog 2048 --log-level warning --worker-class {worker} {application}'
+    )
+
+
+GUNICORN = ('gevent', 'gunicorn[gevent]')
+FLASK = ('flask', 'gevent', 'gunicorn', 'faye_wsgi')
+WORKER = 'geventwebsocket.gunicorn.workers.GeventWebSocketWorker'
+
+SERVERS = (
+    Server(BASELINE, '{python} raw_gevent.py {port}', raw=True, modules=('gevent',)),
+    Server('faye_wsgi, blocking', gunicorn('gevent', 'ours:app'), modules=FLASK),
+    Server('faye_wsgi, events', gunicorn('gevent', 'ours:app'), path='/events', modules=FLASK),
+    Server('C epoll, no WebSocket', '{build}/echo {port}', raw=True, peer=True),
+    Server('gevent-websocket', gunicorn(WORKER, 'peer_gevent_websocket:application'),
+           peer=True, pip=(*GUNICORN, 'gevent-websocket', 'wsaccel')),
+    Server('flask-sock', gunicorn('gevent', 'peer_flask_sock:app'),
+           peer=True, pip=(*GUNICORN, 'flask', 'flask-sock')),
+    Server('websockets, sync', '{python} peer_websockets_sync.py {port}',
+           peer=True, pip=('websockets',)),
+    Server('websockets, asyncio', '{python} peer_websockets_asyncio.py {port}',
+           peer=True, pip=('websockets',)),
+    Server('uvicorn', '{python} -m uvicorn --host 127.0.0.1 --port {port} --log-level warning '
+           '--backlog 2048 --ws-ping-interval 3600 --ws-per-message-deflate false '
+           'peer_uvicorn:application',
+           peer=True, pip=('uvicorn', 'websockets')),
+    Server('aiohttp', '{python} peer_aiohttp.py {port}', peer=True, pip=('aiohttp',)),
+    Server('picows', '{python} peer_picows.py {port}', peer=True, pip=('picows',)),
+    Server('Node faye-websocket', 'node peer_faye_websocket.js {port}',
+           peer=True, npm=('faye-websocket',)),
+    Server('Node ws', 'node peer_ws.js {port}', peer=True, npm=('ws',)),
+)

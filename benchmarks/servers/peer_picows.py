@@ -1,0 +1,25 @@
+"""picows's echo: a listener in Cython, on asyncio."""
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+from picows import WSListener, WSMsgType, ws_create_server
+
+
+class Echo(WSListener):  # type: ignore[misc,unused-ignore]
+    def on_ws_frame(self, transport: Any, frame: Any) -> None:
+        if frame.msg_type == WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code(), frame.get_close_message())
+            transport.disconnect()
+        else:
+            transport.send(frame.msg_type, frame.get_payload_as_memoryview())
+
+
+async def main(port: int) -> None:
+    server = await ws_create_server(lambda request: Echo(), '127.0.0.1', port, backlog=2048)
+    await server.serve_forever()
+
+
+asyncio.run(main(int(sys.argv[1])))

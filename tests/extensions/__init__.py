@@ -1,0 +1,1 @@
+"""Tests of faye_wsgi.extensions: messages in, messages out, no connection."""

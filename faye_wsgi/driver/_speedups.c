@@ -57,8 +57,199 @@ speedups_mask(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return result;
 }
 
+PyDoc_STRVAR(parse_messages_doc,
+"parse_messages(data, masked, max_length)\n--\n\n"
+"The run of whole, unfragmented messages at the start of data: a list of str and bytes,\n"
+"and how many bytes of data they took. It ends before whatever is not plainly right.");
+
+/* A text message from its payload; NULL without an error set where it is no UTF-8. */
+static PyObject *
+read_text(const unsigned char *in, Py_ssize_t size, const unsigned char *key)
+{
+    PyObject *text;
+    unsigned char *out;
+    uint64_t word, high = 0;
+    Py_ssize_t i = 0;
+
+    if (key == NULL)
+        text = PyUnicode_DecodeUTF8((const char *)in, size, NULL);
+    else {
+        /* Nearly all text is ASCII, whose bytes can be unmasked into the string itself. */
+        if ((text = PyUnicode_New(size, 127)) == NULL)
+            return NULL;
+        out = size ? PyUnicode_1BYTE_DATA(text) : NULL;
+        mask_bytes(out, in, size, key);
+        for (; i + 8 <= size; i += 8) {
+            memcpy(&word, out + i, 8);
+            high |= word;
+        }
+        for (; i < size; i++)
+            high |= out[i];
+        if (high & UINT64_C(0x8080808080808080)) {
+            PyObject *decoded = PyUnicode_DecodeUTF8((const char *)out, size, NULL);
+            Py_DECREF(text);
+            text = decoded;
+        }
+    }
+    if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
+        PyErr_Clear();
+    return text;
+}
+
+static PyObject *
+read_binary(const unsigned char *in, Py_ssize_t size, const unsigned char *key)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(key ? NULL : (const char *)in, size);
+    if (bytes != NULL && key != NULL)
+        mask_bytes((unsigned char *)PyBytes_AS_STRING(bytes), in, size, key);
+    return bytes;
+}
+
+/* The sizes of the frame at the start of data: its header's, 0 if this is no whole plain
+ * message; *length gets its payload's. */
+static Py_ssize_t
+measure_message(const unsigned char *data, Py_ssize_t size, int masked,
+                uint64_t max_length, uint64_t *length)
+{
+    Py_ssize_t header = 2;
+    uint64_t minimum = 0;
+    int i;
+
+    if (size < 2 || (data[0] != 0x81 && data[0] != 0x82) || (data[1] >> 7) != masked)
+        return 0;
+    *length = data[1] & 0x7f;
+    if (*length >= 126) {
+        int extended = *length == 126 ? 2 : 8;
+        minimum = *length == 126 ? 126 : 65536;
+        header += extended;
+        if (size < header)
+            return 0;
+        for (*length = 0, i = 2; i < header; i++)
+            *length = *length << 8 | data[i];
+    }
+    header += masked ? 4 : 0;
+    if (*length < minimum || *length > max_length || size < header ||
+            *length > (uint64_t)(size - header))
+        return 0;
+    return header;
+}
+
+static PyObject *
+parse_run(const unsigned char *data, Py_ssize_t size, int masked, uint64_t max_length)
+{
+    PyObject *messages = PyList_New(0);
+    Py_ssize_t pos = 0;
+
+    while (messages != NULL) {
+        uint64_t length = 0;
+        Py_ssize_t header = measure_message(data + pos, size - pos, masked, max_length, &length);
+        const unsigned char *payload = data + pos + header;
+        const unsigned char *key = masked ? payload - 4 : NULL;
+        PyObject *message;
+
+        if (header == 0)
+            break;
+        message = data[pos] == 0x81 ? read_text(payload, (Py_ssize_t)length, key)
+                                    : read_binary(payload, (Py_ssize_t)length, key);
+        if (message == NULL) {
+            if (PyErr_Occurred())
+                Py_CLEAR(messages);
+            break;
+        }
+        if (PyList_Append(messages, message) < 0)
+            Py_CLEAR(messages);
+        Py_DECREF(message);
+        pos += header + (Py_ssize_t)length;
+    }
+    return messages == NULL ? NULL : Py_BuildValue("(Nn)", messages, pos);
+}
+
+static PyObject *
+speedups_parse_messages(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    Py_buffer data;
+    PyObject *result;
+    unsigned long long max_length;
+    int masked;
+
+    (void)module;
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "parse_messages() takes exactly 3 arguments");
+        return NULL;
+    }
+    masked = PyObject_IsTrue(args[1]);
+    max_length = PyLong_AsUnsignedLongLong(args[2]);
+    if (masked < 0 || PyErr_Occurred() || PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE) < 0)
+        return NULL;
+    result = parse_run(data.buf, data.len, masked, max_length);
+    PyBuffer_Release(&data);
+    return result;
+}
+
+PyDoc_STRVAR(build_message_doc,
+"build_message(message)\n--\n\n"
+"The one unmasked frame of a message: of text for a str, else of bytes.");
+
+static PyObject *
+build_frame(unsigned char first, const char *payload, Py_ssize_t size)
+{
+    unsigned char header[10];
+    Py_ssize_t length = 2;
+    PyObject *frame;
+    char *out;
+    int i;
+
+    header[0] = first;
+    if (size < 126)
+        header[1] = (unsigned char)size;
+    else {
+        length = size < 65536 ? 4 : 10;
+        header[1] = size < 65536 ? 126 : 127;
+        for (i = 2; i < length; i++)
+            header[i] = (unsigned char)((uint64_t)size >> 8 * (length - 1 - i));
+    }
+    if ((frame = PyBytes_FromStringAndSize(NULL, length + size)) == NULL)
+        return NULL;
+    out = PyBytes_AS_STRING(frame);
+    memcpy(out, header, (size_t)length);
+    if (size)
+        memcpy(out + length, payload, (size_t)size);
+    return frame;
+}
+
+static PyObject *
+speedups_build_message(PyObject *module, PyObject *message)
+{
+    Py_buffer data;
+    PyObject *frame, *encoded;
+
+    (void)module;
+    if (PyUnicode_Check(message)) {
+#if PY_VERSION_HEX < 0x030C0000
+        if (PyUnicode_READY(message) < 0)
+            return NULL;
+#endif
+        if (PyUnicode_IS_ASCII(message))
+            return build_frame(0x81, (const char *)PyUnicode_1BYTE_DATA(message),
+                               PyUnicode_GET_LENGTH(message));
+        if ((encoded = PyUnicode_AsUTF8String(message)) == NULL)
+            return NULL;
+        frame = build_frame(0x81, PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded));
+        Py_DECREF(encoded);
+        return frame;
+    }
+    if (PyObject_GetBuffer(message, &data, PyBUF_SIMPLE) < 0)
+        return NULL;
+    frame = build_frame(0x82, data.buf, data.len);
+    PyBuffer_Release(&data);
+    return frame;
+}
+
 static PyMethodDef methods[] = {
     {"mask", (PyCFunction)(void (*)(void))speedups_mask, METH_FASTCALL, mask_doc},
+    {"parse_messages", (PyCFunction)(void (*)(void))speedups_parse_messages, METH_FASTCALL,
+     parse_messages_doc},
+    {"build_message", speedups_build_message, METH_O, build_message_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -8,9 +8,10 @@ raises for what a peer sends, and after a failure it swallows everything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
-from faye_wsgi.driver.events import CloseEvent, ErrorEvent, Event
+from faye_wsgi.driver.events import CloseEvent, Data, ErrorEvent, Event
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.driver.masking import Buffer
 
@@ -37,6 +38,9 @@ class Driver:
     __slots__ = ('_ended', 'protocol', 'state')
 
     version: str
+    has_closing_handshake = True  # else close() is followed by the end of TCP
+    has_pongs = True  # a ping is answered
+    has_fragments = True  # a message may go out in several frames
 
     def __init__(self, protocol: str = '') -> None:
         self.protocol = protocol
@@ -47,6 +51,14 @@ class Driver:
         """Take bytes that arrived; return the events that they complete, in order."""
         raise NotImplementedError
 
+    def receive_messages(self, data: bytes) -> tuple[Sequence[Data], bytes]:
+        """The short way for what is nearly all of the traffic: whole messages, and no more.
+
+        Returns the messages that ``data`` begins with, and the rest of it, which (unless it
+        is empty) goes to ``receive_data``. Together they are ``receive_data``'s events.
+        """
+        return (), data
+
     def receive_eof(self) -> list[Event]:
         """Take the end of the peer's bytes; 1006 unless it said goodbye (RFC 6455 §7.1.5)."""
         events: list[Event] = []
@@ -54,8 +66,21 @@ class Driver:
             self._end(events, CloseCode.ABNORMAL_CLOSURE, '')
         return events
 
+    def message(self, message: str | bytes) -> bytes:
+        """A text message for a str, a binary one for bytes."""
+        return self.text(message) if isinstance(message, str) else self.binary(message)
+
+    def large_message(self, message: str | bytes) -> tuple[bytes, bytes] | None:
+        """A large message as a header and a payload; None where ``message`` does better."""
+        return None
+
+    @property
+    def missing(self) -> int:
+        """How many bytes are known to be on their way, 0 mostly."""
+        return 0
+
     def text(self, message: str) -> bytes:
-        """A text message."""
+        """A text message; ExtensionError where an extension fails at it."""
         raise NotImplementedError
 
     def binary(self, message: Buffer) -> bytes:

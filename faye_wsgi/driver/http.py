@@ -32,15 +32,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """A response to send; ``encode`` gives its bytes."""
+    """A response to send; ``encode`` gives its bytes.
+
+    ``phrase`` is the status line's reason phrase; HTTP's own where it is empty.
+    """
 
     status_code: int
     headers: list[tuple[str, str]]
     body: bytes = b''
+    phrase: str = ''
 
     def encode(self) -> bytes:
         """The bytes of an HTTP/1.1 response."""
-        phrase = HTTPStatus(self.status_code).phrase
+        phrase = self.phrase or HTTPStatus(self.status_code).phrase
         lines = [f'HTTP/1.1 {self.status_code} {phrase}']
         lines += [f'{name}: {value}' for name, value in self.headers]
         return '\r\n'.join([*lines, '', '']).encode('latin-1') + self.body

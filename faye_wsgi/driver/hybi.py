@@ -9,24 +9,33 @@ of a header or of a control frame.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Callable
 
 from faye_wsgi.driver.base import Driver, ReadyState
-from faye_wsgi.driver.events import Event, MessageEvent, PingEvent, PongEvent
+from faye_wsgi.driver.events import Data, Event, MessageEvent, PingEvent, PongEvent
 from faye_wsgi.driver.frames import (
     CloseCode,
     Opcode,
     build_frame,
+    build_header,
+    build_message,
     close_payload,
     is_valid_close_code,
+    parse_messages,
 )
 from faye_wsgi.driver.masking import Buffer, mask
 from faye_wsgi.driver.utf8 import Utf8Validator
+from faye_wsgi.errors import ExtensionError
+from faye_wsgi.extensions.base import Message
+from faye_wsgi.extensions.negotiation import Pipeline
 
 __all__ = ['MAX_FRAGMENTS', 'MAX_LENGTH', 'Hybi']
 
 MAX_LENGTH = 2**26 - 1
 MAX_FRAGMENTS = 16384
+LARGE_PIECE = 1024
+LARGE_MESSAGE = 32768  # bytes of a message that is not worth copying behind its header
 
 _FIN = 0x80
 _TEXT = _FIN | Opcode.TEXT
@@ -37,7 +46,8 @@ class Hybi(Driver):
     """The RFC 6455 driver of either role.
 
     ``max_length`` is in bytes of payload over all fragments of a message;
-    ``random(n)`` gives the n unpredictable bytes of a client's masking keys.
+    ``pipeline`` has the extensions that were agreed on; ``random(n)`` gives the n
+    unpredictable bytes of a client's masking keys.
     """
 
     __slots__ = (
@@ -51,10 +61,14 @@ class Hybi(Driver):
         '_max_length',
         '_opcode',
         '_payload',
+        '_pipeline',
         '_pong',
         '_random',
         '_remaining',
         '_rest',
+        '_rsv',
+        '_slow',
+        '_stored',
         '_validator',
     )
 
@@ -67,9 +81,11 @@ class Hybi(Driver):
         protocol: str = '',
         max_length: int = MAX_LENGTH,
         max_fragments: int = MAX_FRAGMENTS,
+        pipeline: Pipeline | None = None,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         super().__init__(protocol)
+        self._pipeline = pipeline
         self._client = client
         self._mask_bit = 0 if client else 0x80  # of what arrives: RFC 6455 §5.1
         self._max_length = max_length
@@ -78,18 +94,27 @@ class Hybi(Driver):
         self._rest = b''  # the start of a header or control frame
         # The message that is arriving, while it is not whole:
         self._opcode = 0  # 0: there is none
-        self._payload: bytearray | None = None
+        self._rsv = 0
+        self._payload: list[bytes | bytearray] | None = None
+        self._stored = 0
         self._validator: Utf8Validator | None = None
         self._fragments = 0
         # The frame that is arriving, while its payload is not whole:
         self._remaining = 0
         self._key = b''
         self._fin = False
+        self._slow = self._is_special  # receive_messages has nothing to take
         # What is owed to the peer:
         self._pong: bytes | None = None
         self._closing: bytes | None = None  # the payload of a close frame
 
     # In
+
+    def receive_messages(self, data: bytes) -> tuple[Sequence[Data], bytes]:
+        if self._slow:
+            return (), data
+        messages, taken = parse_messages(data, not self._client, self._max_length)
+        return messages, b'' if taken == len(data) else data[taken:]
 
     def receive_data(self, data: bytes) -> list[Event]:
         events: list[Event] = []
@@ -154,7 +179,7 @@ class Hybi(Driver):
                 self._receive_control(events, first & 15, mask(payload, key) if key else payload)
             elif end <= size and first & _FIN and not self._opcode:
                 payload = data[body:end]
-                self._receive_message(events, first & 15, mask(payload, key) if key else payload)
+                self._receive_message(events, first, mask(payload, key) if key else payload)
             else:
                 end = min(end, size)
                 self._begin_frame(first, length, key)
@@ -162,7 +187,17 @@ class Hybi(Driver):
             pos = end
         if not self._ended and pos < size:
             self._rest = data[pos:]
+        self._slow = bool(self._rest or self._opcode or self._ended or self._is_special)
         return events
+
+    @property
+    def missing(self) -> int:
+        return self._remaining
+
+    @property
+    def _is_special(self) -> bool:
+        # Messages pass extensions, or are dropped.
+        return self._pipeline is not None or self.state != ReadyState.OPEN
 
     def _check_header(self, first: int, second: int) -> str:
         # RFC 6455 §5.1, §5.2, §5.4, §5.5; the checks stand in the order of the bytes, so
@@ -170,7 +205,7 @@ class Hybi(Driver):
         opcode = first & 15
         if (first == _TEXT or first == _BINARY) and not self._opcode:
             pass
-        elif first & 0x70:
+        elif first & 0x70 & ~self._allowed_rsv(opcode):
             return 'reserved bits are set that no extension uses'
         elif opcode > 10 or 2 < opcode < 8:
             return f'opcode {opcode} is unknown'
@@ -187,9 +222,14 @@ class Hybi(Driver):
             return 'a server masked its frame' if self._client else 'a client frame is not masked'
         return ''
 
+    def _allowed_rsv(self, opcode: int) -> int:
+        # RFC 7692 §6: on the first frame of a message, and where a session owns the bit.
+        if self._pipeline is None or self._opcode or opcode not in (Opcode.TEXT, Opcode.BINARY):
+            return 0
+        return self._pipeline.rsv_mask
+
     def _within_limits(self, events: list[Event], length: int) -> bool:
-        stored = len(self._payload) if self._payload is not None else 0
-        if stored + length > self._max_length:
+        if self._stored + length > self._max_length:
             message = f'a message is longer than {self._max_length} bytes'
         elif self._opcode and self._fragments >= self._max_fragments:
             message = f'a message has more than {self._max_fragments} frames'
@@ -198,7 +238,16 @@ class Hybi(Driver):
         self._fail(events, CloseCode.MESSAGE_TOO_BIG, message)
         return False
 
-    def _receive_message(self, events: list[Event], opcode: int, payload: bytes) -> None:
+    def _receive_message(self, events: list[Event], first: int, payload: bytes) -> None:
+        opcode = first & 15
+        if self._pipeline is not None:
+            try:
+                message = Message.from_frame(first, payload)
+                message = self._pipeline.process_incoming(message)
+            except ExtensionError as error:
+                self._fail(events, error.code, str(error))
+                return
+            opcode, payload = message.opcode, message.data
         if opcode == Opcode.BINARY:
             self._emit(events, payload)
             return
@@ -215,10 +264,10 @@ class Hybi(Driver):
 
     def _begin_frame(self, first: int, length: int, key: bytes) -> None:
         if not self._opcode:
-            self._opcode = first & 15
-            self._payload = bytearray()
+            self._opcode, self._rsv = first & 15, first & 0x70
+            self._payload = []
             self._fragments = 0
-            if self._opcode == Opcode.TEXT:
+            if self._opcode == Opcode.TEXT and self._pipeline is None:
                 self._validator = Utf8Validator()
         self._fragments += 1
         self._fin = bool(first & _FIN)
@@ -236,15 +285,30 @@ class Hybi(Driver):
         if self._validator is not None and not self._validator.accepts(piece, last):
             self._fail_utf8(events)
             return
-        self._payload += piece
+        self._store(piece)
         if last:
             self._end_message(events)
+
+    def _store(self, piece: bytes) -> None:
+        # Large pieces are kept as they came, to be copied once; small ones go together,
+        # for a list of bytes takes far more room than the bytes.
+        payload = self._payload
+        assert payload is not None
+        self._stored += len(piece)
+        if len(piece) >= LARGE_PIECE:
+            payload.append(piece)
+        elif not piece:
+            pass
+        elif payload and isinstance(payload[-1], bytearray):
+            payload[-1] += piece
+        else:
+            payload.append(bytearray(piece))
 
     def _end_message(self, events: list[Event]) -> None:
         payload, opcode = self._payload, self._opcode
         assert payload is not None
-        self._opcode, self._payload, self._validator = 0, None, None
-        self._emit(events, str(payload, 'utf-8') if opcode == Opcode.TEXT else bytes(payload))
+        self._opcode, self._payload, self._stored, self._validator = 0, None, 0, None
+        self._receive_message(events, opcode | self._rsv, b''.join(payload))
 
     def _receive_control(self, events: list[Event], opcode: int, payload: bytes) -> None:
         if opcode == Opcode.PING:
@@ -283,11 +347,31 @@ class Hybi(Driver):
 
     def _end(self, events: list[Event], code: int | None, reason: str | None) -> None:
         super()._end(events, code, reason)
-        self._remaining, self._payload, self._validator = 0, None, None
+        self._remaining, self._payload, self._stored, self._validator = 0, None, 0, None
 
     # Out
 
+    @property
+    def has_fragments(self) -> bool:  # type: ignore[override]
+        """Extensions work on whole messages."""
+        return self._pipeline is None
+
+    def message(self, message: str | bytes) -> bytes:
+        if self._client or self._pipeline is not None:
+            return super().message(message)
+        return build_message(message)
+
+    def large_message(self, message: str | bytes) -> tuple[bytes, bytes] | None:
+        if len(message) < LARGE_MESSAGE or self._client or self._pipeline is not None:
+            return None
+        if isinstance(message, str):
+            payload = message.encode()
+            return build_header(_TEXT, len(payload)), payload
+        return build_header(_BINARY, len(message)), message
+
     def text(self, message: str) -> bytes:
+        if self._pipeline is not None:
+            return self._process(Opcode.TEXT, message.encode())
         if self._client:
             return build_frame(_TEXT, message.encode(), self._random(4))
         return build_frame(_TEXT, message.encode())
@@ -295,9 +379,16 @@ class Hybi(Driver):
     def binary(self, message: Buffer) -> bytes:
         if isinstance(message, memoryview):
             message = message.tobytes()  # whose length is in bytes
+        if self._pipeline is not None:
+            return self._process(Opcode.BINARY, bytes(message))
         if self._client:
             return build_frame(_BINARY, message, self._random(4))
         return build_frame(_BINARY, message)
+
+    def _process(self, opcode: Opcode, data: bytes) -> bytes:
+        assert self._pipeline is not None
+        message = self._pipeline.process_outgoing(Message(opcode, data))
+        return self._build(_FIN | message.rsv | message.opcode, message.data)
 
     def fragment(self, data: bytes, opcode: int, fin: bool) -> bytes:
         return self._build((_FIN if fin else 0) | opcode, data)
@@ -309,6 +400,7 @@ class Hybi(Driver):
         if self.state != ReadyState.OPEN:
             return b''
         self.state = ReadyState.CLOSING
+        self._slow = True
         self._pong = None
         return self._build(_FIN | Opcode.CLOSE, close_payload(code, reason))
 
@@ -321,6 +413,9 @@ class Hybi(Driver):
         if self.state == ReadyState.OPEN and self._closing is not None:
             frame = self.output() + self._build(_FIN | Opcode.CLOSE, self._closing)
         self.state = ReadyState.CLOSED
+        self._slow = True
+        if self._pipeline is not None:
+            self._pipeline.close()
         return frame
 
     def _build(self, first: int, payload: Buffer) -> bytes:

@@ -9,12 +9,22 @@ from hashlib import sha1
 from typing import Callable, Optional, Union
 
 from faye_wsgi.driver.base import Driver
-from faye_wsgi.driver.headers import is_token, parse_extensions, split_list
+from faye_wsgi.driver.headers import is_token, split_list
 from faye_wsgi.driver.http import Request, Response
 from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH, Hybi
-from faye_wsgi.errors import HandshakeError
+from faye_wsgi.errors import ExtensionError, HandshakeError
+from faye_wsgi.extensions.base import Extension
+from faye_wsgi.extensions.negotiation import Pipeline, negotiate
 
-__all__ = ['RESERVED_HEADERS', 'Protocols', 'accept_key', 'check_protocols', 'handshake']
+__all__ = [
+    'RESERVED_HEADERS',
+    'Protocols',
+    'accept_key',
+    'check_protocols',
+    'choose_protocol',
+    'handshake',
+    'refusal',
+]
 
 Protocols = Union[str, Iterable[str], Callable[[list[str]], Optional[str]], None]
 
@@ -25,6 +35,7 @@ RESERVED_HEADERS = (
     'sec-websocket-',
     'transfer-encoding',
     'upgrade',
+    'websocket-',
 )
 _GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'  # RFC 6455 §1.3
 
@@ -52,6 +63,7 @@ def handshake(
     headers: Sequence[tuple[str, str]] = (),
     max_length: int = MAX_LENGTH,
     max_fragments: int = MAX_FRAGMENTS,
+    extensions: Sequence[Extension] = (),
 ) -> tuple[Driver, Response]:
     """Answer an opening handshake: the driver of its connection, and the response to send.
 
@@ -59,8 +71,8 @@ def handshake(
     """
     _check_request(request)
     key = _read_key(request)
-    protocol = _choose_protocol(request, protocols)
-    _read_extensions(request)
+    protocol = choose_protocol(request.headers.get('sec-websocket-protocol', ''), protocols)
+    pipeline = _negotiate(request, extensions, max_length)
     answer = [
         ('Upgrade', 'websocket'),
         ('Connection', 'Upgrade'),
@@ -68,7 +80,14 @@ def handshake(
     ]
     if protocol:
         answer.append(('Sec-WebSocket-Protocol', protocol))
-    driver = Hybi(protocol=protocol, max_length=max_length, max_fragments=max_fragments)
+    if pipeline is not None:
+        answer.append(('Sec-WebSocket-Extensions', pipeline.header))
+    driver = Hybi(
+        protocol=protocol,
+        max_length=max_length,
+        max_fragments=max_fragments,
+        pipeline=pipeline,
+    )
     return driver, Response(101, [*answer, *headers])
 
 
@@ -112,10 +131,9 @@ def _read_key(request: Request) -> str:
     return key
 
 
-def _choose_protocol(request: Request, protocols: Protocols) -> str:
-    # RFC 6455 §4.2.2: the first of the client's that we speak; none in common still opens.
-    header = request.headers.get('sec-websocket-protocol', '')
-    offered = [name for name in split_list(header) if is_token(name)]
+def choose_protocol(offer: str, protocols: Protocols) -> str:
+    """The first of the client's subprotocols that we speak, '' for none (RFC 6455 §4.2.2)."""
+    offered = [name for name in split_list(offer) if is_token(name)]
     supported = check_protocols(protocols)
     if not callable(supported):
         return next((name for name in offered if name in supported), '')
@@ -125,8 +143,12 @@ def _choose_protocol(request: Request, protocols: Protocols) -> str:
     return chosen or ''
 
 
-def _read_extensions(request: Request) -> None:
+def _negotiate(
+    request: Request, extensions: Sequence[Extension], max_length: int
+) -> Pipeline | None:
     try:
-        parse_extensions(request.headers.get('sec-websocket-extensions', ''))
-    except ValueError as error:
+        return negotiate(
+            extensions, request.headers.get('sec-websocket-extensions', ''), max_length
+        )
+    except ExtensionError as error:
         raise refusal(400, f'bad Sec-WebSocket-Extensions: {error}') from None

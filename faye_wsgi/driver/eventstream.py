@@ -1,0 +1,128 @@
+"""text/event-stream, WHATWG HTML §9.2: the head of the response, and what goes into its body.
+
+Lines end in CR LF, a blank line ends an event. Nothing a caller passes can break out of
+its own field.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+
+from faye_wsgi.driver.base import Driver, ReadyState
+from faye_wsgi.driver.events import Event
+from faye_wsgi.driver.headers import HeadersLike, check_headers
+from faye_wsgi.driver.http import Response
+from faye_wsgi.driver.masking import Buffer
+
+__all__ = [
+    'RESERVED_HEADERS',
+    'EventStream',
+    'encode_comment',
+    'encode_event',
+    'encode_retry',
+    'response',
+]
+
+# The body ends when the connection does: headers that say otherwise are not the user's.
+RESERVED_HEADERS = ('content-length', 'transfer-encoding', 'upgrade')
+
+_HEADERS = (
+    ('Content-Type', 'text/event-stream; charset=utf-8'),
+    ('Cache-Control', 'no-cache, no-store, no-transform'),
+    ('X-Accel-Buffering', 'no'),
+    ('Connection', 'close'),
+)
+# The only ends of lines of §9.2.6; str.splitlines knows others, which are data here.
+_LINE_END = re.compile(r'\r\n|\r|\n')
+_FORBIDDEN = re.compile(r'[\r\n\0]')
+
+
+def response(headers: HeadersLike = None) -> Response:
+    """The head of a stream; the user's ``headers`` replace ours where they name the same."""
+    added = check_headers(headers, RESERVED_HEADERS)
+    names = {name.lower() for name, _ in added}
+    return Response(200, [pair for pair in _HEADERS if pair[0].lower() not in names] + added)
+
+
+def encode_event(data: str, *, event: str | None = None, id: str | int | None = None) -> bytes:
+    """One event; ``data`` may have many lines, ``event`` and ``id`` are one line each."""
+    if not isinstance(data, str):
+        raise TypeError(f'an event has str for its data, not {type(data).__name__}')
+    lines = []
+    if event is not None:
+        lines.append(_field('event', event))
+    if id is not None:
+        is_number = isinstance(id, int) and not isinstance(id, bool)
+        lines.append(_field('id', str(id) if is_number else id))
+    lines += [f'data: {line}' for line in _LINE_END.split(data)]
+    return _encode(lines)
+
+
+def encode_comment(text: str = '') -> bytes:
+    """A comment, which the client ignores; an empty one keeps a connection alive."""
+    if not isinstance(text, str):
+        raise TypeError(f'a comment is str, not {type(text).__name__}')
+    return _encode([f': {line}' if line else ':' for line in _LINE_END.split(text)])
+
+
+def encode_retry(seconds: float) -> bytes:
+    """How long the client waits before it connects again; sent in milliseconds."""
+    milliseconds = seconds * 1000
+    if not 0 <= milliseconds < float('inf'):
+        raise ValueError('retry is a finite number of seconds, from 0 on')
+    return _encode([f'retry: {round(milliseconds)}'])
+
+
+def _field(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f'{name} has the wrong type: {type(value).__name__}')
+    if _FORBIDDEN.search(value):
+        raise ValueError(f'{name} may not contain CR, LF or NUL')
+    return f'{name}: {value}'
+
+
+def _encode(lines: list[str]) -> bytes:
+    return '\r\n'.join([*lines, '', '']).encode()
+
+
+class EventStream(Driver):
+    """The driver of a stream: what ``encode_…`` made goes out, and nothing comes in.
+
+    ``binary`` takes encoded bytes. Either side closes by ending TCP.
+    """
+
+    __slots__ = ()
+
+    version = ''
+    has_closing_handshake = False
+    has_pongs = False
+    has_fragments = False
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        """Drop it: an HTTP client has nothing to say while it is being answered."""
+        return []
+
+    def text(self, message: str) -> NoReturn:
+        raise TypeError('an event stream takes encoded events')
+
+    def binary(self, message: Buffer) -> bytes:
+        return bytes(message)
+
+    def fragment(self, data: bytes, opcode: int, fin: bool) -> NoReturn:
+        raise TypeError('an event stream has no fragments')
+
+    def ping(self, data: bytes) -> bytes:
+        return encode_comment(data.decode('utf-8', 'replace'))
+
+    def close(self, code: int, reason: str) -> bytes:
+        if self.state == ReadyState.OPEN:
+            self.state = ReadyState.CLOSING
+        return b''
+
+    def closing_frame(self) -> bytes:
+        self.state = ReadyState.CLOSED
+        return b''
+
+    def _end(self, events: list[Event], code: int | None, reason: str | None) -> None:
+        super()._end(events, None, None)  # HTTP has no close codes

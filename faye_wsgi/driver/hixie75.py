@@ -1,0 +1,215 @@
+"""draft-hixie-thewebsocketprotocol-75: text between 00 and FF, and no closing handshake.
+
+Section numbers are the draft's. The parser is a chain of phases, each a function that
+takes what it can from ``pos`` on and returns where it stopped. Every fault is found at
+the byte that makes it one, so any split of the input gives the same events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Callable, NoReturn
+
+from faye_wsgi.driver.base import Driver, ReadyState
+from faye_wsgi.driver.events import Event, MessageEvent
+from faye_wsgi.driver.frames import CloseCode
+from faye_wsgi.driver.headers import check_headers
+from faye_wsgi.driver.http import Request, Response
+from faye_wsgi.driver.hybi import MAX_LENGTH
+from faye_wsgi.driver.masking import Buffer
+from faye_wsgi.driver.server import Protocols, choose_protocol, refusal
+from faye_wsgi.driver.utf8 import Utf8Validator
+
+__all__ = ['Hixie75', 'answer_headers', 'check_request', 'handshake']
+
+TEXT_FRAME = 0x00
+TERMINATOR = b'\xff'
+
+
+class Hixie75(Driver):
+    """The hixie-75 driver of a server.
+
+    ``max_length`` is in bytes of one frame's payload, of whatever type.
+    """
+
+    __slots__ = ('_length', '_max_length', '_payload', '_phase', '_type', '_validator')
+
+    version = 'hixie-75'
+    has_closing_handshake = False
+    has_pongs = False
+    has_fragments = False
+
+    def __init__(self, *, protocol: str = '', max_length: int = MAX_LENGTH) -> None:
+        super().__init__(protocol)
+        self._max_length = max_length
+        self._phase: Phase = Hixie75._begin_frame
+        # The frame that is arriving:
+        self._type = TEXT_FRAME
+        self._length = 0  # of a skipped frame: bytes still to come, or bytes seen
+        self._payload = bytearray()
+        self._validator: Utf8Validator | None = None
+
+    # In
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        events: list[Event] = []
+        pos = 0
+        while pos < len(data) and not self._ended:
+            pos = self._phase(self, events, data, pos)
+        return events
+
+    # The phases, §5.3. The high bit of a frame's type tells how its end is known.
+
+    def _begin_frame(self, events: list[Event], data: bytes, pos: int) -> int:
+        self._type = data[pos]
+        self._length = 0
+        if self._type & 0x80:
+            self._phase = Hixie75._read_length
+        elif self._type == TEXT_FRAME:
+            self._validator = Utf8Validator()
+            self._phase = Hixie75._read_text
+        else:
+            self._phase = Hixie75._skip_to_terminator
+        return pos + 1
+
+    def _read_length(self, events: list[Event], data: bytes, pos: int) -> int:
+        # Seven bits a byte, the highest first; the eighth says that more follow.
+        byte = data[pos]
+        self._length = self._length << 7 | byte & 0x7F
+        if self._length > self._max_length:
+            self._fail_length(events)
+        elif self._length and not byte & 0x80:
+            self._phase = Hixie75._skip_length
+        elif not byte & 0x80:
+            self._phase = Hixie75._begin_frame
+            self._receive_empty_frame(events)
+        return pos + 1
+
+    def _skip_length(self, events: list[Event], data: bytes, pos: int) -> int:
+        # The draft gives these frames no meaning: their data is discarded.
+        skipped = min(self._length, len(data) - pos)
+        self._length -= skipped
+        if not self._length:
+            self._phase = Hixie75._begin_frame
+        return pos + skipped
+
+    def _skip_to_terminator(self, events: list[Event], data: bytes, pos: int) -> int:
+        end = data.find(TERMINATOR, pos)
+        stop = len(data) if end < 0 else end
+        self._length += stop - pos
+        if self._length > self._max_length:
+            self._fail_length(events)
+        elif end >= 0:
+            self._phase = Hixie75._begin_frame
+        return stop if end < 0 else stop + 1
+
+    def _read_text(self, events: list[Event], data: bytes, pos: int) -> int:
+        end = data.find(TERMINATOR, pos)
+        stop = len(data) if end < 0 else end
+        room = self._max_length - len(self._payload)
+        piece = data[pos : min(stop, pos + room)]
+        is_too_long = stop - pos > room
+        is_last = end >= 0 and not is_too_long
+        assert self._validator is not None
+        if not self._validator.accepts(piece, is_last):
+            self._fail(events, CloseCode.INVALID_DATA, 'a text is not valid UTF-8')
+        elif is_too_long:
+            self._fail_length(events)
+        else:
+            self._payload += piece
+        if is_last and not self._ended:
+            self._end_message(events)
+        return stop if end < 0 else stop + 1
+
+    def _end_message(self, events: list[Event]) -> None:
+        payload, self._payload = self._payload, bytearray()
+        self._phase, self._validator = Hixie75._begin_frame, None
+        if self.state == ReadyState.OPEN:  # after our close, messages are dropped
+            events.append(MessageEvent(str(payload, 'utf-8')))
+
+    def _receive_empty_frame(self, events: list[Event]) -> None:
+        """A frame whose length is 0; hixie-76 gives one of them a meaning."""
+
+    def _fail_length(self, events: list[Event]) -> None:
+        message = f'a frame is longer than {self._max_length} bytes'
+        self._fail(events, CloseCode.MESSAGE_TOO_BIG, message)
+
+    def _end(self, events: list[Event], code: int | None, reason: str | None) -> None:
+        super()._end(events, None, None)  # the drafts have no codes
+        self._payload, self._validator = bytearray(), None
+
+    # Out
+
+    def text(self, message: str) -> bytes:
+        return b'\x00%b\xff' % message.encode()
+
+    def binary(self, message: Buffer) -> NoReturn:
+        raise TypeError(f'{self.version} has no binary messages')
+
+    def fragment(self, data: bytes, opcode: int, fin: bool) -> NoReturn:
+        raise TypeError(f'{self.version} has no fragmented messages')
+
+    def ping(self, data: bytes) -> None:
+        return None
+
+    def close(self, code: int, reason: str) -> bytes:
+        if self.state == ReadyState.OPEN:
+            self.state = ReadyState.CLOSING
+        return b''
+
+    def closing_frame(self) -> bytes:
+        self.state = ReadyState.CLOSED
+        return b''
+
+
+Phase = Callable[[Hixie75, list[Event], bytes, int], int]
+
+
+def handshake(
+    request: Request,
+    *,
+    url: str,
+    protocols: Protocols = None,
+    headers: Sequence[tuple[str, str]] = (),
+    max_length: int = MAX_LENGTH,
+) -> tuple[Driver, Response]:
+    """Answer an opening handshake (§5.2): the driver, and the response to send.
+
+    ``url`` is the WebSocket's own. HandshakeError, with the HTTP error to send instead,
+    where the request is at fault.
+    """
+    check_request(request)
+    protocol = choose_protocol(request.headers.get('websocket-protocol', ''), protocols)
+    answer = answer_headers('WebSocket-', request, url, protocol)
+    driver = Hixie75(protocol=protocol, max_length=max_length)
+    # §4.1: clients compare the first 85 bytes, with this space in 'Web Socket'.
+    return driver, Response(101, [*answer, *headers], phrase='Web Socket Protocol Handshake')
+
+
+def check_request(request: Request) -> None:
+    """Refuse what is no WebSocket request of the drafts."""
+    upgrades = request.has_token('upgrade', 'websocket')
+    if request.method != 'GET' or not upgrades or not request.has_token('connection', 'upgrade'):
+        raise refusal(400, 'not a WebSocket request')
+    if not request.http_version.startswith('HTTP/1.') or request.http_version == 'HTTP/1.0':
+        raise refusal(400, 'a WebSocket request needs HTTP/1.1')
+    if request.has_body:
+        raise refusal(400, 'a WebSocket request has no body')
+
+
+def answer_headers(
+    prefix: str, request: Request, url: str, protocol: str
+) -> list[tuple[str, str]]:
+    """The headers of the 101; ``prefix`` begins the names of those that differ by draft."""
+    origin = request.headers.get('origin')
+    answer = [('Upgrade', 'WebSocket'), ('Connection', 'Upgrade')]  # in this order: §4.1
+    if origin is not None:
+        answer.append((f'{prefix}Origin', origin))
+    answer.append((f'{prefix}Location', url))
+    if protocol:
+        answer.append((f'{prefix}Protocol', protocol))
+    try:
+        # Origin, host and path are the client's words: none may break out of its line.
+        return check_headers(answer)
+    except ValueError:
+        raise refusal(400, 'the origin or the URL has characters that a header cannot') from None

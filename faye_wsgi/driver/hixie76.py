@@ -1,0 +1,155 @@
+"""draft-hixie-thewebsocketprotocol-76: hixie-75 with a challenge and a closing handshake.
+
+Section numbers are the draft's. The challenge is two keys in the request's head and
+eight bytes after it; the server answers with 16 bytes after its own head. So a driver
+starts in CONNECTING, and is open when the eight bytes have come.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from hashlib import md5
+from typing import Callable
+
+from faye_wsgi.driver import hixie75
+from faye_wsgi.driver.base import Driver, ReadyState
+from faye_wsgi.driver.events import Event, OpenEvent
+from faye_wsgi.driver.hixie75 import Hixie75, answer_headers, check_request
+from faye_wsgi.driver.http import Request, Response
+from faye_wsgi.driver.hybi import MAX_LENGTH
+from faye_wsgi.driver.server import Protocols, choose_protocol, refusal
+
+__all__ = ['Hixie76', 'find_handshake', 'handshake']
+
+BODY_LENGTH = 8
+MAX_NUMBER = 2**32 - 1
+_CLOSING_FRAME = b'\xff\x00'
+_DIGIT = re.compile('[0-9]')
+
+
+class Hixie76(Hixie75):
+    """The hixie-76 driver of a server.
+
+    ``challenge`` is what the two keys of the request stand for, 8 bytes. Whatever the
+    driver is asked to send first begins with its answer to the challenge.
+    """
+
+    __slots__ = ('_answer', '_body', '_challenge', '_is_close_owed')
+
+    version = 'hixie-76'
+    has_closing_handshake = True
+
+    def __init__(
+        self, challenge: bytes, *, protocol: str = '', max_length: int = MAX_LENGTH
+    ) -> None:
+        super().__init__(protocol=protocol, max_length=max_length)
+        self.state = ReadyState.CONNECTING
+        self._challenge = challenge
+        self._body = b''
+        self._answer = b''
+        self._is_close_owed = False
+
+    # In
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        missing = BODY_LENGTH - len(self._body)
+        if not missing:
+            return super().receive_data(data)
+        if self._ended or self.state != ReadyState.CONNECTING:
+            return []  # it was given up before it opened
+        self._body += data[:missing]
+        if len(self._body) < BODY_LENGTH:
+            return []
+        self._open()
+        return [OpenEvent(), *super().receive_data(data[missing:])]
+
+    def _open(self) -> None:
+        # §5.2: a proof that this is a WebSocket server, not a secret.
+        digest = md5(self._challenge + self._body, usedforsecurity=False)
+        self._answer = digest.digest()
+        self.state = ReadyState.OPEN
+
+    def _receive_empty_frame(self, events: list[Event]) -> None:
+        # §5.3: FF 00 is the closing handshake.
+        if self._type == 0xFF:
+            self._is_close_owed = True
+            self._end(events, None, None)
+
+    def _fail(self, events: list[Event], code: int, message: str) -> None:
+        self._is_close_owed = True
+        super()._fail(events, code, message)
+
+    # Out
+
+    def text(self, message: str) -> bytes:
+        return self.output() + super().text(message)
+
+    def close(self, code: int, reason: str) -> bytes:
+        if self.state == ReadyState.CONNECTING:
+            self.state = ReadyState.CLOSED
+        if self.state != ReadyState.OPEN:
+            return b''
+        self.state = ReadyState.CLOSING
+        return self.output() + _CLOSING_FRAME
+
+    def output(self) -> bytes:
+        answer, self._answer = self._answer, b''
+        return answer
+
+    def closing_frame(self) -> bytes:
+        frame = b''
+        if self.state == ReadyState.OPEN and self._is_close_owed:
+            frame = self.output() + _CLOSING_FRAME
+        self.state = ReadyState.CLOSED
+        return frame
+
+
+Handshake = Callable[..., tuple[Driver, Response]]
+
+
+def find_handshake(request: Request) -> Handshake | None:
+    """The handshake of the draft that ``request`` speaks; None if it speaks none.
+
+    RFC 6455 and the drafts before it name a version, or send one key.
+    """
+    headers = request.headers
+    if not request.has_token('upgrade', 'websocket'):
+        return None
+    if 'sec-websocket-version' in headers or 'sec-websocket-key' in headers:
+        return None
+    return handshake if 'sec-websocket-key1' in headers else hixie75.handshake
+
+
+def handshake(
+    request: Request,
+    *,
+    url: str,
+    protocols: Protocols = None,
+    headers: Sequence[tuple[str, str]] = (),
+    max_length: int = MAX_LENGTH,
+) -> tuple[Driver, Response]:
+    """Answer an opening handshake (§5.2): the driver, and the head to send at once.
+
+    ``url`` is the WebSocket's own. HandshakeError, with the HTTP error to send instead,
+    where the request is at fault.
+    """
+    check_request(request)
+    challenge = _read_key(request, 'Sec-WebSocket-Key1') + _read_key(request, 'Sec-WebSocket-Key2')
+    protocol = choose_protocol(request.headers.get('sec-websocket-protocol', ''), protocols)
+    answer = answer_headers('Sec-WebSocket-', request, url, protocol)
+    driver = Hixie76(challenge, protocol=protocol, max_length=max_length)
+    return driver, Response(101, [*answer, *headers], phrase='WebSocket Protocol Handshake')
+
+
+def _read_key(request: Request, name: str) -> bytes:
+    # §5.2: the digits are one number, which the spaces divide.
+    key = request.headers.get(name.lower(), '')
+    digits = ''.join(_DIGIT.findall(key))
+    spaces = key.count(' ')
+    # Ten digits are enough for any good number, and cheap to read.
+    if not digits or len(digits) > 10 or int(digits) > MAX_NUMBER:
+        raise refusal(400, f'bad or missing {name}')
+    if not spaces or int(digits) % spaces:
+        raise refusal(400, f'bad or missing {name}')
+    return (int(digits) // spaces).to_bytes(4, 'big')

@@ -12,7 +12,7 @@ over to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from collections.abc import Iterable as IterableType
 from typing import Any, Callable, Union
 
@@ -33,12 +33,12 @@ from faye_wsgi.driver.events import (
     PongEvent,
 )
 from faye_wsgi.driver.frames import CloseCode, Opcode
-from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.errors import ConnectionClosed, ExtensionError
 from faye_wsgi.transport import worker
 from faye_wsgi.transport.inbox import Inbox, Sink
 from faye_wsgi.transport.keepalive import Callback, Keepalive
 from faye_wsgi.transport.settings import Settings
-from faye_wsgi.transport.stream import Stream
+from faye_wsgi.transport.stream import LARGE, MAX_READ_SIZE, READ_SIZE, Stream
 
 __all__ = ['Connection', 'Sendable']
 
@@ -48,6 +48,7 @@ _get_ident = get_original('_thread', 'get_ident')
 _NativeEvent = get_original('threading', 'Event')
 
 HOLD = 0.25  # seconds that our close frame waits for answers to what came before
+OPEN_TIMEOUT = 10.0  # seconds for what a handshake has after its head
 LINGER = 1.0  # seconds that the peer has to end TCP after us
 GO_AWAY = 1.0  # seconds that a peer has to answer 1001 when the process stops
 
@@ -58,6 +59,7 @@ class Connection:
     """One connection, from before its opening handshake to after its end."""
 
     __slots__ = (
+        '_cancel',
         '_close_event',
         '_deferred',
         '_ended_in',
@@ -86,6 +88,7 @@ class Connection:
         self._inbox = Inbox(self._hub, self, sink, settings)
         self._stream: Stream | None = None
         self.driver: Driver | None = None
+        self._cancel: Callback | None = None  # ends the attempt to connect
         self._heard = False  # since the last ping that wants a sign of life
         self._ended_in = False  # the peer has ended TCP
         # Out
@@ -127,6 +130,11 @@ class Connection:
         """Seconds that the last answered ping took, None before one."""
         return None if self._keepalive is None else self._keepalive.latency
 
+    def set_sink(self, sink: Sink) -> None:
+        """Tell somebody else from now on."""
+        self._sink = sink
+        self._inbox.set_sink(sink)
+
     @property
     def is_elsewhere(self) -> bool:
         """Whether the caller runs in another thread than the connection."""
@@ -134,15 +142,29 @@ class Connection:
 
     # Opening
 
+    def attempting(self, cancel: Callback) -> None:
+        """Somebody tries to connect, who is to be told by ``cancel`` if it is given up."""
+        self._cancel = cancel
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it was ended before it opened."""
+        return self._close_event is not None
+
     def open(self, driver: Driver, sock: Any, head: bytes, read_ahead: bytes = b'') -> None:
         """Begin on a taken socket: send ``head`` (the handshake), read ``read_ahead`` first."""
         self.driver = driver
+        self._cancel = None
         self._stream = Stream(sock, self._hub.loop, self)
         if head:
             self._stream.write(head)
-        worker.join(self._hub, self)
+        if driver.state != ReadyState.CONNECTING:
+            self._send_unsent()  # now: what is sent from here on goes straight out
+        self._inbox.set_idle(worker.join(self._hub, self))
         if self._settings.ping:
-            self._clock().ping_every(self._settings.ping, lambda: self.ping(b''))
+            self._clock().ping_every(
+                self._settings.ping, lambda: self.ping(b''), lambda: self._heard
+            )
         # The rest happens in the hub: listeners are set before it runs, and miss nothing.
         self._hub.loop.run_callback(self._begin, read_ahead)
 
@@ -150,7 +172,9 @@ class Connection:
         driver, stream = self.driver, self._stream
         if driver is None or stream is None or stream.closed:
             return
-        if driver.state != ReadyState.CONNECTING:
+        if driver.state == ReadyState.CONNECTING:  # hixie-76: its handshake has a body
+            self._clock().expect_end(OPEN_TIMEOUT, self._not_opened)
+        else:
             self._opened()
         stream.resume_reading()
         if read_ahead:
@@ -158,14 +182,31 @@ class Connection:
 
     def _opened(self) -> None:
         self._inbox.tell(OpenEvent())
+        self._send_unsent()
+        self._wake()
+
+    def _send_unsent(self) -> None:
         unsent, self._unsent = self._unsent, []
         for message in unsent:
             self._write(message)
+
+    def wait_opened(self, timeout: float | None = None) -> None:
+        """Wait until it is open, or has failed; TimeoutError after ``timeout``."""
+        if self.is_elsewhere:
+            raise RuntimeError('wait_open belongs to the thread that made the connection')
+        if not self._wait_until(lambda: self.state != ReadyState.CONNECTING, timeout):
+            raise TimeoutError('the connection did not open in time')
+
+    def _not_opened(self) -> None:
+        self.lost('the opening handshake was not completed in time')
 
     def fail(self, message: str, code: int | None, reason: str) -> None:
         """End a connection that could not be opened."""
         self._error_event = ErrorEvent(message) if message else None
         self._close_event = CloseEvent(code, reason)
+        cancel, self._cancel = self._cancel, None
+        if cancel is not None:
+            cancel()  # which closes its descriptor before the next line's turn comes
         self._hub.loop.run_callback(self._tear_down)
 
     # In: what the stream tells, in the hub
@@ -173,22 +214,33 @@ class Connection:
     def received(self, data: bytes) -> None:
         """Bytes have arrived: one batch, whose answers go out together."""
         self._heard = True
-        driver, stream, inbox = self.driver, self._stream, self._inbox
-        if self._close_event is not None or driver is None or stream is None:
+        if self._close_event is not None:
             return  # what follows the peer's close frame is nothing to us
-        stream.cork()
-        for event in driver.receive_data(data):
+        messages, rest = self.driver.receive_messages(data)  # type: ignore[union-attr]
+        if rest:
+            self._receive_events(messages, rest)
+        else:
+            self._inbox.hand_out(messages)
+        if self._inbox.holds and self._inbox.is_full and self.state == _OPEN:
+            self._stream.pause_reading()  # type: ignore[union-attr]
+        if self._step is not None:
+            self._stream.uncork()  # type: ignore[union-attr]
+            self._step()
+
+    def _receive_events(self, messages: Sequence[Data], rest: bytes) -> None:
+        inbox = self._inbox
+        for message in messages:
+            inbox.put(message)
+        for event in self.driver.receive_data(rest):  # type: ignore[union-attr]
             if type(event) is MessageEvent:
-                inbox.put(event)
+                inbox.put(event.data)
             else:
                 self._note(event)
         self._answer_pings()
         inbox.deliver()
-        if inbox.is_full and driver.state == _OPEN:
-            stream.pause_reading()
-        stream.uncork()
-        if self._step is not None:
-            self._step()
+        if self._stream is not None:  # fewer, larger reads of a large message
+            missing = min(self.driver.missing, MAX_READ_SIZE)  # type: ignore[union-attr]
+            self._stream.read_size = max(missing, READ_SIZE)
 
     def ended(self) -> None:
         """The peer has ended TCP: 1006, unless it said goodbye before."""
@@ -223,6 +275,7 @@ class Connection:
         elif type(event) is ErrorEvent:
             self._error_event = event
         elif type(event) is OpenEvent:
+            self._clock().forget_end()
             self._opened()
         else:
             self._inbox.tell(event)
@@ -255,14 +308,26 @@ class Connection:
         """There may be listeners for messages now."""
         self._inbox.listeners_changed()
 
+    def pause(self) -> None:
+        """Hold messages back from listeners."""
+        self._inbox.pause()
+
+    def resume(self) -> None:
+        """Go on after ``pause``."""
+        self._inbox.resume()
+
     def receive(self, timeout: float | None = None) -> Data:
         """The next message; ConnectionClosed at the end, TimeoutError after ``timeout``."""
-        if _get_ident() != self._thread:
-            raise RuntimeError('receive belongs to the thread that made the connection')
-        message = self._inbox.take(timeout)
+        message = self.take(timeout)
         if message is None:
             raise self.closed_error()
         return message
+
+    def take(self, timeout: float | None = None) -> Data | None:
+        """The next message, None at the end; TimeoutError after ``timeout``."""
+        if _get_ident() != self._thread:
+            raise RuntimeError('receive belongs to the thread that made the connection')
+        return self._inbox.take(timeout)
 
     # Out
 
@@ -274,23 +339,31 @@ class Connection:
             self._hand_over(message, timeout)
             return
         driver = self.driver
-        if driver is None or driver.state != _OPEN:
+        if driver is None or driver.state is not _OPEN:
             self._keep_unsent(message)
         elif isinstance(message, (str, bytes)):
-            self._write(message)
-            if self._stream.buffered > self._settings.high_water:  # type: ignore[union-attr]
+            if self._write(message) and self.buffered > self._settings.high_water:
                 self._wait_for_room(timeout)
-        else:
+        elif driver.has_fragments:
             self._send_fragments(iter(message), timeout)  # type: ignore[arg-type]
+        else:
+            self.send(_whole(message), timeout)
 
-    def _write(self, message: str | bytes) -> None:
-        driver, stream = self.driver, self._stream
-        assert driver is not None and stream is not None
-        frame = driver.text(message) if isinstance(message, str) else driver.binary(message)
+    def _write(self, message: str | bytes) -> bool:
+        """Build and write a message's frame; whether something waits for the kernel now."""
+        if len(message) >= LARGE and not self._fragmenting:
+            large = self.driver.large_message(message)  # type: ignore[union-attr]
+            if large is not None:
+                return self._stream.write_large(*large)  # type: ignore[union-attr]
+        try:
+            frame = self.driver.message(message)  # type: ignore[union-attr]
+        except ExtensionError as error:
+            self.close(error.code)
+            raise
         if self._fragmenting:
             self._deferred.append(frame)
-        else:
-            stream.write(frame)
+            return True
+        return self._stream.write(frame)  # type: ignore[union-attr]
 
     def _keep_unsent(self, message: Sendable) -> None:
         if self.state != ReadyState.CONNECTING:
@@ -298,10 +371,12 @@ class Connection:
         self._unsent.append(_whole(message))
 
     def _wait_for_room(self, timeout: float | None) -> None:
-        if not self._wait_until(self._has_room, timeout):
+        if not self._wait_until(lambda: self.has_room, timeout):
             raise TimeoutError('the peer did not read in time; the message is still on its way')
 
-    def _has_room(self) -> bool:
+    @property
+    def has_room(self) -> bool:
+        """Whether ``send`` would not block."""
         return self.buffered <= self._settings.high_water or self.state == ReadyState.CLOSED
 
     def _wait_until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
@@ -400,7 +475,7 @@ class Connection:
             raise TimeoutError('the peer did not read in time; the message is still on its way')
 
     def _tell_of_room(self, tell: Callback) -> None:
-        if self._has_room():
+        if self.has_room:
             tell()
         else:
             self._waiting.append(lambda: self._tell_of_room(tell))
@@ -423,9 +498,10 @@ class Connection:
         frame = driver.ping(data)
         if frame is None:
             return False
-        self._clock().sent_ping(data, callback)
         stream.write(frame)
-        self._expect_life()
+        if driver.has_pongs:
+            self._clock().sent_ping(data, callback)
+            self._expect_life()
         return True
 
     def _expect_life(self) -> None:
@@ -463,8 +539,11 @@ class Connection:
         """Begin the closing handshake. Does not wait; does nothing a second time."""
         if _get_ident() != self._thread:
             self._call(self.close, code, reason)
-        elif self.state == ReadyState.CONNECTING:
+        elif self.state == ReadyState.CONNECTING and self.driver is None:
             self.fail('', code, reason)
+        elif self.state == ReadyState.CONNECTING:
+            self._note_eof()
+            self._hub.loop.run_callback(self._tear_down)
         elif self.state == _OPEN:
             self._start_closing(code, reason, self._settings.close_timeout)
 
@@ -496,10 +575,15 @@ class Connection:
         if self._close_event is not None:  # the peer was first, and its reply is held
             self._hub.loop.run_callback(self._reply)
             return
-        stream.write(driver.close(code, reason))
+        frame = driver.close(code, reason)
+        if frame:
+            stream.write(frame)
         self._clock().expect_end(patience, self._give_up)
         stream.resume_reading()  # what still comes is dropped, but for the peer's close frame
         self._hub.loop.run_callback(self._wake)
+        if not driver.has_closing_handshake:
+            self._note_eof()
+            self._hub.loop.run_callback(self._go_on)
 
     def _give_up(self) -> None:
         self.lost('the closing handshake was not completed in time')
@@ -514,6 +598,7 @@ class Connection:
         if self.driver.state == _OPEN and self._inbox.is_busy:
             if self._step != self._hold:
                 self._step = self._hold
+                self._inbox.is_awaited = True
                 self._clock().expect_end(HOLD, self._reply)
         else:
             self._reply()
@@ -545,7 +630,7 @@ class Connection:
             self._tear_down()
             return
         self._step = self._linger
-        if not self._settings.awaits_server:
+        if not self._settings.awaits_server or self._error_event is not None:
             self._clock().expect_end(LINGER, self._tear_down)
             stream.shutdown_write()
         stream.resume_reading()
@@ -576,6 +661,7 @@ class Connection:
             self.driver.closing_frame()  # which closes the driver
             self._stream.close()
             worker.leave(self._hub, self)
+            self._inbox.set_idle(None)
 
     def abandon(self, code: int) -> None:
         """End at once, telling nobody but the peer: the thread that served this is gone."""

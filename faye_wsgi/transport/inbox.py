@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Callable, Protocol
 
 from greenlet import getcurrent, greenlet
@@ -56,13 +57,18 @@ class Inbox:
         '_ended',
         '_full',
         '_hub',
+        '_idle',
+        '_is_listened_to',
         '_jobs',
         '_messages',
         '_owner',
+        '_paused',
         '_serving',
         '_settings',
         '_sink',
+        '_switch',
         '_waiters',
+        'is_awaited',
     )
 
     def __init__(self, hub: Any, owner: Owner, sink: Sink, settings: Settings) -> None:
@@ -77,7 +83,17 @@ class Inbox:
         self._full = False
         self._serving = False  # a view has taken a message
         self._dispatching = False
+        self._paused = False
         self._ended = False
+        self._is_listened_to = False
+        self._idle: list[Any] | None = None
+        self._switch = hub.switch
+        self.is_awaited = False  # the owner wants to hear of ``consumed``
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is anything that the consumer has not taken."""
+        return bool(self._messages or self._jobs)
 
     @property
     def is_full(self) -> bool:
@@ -95,17 +111,31 @@ class Inbox:
             return True
         return self._serving and not self._waiters
 
+    @property
+    def _is_held(self) -> bool:
+        return self._paused and type(self._jobs[0]) is MessageEvent
+
     # From the connection, in the hub
 
-    def put(self, event: MessageEvent) -> None:
-        """Take a message that arrived; ``deliver`` comes next."""
-        self._bytes += len(event.data)
-        if self._sink.has_listeners('message'):
-            self._append_job(event)
+    def hand_out(self, messages: Sequence[Data]) -> None:
+        """Take messages that arrived, and deliver them."""
+        waiters = self._waiters
+        if waiters and len(messages) == 1 and not self._messages:
+            waiters.popleft().switch(messages[0])  # the usual case, and the shortest way
+        else:
+            for data in messages:
+                self.put(data)
+            self.deliver()
+
+    def put(self, data: Data) -> None:
+        """Take a message that arrived; ``deliver`` comes later."""
+        self._bytes += len(data)
+        if self._is_listened_to:
+            self._append_job(MessageEvent(data))
         else:
             if self._messages is _EMPTY:
                 self._messages = deque()
-            self._messages.append(event.data)
+            self._messages.append(data)
 
     def tell(self, event: Event) -> None:
         """Tell listeners, if there are any for this event."""
@@ -121,9 +151,12 @@ class Inbox:
         """Switch to who waits, until nothing is left or nobody waits."""
         while self._messages and self._waiters:
             self._waiters.popleft().switch(self._pop_message())
-        if self._jobs and not self._dispatching:
+        if self._jobs and not self._dispatching and not self._is_held:
             self._dispatching = True
-            greenlet(self._dispatch_all, self._hub).switch()
+            if self._idle:
+                self._idle.pop().switch(self._dispatch_all)
+            else:
+                greenlet(_run_jobs, self._hub).switch(self._hub, self._idle, self._dispatch_all)
 
     def end(self) -> None:
         """Nothing more will come: whoever waits is told."""
@@ -131,9 +164,28 @@ class Inbox:
         while self._waiters:
             self._waiters.popleft().switch(None)
 
+    def set_sink(self, sink: Sink) -> None:
+        """Tell somebody else from now on."""
+        self._sink = sink
+        self.listeners_changed()
+
+    def set_idle(self, idle: list[Any] | None) -> None:
+        """Where a greenlet rests between the jobs of all inboxes of the hub; None: nowhere."""
+        self._idle = idle
+
+    def pause(self) -> None:
+        """Hold messages back from listeners, and whatever came after them, until ``resume``."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on after ``pause``."""
+        self._paused = False
+        self._hub.loop.run_callback(self.deliver)
+
     def listeners_changed(self) -> None:
         """Messages that wait for a view go to the listeners, if there are any now."""
-        if self._messages and self._sink.has_listeners('message'):
+        self._is_listened_to = self._sink.has_listeners('message')
+        if self._messages and self._is_listened_to:
             for data in self._messages:
                 self._append_job(MessageEvent(data))
             self._messages.clear()
@@ -148,11 +200,32 @@ class Inbox:
 
     def take(self, timeout: float | None) -> Data | None:
         """The next message, None at the end; TimeoutError after ``timeout`` seconds."""
-        if self._messages and not self._waiters:
+        waiters = self._waiters
+        if self._messages and not waiters:
             return self._pop_message()
         if self._ended:
             return None
-        message = self._wait(timeout)
+        # The rest is the wait; a timeout, and others that wait before us, are rare.
+        if waiters is _EMPTY:
+            waiters = self._waiters = deque()
+        waiter = getcurrent()
+        waiters.append(waiter)
+        self._serving = True
+        if self._messages:
+            self._hub.loop.run_callback(self.deliver)
+        elif self.is_awaited:
+            self._owner.consumed()
+        timer = None if timeout is None else self._start_timer(timeout, waiter)
+        try:
+            message = self._switch()
+        except BaseException:
+            if waiter in waiters:
+                waiters.remove(waiter)
+            raise
+        finally:
+            if timer is not None:
+                timer.stop()
+                timer.close()
         if message is _TIMED_OUT:
             raise TimeoutError('no message arrived in time')
         return message  # type: ignore[no-any-return]
@@ -172,27 +245,10 @@ class Inbox:
             self._full = False
             self._owner.relieved()
 
-    def _wait(self, timeout: float | None) -> Any:
-        waiter = getcurrent()
-        if self._waiters is _EMPTY:
-            self._waiters = deque()
-        self._waiters.append(waiter)
-        if self._messages:  # others wait before this one: the hub serves all in order
-            self._hub.loop.run_callback(self.deliver)
-        elif self._serving:
-            self._owner.consumed()
-        timer = None
-        if timeout is not None:
-            timer = self._hub.loop.timer(max(timeout, 0))
-            timer.start(self._time_out, waiter)
-        try:
-            return self._hub.switch()
-        finally:
-            if timer is not None:
-                timer.stop()
-                timer.close()
-            if waiter in self._waiters:  # an exception was thrown into it
-                self._waiters.remove(waiter)
+    def _start_timer(self, timeout: float, waiter: Any) -> Any:
+        timer = self._hub.loop.timer(max(timeout, 0))
+        timer.start(self._time_out, waiter)
+        return timer
 
     def _time_out(self, waiter: Any) -> None:
         if waiter in self._waiters:
@@ -203,14 +259,15 @@ class Inbox:
 
     def _dispatch_all(self) -> None:
         try:
-            while self._jobs:
+            while self._jobs and not self._is_held:
                 job = self._jobs.popleft()
                 self._dispatch(job)
                 if type(job) is MessageEvent:
                     self._count_out(job.data)
         finally:
             self._dispatching = False
-        self._owner.consumed()
+        if self.is_awaited:
+            self._owner.consumed()
 
     def _dispatch(self, job: Any) -> None:
         try:
@@ -221,3 +278,14 @@ class Inbox:
         except Exception:
             log.exception('a listener raised: its connection is closed with 1011')
             self._owner.listener_failed()
+
+
+def _run_jobs(hub: Any, idle: list[Any] | None, job: Callable[[], object] | None) -> None:
+    # A new greenlet costs more than many a job: one rests between two of them.
+    while job is not None:
+        job()
+        if idle is None or idle:
+            return
+        idle.append(getcurrent())
+        getcurrent().gr_context = None  # the next job's listeners are others
+        job = hub.switch()

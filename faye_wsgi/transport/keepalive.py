@@ -37,11 +37,13 @@ class Keepalive:
 
     # Pings
 
-    def ping_every(self, seconds: float, ping: Callback) -> None:
-        """Ping now and then, except while an answer is awaited."""
+    def ping_every(self, seconds: float, ping: Callback, heard: Callable[[], bool]) -> None:
+        """Ping at an interval, unless the last ping still awaits a sign of life."""
 
         def tick() -> None:
-            if self._deadline is None:
+            if self._deadline is None or heard():
+                _stop(self._deadline)
+                self._deadline = None
                 ping()
 
         self._ticker = self._start(seconds, tick, repeat=seconds)
@@ -85,6 +87,11 @@ class Keepalive:
         """Call ``end`` in ``seconds``; a later call replaces an earlier one."""
         _stop(self._ending)
         self._ending = self._start(seconds, end)
+
+    def forget_end(self) -> None:
+        """Take ``expect_end`` back."""
+        _stop(self._ending)
+        self._ending = None
 
     def stop(self) -> None:
         """Stop and free all timers."""

@@ -3,7 +3,7 @@
 One ``io`` watcher lives as long as the stream; its callback reads once and hands the
 bytes to the receiver. Nothing here blocks, waits or knows a protocol, and all of it
 runs in the thread of the loop. The socket is a native one, or a ``TlsSocket``, with
-``recv``, ``send``, ``pending``, ``shutdown_write``, ``close`` and ``fileno``.
+``recv``, ``send``, ``sendmsg``, ``pending``, ``shutdown_write``, ``close`` and ``fileno``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ __all__ = ['PlainSocket', 'Receiver', 'Stream']
 READ = 1
 WRITE = 2
 READ_SIZE = 65536
+MAX_READ_SIZE = 2**20
 GATHER = 65536  # what is gathered goes out when this much is together
+LARGE = 32768  # what is not worth copying
 LAST_READS = 256  # how often a broken socket is read for the peer's last words
 
 
@@ -63,18 +65,23 @@ class Stream:
     """Reads from, and writes to, a socket that has been made non-blocking."""
 
     __slots__ = (
-        '_buffer',
         '_corked',
+        '_gathered',
+        '_gathered_size',
         '_loop',
+        '_may_pend',
         '_reader',
         '_reading',
         '_receiver',
         '_recv',
         '_send',
         '_socket',
+        '_waiting',
+        '_waiting_size',
         '_writer',
         'closed',
         'broken',
+        'read_size',
     )
 
     def __init__(self, sock: Any, loop: Any, receiver: Receiver) -> None:
@@ -86,15 +93,21 @@ class Stream:
         self._reader = loop.io(sock.fileno(), READ)
         self._reading = False
         self._writer: Any | None = None  # made when the kernel first says no
-        self._buffer = bytearray()
+        # What the kernel would not take: small pieces together, large ones not copied.
+        self._waiting: list[bytearray | memoryview] = []
+        self._waiting_size = 0
         self._corked = False
+        self._gathered: list[bytes] = []  # while corked
+        self._gathered_size = 0
+        self.read_size = READ_SIZE  # bytes to read at a time
+        self._may_pend = not isinstance(sock, PlainSocket)
         self.closed = False
         self.broken = False  # a write failed: nothing more can be sent
 
     @property
     def buffered(self) -> int:
         """Bytes that were written and that the kernel has not taken."""
-        return len(self._buffer)
+        return self._waiting_size + self._gathered_size
 
     @property
     def is_blocked(self) -> bool:
@@ -130,7 +143,7 @@ class Stream:
 
     def _readable(self) -> None:
         try:
-            data = self._recv(READ_SIZE)
+            data = self._recv(self.read_size)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -141,8 +154,13 @@ class Stream:
             self.pause_reading()
             self._receiver.ended()
             return
+        # The answers to one batch go out in one system call.
+        self._corked = True
         self._receiver.received(data)
-        if self._reading and self._socket.pending():
+        self._corked = False
+        if self._gathered:
+            self._flush()
+        if self._may_pend and self._reading and self._socket.pending():
             self._loop.run_callback(self._read_pending)
 
     def _read_pending(self) -> None:
@@ -151,20 +169,35 @@ class Stream:
 
     # Out
 
-    def write(self, data: bytes | bytearray) -> None:
-        """Send ``data``: at once, or gathered while corked, or when the kernel has room."""
-        buffer = self._buffer
-        if buffer:
-            buffer += data
-            if self._corked and len(buffer) >= GATHER:
+    def write(self, data: bytes) -> bool:
+        """Send ``data``: at once, or gathered while corked, or when the kernel has room.
+
+        Whether something waits for the kernel.
+        """
+        if self._corked:
+            self._gathered.append(data)
+            self._gathered_size += len(data)
+            if self._gathered_size >= GATHER:
                 self._flush()
-        elif self._corked and len(data) < GATHER:
-            buffer += data
         else:
-            sent = self._try_send(data)
-            if sent < len(data):
-                buffer += memoryview(data)[sent:]
-                self._watch_writable()
+            self._send_now(data)
+        return self._waiting_size > 0
+
+    def write_large(self, head: bytes, body: bytes) -> bool:
+        """``write`` both, without a copy of ``body``."""
+        head = b''.join((*self._gathered, head))
+        self._gathered.clear()
+        self._gathered_size = 0
+        if self._waiting:
+            self._keep(head)
+            self._keep(body)
+        else:
+            sent = self._try_send((head, body), self._socket.sendmsg)
+            if sent < len(head):
+                self._keep(head[sent:])
+            if sent < len(head) + len(body):
+                self._keep(memoryview(body)[max(sent - len(head), 0) :])
+        return self._waiting_size > 0
 
     def cork(self) -> None:
         """Gather what is written until ``uncork``."""
@@ -173,28 +206,46 @@ class Stream:
     def uncork(self) -> None:
         """Send what was gathered, in one system call where the kernel takes it."""
         self._corked = False
-        if self._buffer:
+        if self._gathered:
             self._flush()
 
     def _flush(self) -> None:
-        if self.is_blocked:
-            return  # the watcher tells when there is room
-        sent = self._try_send(self._buffer)
-        del self._buffer[:sent]
-        if self._buffer:
-            self._watch_writable()
+        gathered = self._gathered
+        data = gathered[0] if len(gathered) == 1 else b''.join(gathered)
+        gathered.clear()
+        self._gathered_size = 0
+        self._send_now(data)
 
-    def _try_send(self, data: bytes | bytearray) -> int:
-        if self.broken or self.closed:
-            return len(data)
-        try:
-            sent: int = self._send(data)
-        except (BlockingIOError, InterruptedError):
-            return 0
-        except OSError as error:
-            self._break(error)
-            return len(data)
-        return sent
+    def _send_now(self, data: bytes) -> None:
+        if self._waiting:  # the watcher tells when there is room
+            self._keep(data)
+            return
+        sent = self._try_send(data, self._send)
+        if sent < len(data):
+            self._keep(memoryview(data)[sent:])
+
+    def _try_send(self, data: Any, send: Any) -> int:
+        """How much of ``data`` the kernel took: all of it, once nothing can be sent."""
+        if not self.broken and not self.closed:
+            try:
+                sent: int = send(data)
+                return sent
+            except (BlockingIOError, InterruptedError):
+                return 0
+            except OSError as error:
+                self._break(error)
+        return sum(map(len, data)) if type(data) is tuple else len(data)
+
+    def _keep(self, data: bytes | memoryview) -> None:
+        last = self._waiting[-1] if self._waiting else None
+        if len(data) >= LARGE:
+            self._waiting.append(memoryview(data))
+        elif isinstance(last, bytearray) and len(last) < GATHER:
+            last += data
+        else:
+            self._waiting.append(bytearray(data))
+        self._waiting_size += len(data)
+        self._watch_writable()
 
     def _watch_writable(self) -> None:
         if self._writer is None:
@@ -203,11 +254,25 @@ class Stream:
             self._writer.start(self._writable)
 
     def _writable(self) -> None:
-        sent = self._try_send(self._buffer)
-        del self._buffer[:sent]
-        if not self._buffer and self._writer is not None:
+        while self._waiting and self._send_first():
+            pass
+        if not self._waiting and self._writer is not None:
             self._writer.stop()
         self._receiver.drained()
+
+    def _send_first(self) -> bool:
+        """Send of the first that waits; whether all of it went."""
+        first = self._waiting[0]
+        sent = self._try_send(first, self._send)
+        self._waiting_size -= sent
+        if sent == len(first):
+            del self._waiting[0]
+            return True
+        if isinstance(first, bytearray):
+            del first[:sent]
+        else:
+            self._waiting[0] = first[sent:]
+        return False
 
     def _break(self, error: OSError) -> None:
         # Called from inside somebody's send: what it means is told from the hub.
@@ -246,7 +311,8 @@ class Stream:
             return
         self.closed = True
         self._reading = False
-        self._buffer = bytearray()
+        self._waiting, self._waiting_size = [], 0
+        self._gathered, self._gathered_size = [], 0
         for watcher in (self._reader, self._writer):
             if watcher is not None:
                 watcher.stop()

@@ -19,7 +19,7 @@ from faye_wsgi.transport import worker
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.hijack import Void
 
-__all__ = ['release_hub', 'watch_request']
+__all__ = ['own_environ', 'release_hub', 'watch_request']
 
 _KEY = 'faye_wsgi.request'
 
@@ -30,12 +30,18 @@ class _Token:
     __slots__ = ('__weakref__',)
 
 
-def watch_request(environ: dict[str, Any], connection: Connection, void: Void) -> dict[str, Any]:
-    """End ``connection`` when the server lets go of ``environ``; returns a copy of it to keep."""
-    kept = dict(environ)
+def watch_request(environ: dict[str, Any], connection: Connection, void: Void) -> None:
+    """End ``connection``, if it has not, when the server lets go of ``environ``."""
+    # Whoever keeps the environ keeps the token: a connection's owner keeps ``own_environ``.
     token = environ[_KEY] = _Token()
     weakref.finalize(token, _request_over, connection, void).atexit = False
-    return kept
+
+
+def own_environ(environ: dict[str, Any]) -> dict[str, Any]:
+    """The environ to keep: not the server's, if that tells by its end that a request is over."""
+    if _KEY not in environ:
+        return environ
+    return {key: value for key, value in environ.items() if key != _KEY}
 
 
 def _request_over(connection: Connection, void: Void) -> None:

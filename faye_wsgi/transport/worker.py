@@ -31,6 +31,7 @@ class _Registry:
 
     def __init__(self, hub: Any) -> None:
         self.members: set[Member] = set()
+        self.idle: list[Any] = []  # the greenlet that rests between jobs
         self._hub = hub
         self._poll = hub.loop.timer(POLL_INTERVAL, POLL_INTERVAL, ref=False)
         self._worker = _gunicorn_worker()
@@ -47,6 +48,10 @@ class _Registry:
             member.go_away()
 
     def close(self) -> None:
+        resting = self.idle[:]
+        self.idle[:] = [None]  # so that nobody else comes to rest here
+        for greenlet in resting:
+            self._hub.loop.run_callback(greenlet.switch, None)
         self._poll.stop()
         self._poll.close()
 
@@ -54,12 +59,13 @@ class _Registry:
 _registries: dict[Any, _Registry] = {}
 
 
-def join(hub: Any, member: Member) -> None:
-    """Enter a connection that ``hub`` serves."""
+def join(hub: Any, member: Member) -> list[Any]:
+    """Enter a connection that ``hub`` serves; returns where the hub's greenlets rest."""
     registry = _registries.get(hub)
     if registry is None:
         registry = _registries[hub] = _Registry(hub)
     registry.members.add(member)
+    return registry.idle
 
 
 def leave(hub: Any, member: Member) -> None:

@@ -1,0 +1,139 @@
+"""A stream through a WSGI iterable, for servers whose socket cannot be taken.
+
+It has the manners of a Connection, as far as an iterable goes: the server asks for the
+next piece when it likes, and a peer that has gone is noticed when something is sent.
+Waiting is done with the ``threading`` module, which is gevent's where that is patched.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any, Callable
+
+from faye_wsgi.driver.base import ReadyState
+from faye_wsgi.driver.events import CloseEvent, DrainEvent, Event, OpenEvent
+from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.transport.inbox import Sink
+from faye_wsgi.transport.settings import Settings
+
+__all__ = ['IterableStream']
+
+log = logging.getLogger('faye_wsgi')
+
+MAX_EARLY = 2**20  # bytes kept for a view that sends before it returns the response
+
+
+class IterableStream:
+    """What is sent comes out of iterating it; a comment every ``ping`` seconds of silence."""
+
+    def __init__(self, sink: Sink, settings: Settings, comment: bytes) -> None:
+        self._sink = sink
+        self._settings = settings
+        self._comment = comment
+        self._changed = threading.Condition()
+        self._pieces: list[bytes] = []
+        self.buffered = 0
+        self.state = ReadyState.CONNECTING
+        self.close_event: CloseEvent | None = None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether ``send`` would not block."""
+        return self.buffered <= self._settings.high_water
+
+    def send(self, data: bytes, timeout: float | None = None) -> None:
+        """Hand over encoded bytes; blocks above the high-water mark once the server iterates."""
+        with self._changed:
+            if self.state > ReadyState.OPEN:
+                raise self.closed_error()
+            if self.state == ReadyState.CONNECTING and self.buffered + len(data) > MAX_EARLY:
+                raise RuntimeError(
+                    'this server sends a stream only after the view has returned its '
+                    'response: send from another greenlet or thread'
+                )
+            self._pieces.append(data)
+            self.buffered += len(data)
+            self._changed.notify_all()
+            if self.state == ReadyState.OPEN:
+                self._wait(lambda: self.has_room or self.state > ReadyState.OPEN, timeout)
+
+    def close(self, code: int = 1000, reason: str = '') -> None:
+        """End the stream after what was sent."""
+        with self._changed:
+            if self.state <= ReadyState.OPEN:
+                self.state = ReadyState.CLOSING
+                self._changed.notify_all()
+
+    def wait_closed(self, timeout: float | None = None) -> None:
+        """Wait until the server has ended the response; TimeoutError after ``timeout``."""
+        with self._changed:
+            self._wait(lambda: self.state == ReadyState.CLOSED, timeout)
+
+    def closed_error(self) -> ConnectionClosed:
+        """What a call on a closed stream raises."""
+        error = ConnectionClosed()
+        error.target = self._sink
+        return error
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The response's body, for the server."""
+        with self._changed:
+            if self.state == ReadyState.CONNECTING:
+                self.state = ReadyState.OPEN
+        self._tell(OpenEvent())
+        try:
+            piece = self._next_piece()
+            while piece:
+                yield piece
+                piece = self._next_piece()
+        finally:
+            self._finish()
+
+    def _next_piece(self) -> bytes:
+        with self._changed:
+            self._changed.wait_for(self._is_due, self._settings.ping)
+            pieces, self._pieces = self._pieces, []
+            was_full = not self.has_room
+            self.buffered = 0
+            self._changed.notify_all()
+            ending = self.state != ReadyState.OPEN
+        if was_full:
+            self._tell(DrainEvent())
+        return b''.join(pieces) or (b'' if ending else self._comment)
+
+    def _is_due(self) -> bool:
+        return bool(self._pieces) or self.state != ReadyState.OPEN
+
+    def _finish(self) -> None:
+        with self._changed:
+            self.state = ReadyState.CLOSED
+            self.close_event = CloseEvent(None, None)
+            self._pieces, self.buffered = [], 0
+            self._changed.notify_all()
+        self._tell(self.close_event)
+
+    def _tell(self, event: Event) -> None:
+        if self._sink.has_listeners(event.type):
+            try:
+                self._sink.dispatch(event)
+            except Exception:
+                log.exception('a listener raised: its stream is closed')
+                self.close()
+
+    def _wait(self, condition: Callable[[], bool], timeout: float | None) -> None:
+        if not self._changed.wait_for(condition, timeout):
+            raise TimeoutError('the peer did not read in time')
+
+    # A Connection can do more; for a stream there is nothing to it.
+
+    def set_sink(self, sink: Sink) -> None:
+        """Tell somebody else from now on."""
+        self._sink = sink
+
+    def listeners_changed(self) -> None:
+        """Nothing waits for listeners here."""
+
+    def open(self, *args: Any) -> None:
+        """The server opens it, by iterating."""

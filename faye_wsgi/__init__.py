@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = '0.1.0'
 
 if TYPE_CHECKING:
+    from faye_wsgi.client import Client
     from faye_wsgi.driver.base import ReadyState
     from faye_wsgi.driver.frames import CloseCode
     from faye_wsgi.errors import (
@@ -30,11 +31,14 @@ if TYPE_CHECKING:
         ProtocolError,
         WebSocketError,
     )
+    from faye_wsgi.eventsource import EventSource
     from faye_wsgi.websocket import WebSocket
 
 _EXPORTS = {
+    'Client': 'faye_wsgi.client',
     'CloseCode': 'faye_wsgi.driver.frames',
     'ConnectionClosed': 'faye_wsgi.errors',
+    'EventSource': 'faye_wsgi.eventsource',
     'ExtensionError': 'faye_wsgi.errors',
     'HandshakeError': 'faye_wsgi.errors',
     'HijackError': 'faye_wsgi.errors',
@@ -45,8 +49,10 @@ _EXPORTS = {
 }
 
 __all__ = [
+    'Client',
     'CloseCode',
     'ConnectionClosed',
+    'EventSource',
     'ExtensionError',
     'HandshakeError',
     'HijackError',

@@ -1,12 +1,17 @@
-"""Django: a view that is given its WebSocket, and what Django's requests need.
+"""Django: a view that is given its WebSocket or EventSource, and what Django's requests need.
 
     @websocket(ping=25)
     def chat(request, ws, room):
         for message in ws:
             ws.send(message)
 
+    @eventsource(retry=10)
+    def feed(request, es):
+        for item in items(after=es.last_event_id):
+            es.send(item.json, id=item.id)
+
 A database connection that Django would close at the end of a request is closed before
-the WebSocket is served, and after each listener, so that an idle one holds none.
+the connection is served, and after each listener, so that an idle one holds none.
 """
 
 from __future__ import annotations
@@ -17,16 +22,33 @@ from typing import Any, Callable
 from django.db import close_old_connections
 from django.http import HttpResponse, StreamingHttpResponse
 
+from faye_wsgi.eventsource import EventSource
 from faye_wsgi.views import View, make_decorator
+from faye_wsgi.websocket import WebSocket
 
-__all__ = ['close_old_connections', 'error_response', 'taken_response', 'websocket']
+__all__ = [
+    'close_old_connections',
+    'error_response',
+    'eventsource',
+    'stream_response',
+    'taken_response',
+    'websocket',
+]
 
 
-def taken_response(serve: Callable[[], Iterable[bytes]] | None) -> Any:
+def taken_response(status: int, serve: Callable[[], Iterable[bytes]] | None) -> Any:
     """The response to a request whose connection was taken: Django shows it to its middleware."""
     if serve is None:
-        return HttpResponse(status=101)
-    return StreamingHttpResponse(_Served(serve), status=101)
+        return HttpResponse(status=status)
+    return StreamingHttpResponse(_Served(serve), status=status)
+
+
+def stream_response(headers: list[tuple[str, str]], stream: Iterable[bytes]) -> Any:
+    """A response that streams what comes out of ``stream``."""
+    response = StreamingHttpResponse(stream)
+    for name, value in headers:
+        response[name] = value
+    return response
 
 
 def error_response(status: int, headers: list[tuple[str, str]], body: bytes) -> Any:
@@ -51,12 +73,16 @@ def _request(request: Any, *args: Any) -> Any:
     return request
 
 
-def _call(view: View, ws: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+def _call(view: View, connection: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
     close_old_connections()
-    return view(request, ws, *args, **kwargs)
+    return view(request, connection, *args, **kwargs)
 
 
 #: ``@websocket`` or ``@websocket(protocols, **options)``, with the options of WebSocket:
 #: the view gets the request and the WebSocket, and what it returns is not used. It goes
 #: below Django's own decorators (``@login_required``), which see an ordinary view.
-websocket = make_decorator(_request, _call)
+websocket = make_decorator(WebSocket, _request, _call)
+
+#: ``@eventsource`` or ``@eventsource(**options)``, the same with an EventSource. When the
+#: view ends, the stream goes on as long as anybody holds it or listens to it.
+eventsource = make_decorator(EventSource, _request, _call)

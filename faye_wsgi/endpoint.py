@@ -9,8 +9,9 @@ from typing import Callable
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import Data, EventType
 from faye_wsgi.driver.frames import MAX_CONTROL_PAYLOAD, CloseCode, check_close
-from faye_wsgi.errors import ConnectionClosed, HandshakeError
+from faye_wsgi.errors import HandshakeError
 from faye_wsgi.events import EventTarget, handler
+from faye_wsgi.pipes import Destination, pipe
 from faye_wsgi.transport.connection import Connection, Sendable
 from faye_wsgi.transport.settings import Settings
 
@@ -113,11 +114,10 @@ class Endpoint(EventTarget):
         return self._messages()
 
     def _messages(self) -> Iterator[Data]:
-        receive = self._connection.receive
+        take = self._connection.take
         while True:
-            try:
-                message = receive()
-            except ConnectionClosed:
+            message = take()
+            if message is None:
                 return
             yield message
 
@@ -180,6 +180,40 @@ class Endpoint(EventTarget):
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until the connection is closed; TimeoutError after ``timeout`` seconds."""
         self._connection.wait_closed(timeout)
+
+    # Streams
+
+    def write(self, data: Sendable) -> bool:
+        """Send a message, as ``send`` does; True while there is room for more."""
+        self.send(data)
+        return self._connection.has_room
+
+    def end(self, data: Sendable | None = None) -> None:
+        """Send a last message, if there is one, and close."""
+        if data is not None:
+            self.send(data)
+        self.close()
+
+    def pause(self) -> None:
+        """Hold messages back from listeners, and what follows them, until ``resume``.
+
+        When ``max_queue`` messages wait, reading stops.
+        """
+        self._connection.pause()
+
+    def resume(self) -> None:
+        """Go on after ``pause``."""
+        self._connection.resume()
+
+    def pipe(self, destination: Destination, end: bool = True) -> Destination:
+        """Send all messages on to ``destination`` and return it; ``ws.pipe(ws)`` is an echo.
+
+        The destination has ``write`` or ``send``, or is a function. While it blocks,
+        reading stops after ``max_queue`` messages. At the close its ``end`` is called,
+        if it has one and ``end`` is true; where it is closed itself, this side closes.
+        """
+        pipe(self, destination, end)
+        return destination
 
     def _listeners_changed(self) -> None:
         self._connection.listeners_changed()

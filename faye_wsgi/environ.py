@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -9,7 +10,15 @@ from urllib.parse import quote
 from faye_wsgi.driver.headers import split_list
 from faye_wsgi.driver.http import Request
 
-__all__ = ['environ_of', 'host_of', 'is_eventsource', 'is_websocket', 'read_request', 'url_of']
+__all__ = [
+    'environ_of',
+    'host_of',
+    'is_eventsource',
+    'is_websocket',
+    'read_request',
+    'text_of',
+    'url_of',
+]
 
 Environ = dict[str, Any]
 
@@ -38,6 +47,18 @@ def read_request(environ: Environ) -> Request:
         http_version=environ.get('SERVER_PROTOCOL', ''),
         has_body=has_body or 'transfer-encoding' in headers,
     )
+
+
+def text_of(environ: Environ) -> Environ:
+    """The text in an environ: what is worth keeping of it once its view has returned.
+
+    A server's and a framework's objects in it take more room than a connection.
+    """
+    return {
+        sys.intern(key): sys.intern(value) if len(value) < 16 else value
+        for key, value in environ.items()
+        if type(value) is str and value
+    }
 
 
 def is_websocket(request: Any) -> bool:

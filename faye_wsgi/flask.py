@@ -1,10 +1,16 @@
-"""Flask: a view that is given its WebSocket.
+"""Flask: a view that is given its WebSocket, or its EventSource.
 
     @app.route('/rooms/<room>', websocket=True)
     @websocket(protocols=['chat'], ping=25)
     def chat(ws, room):
         for message in ws:
             ws.send(message)
+
+    @app.route('/feed')
+    @eventsource(retry=10)
+    def feed(es):
+        for item in items(after=es.last_event_id):
+            es.send(item.json, id=item.id)
 """
 
 from __future__ import annotations
@@ -13,21 +19,28 @@ from typing import Any
 
 from flask import request
 
+from faye_wsgi.eventsource import EventSource
 from faye_wsgi.views import View, make_decorator
+from faye_wsgi.websocket import WebSocket
 
-__all__ = ['websocket']
+__all__ = ['eventsource', 'websocket']
 
 
 def _environ(*args: Any) -> Any:
     return request.environ
 
 
-def _call(view: View, ws: Any, *args: Any, **kwargs: Any) -> Any:
-    return view(ws, *args, **kwargs)
+def _call(view: View, connection: Any, *args: Any, **kwargs: Any) -> Any:
+    # Flask passes a route's variables by name: what is left is the self of a class's view.
+    return view(*args, connection, **kwargs)
 
 
 #: ``@websocket`` or ``@websocket(protocols, **options)``, with the options of WebSocket:
 #: the view gets the WebSocket as its first argument, and what it returns is not used. It
 #: goes below ``@app.route`` and below the decorators of other extensions
 #: (``@login_required``), which see an ordinary view.
-websocket = make_decorator(_environ, _call)
+websocket = make_decorator(WebSocket, _environ, _call)
+
+#: ``@eventsource`` or ``@eventsource(**options)``, the same with an EventSource. When the
+#: view ends, the stream goes on as long as anybody holds it or listens to it.
+eventsource = make_decorator(EventSource, _environ, _call)

@@ -12,46 +12,76 @@ from typing import Any, Callable, Optional
 
 from webob import Response
 
+from faye_wsgi.environ import environ_of
 from faye_wsgi.errors import HandshakeError
 
-__all__ = ['StartResponse', 'TakenResponse', 'after_listener', 'error_response', 'taken_response']
+__all__ = [
+    'Serve',
+    'StartResponse',
+    'TakenResponse',
+    'after_listener',
+    'error_response',
+    'stream_response',
+    'taken_response',
+]
 
 StartResponse = Callable[..., Any]
 Serve = Optional[Callable[[], Iterable[bytes]]]
 
 
 class TakenResponse(Response):  # type: ignore[misc]
-    """What the server may see of a connection that is not its own any more: a bare 101.
+    """What the server may see of a connection that is not its own any more: a bare status.
 
     ``serve`` is None where the hub serves the connection; else it gives an iterable
     that serves it in the server's thread until it is closed.
     """
 
-    def __init__(self, serve: Serve) -> None:
-        super().__init__(status=101, app_iter=())
+    def __init__(self, status: int, serve: Serve) -> None:
+        super().__init__(status=status, app_iter=())
         self._serve = serve
 
     def __call__(
         self, environ: dict[str, Any], start_response: StartResponse
     ) -> Iterable[bytes]:
         # No headers: whatever the server makes of them, it speaks to the void.
-        start_response('101 Switching Protocols', [])
+        start_response(self.status, [])
         return () if self._serve is None else self._serve()
 
 
-def taken_response(request: Any, serve: Serve) -> Any:
-    """The response of a view whose connection was taken."""
+def taken_response(request: Any, status: int, serve: Serve) -> Any:
+    """The response of a view whose connection was taken; ``status`` is for the access log."""
     glue = _django(request)
-    return TakenResponse(serve) if glue is None else glue.taken_response(serve)
+    if glue is not None:
+        return glue.taken_response(status, serve)
+    return TakenResponse(status, serve)
 
 
 def error_response(request: Any, error: HandshakeError) -> Any:
     """The HTTP error that answers a bad handshake."""
-    headers: list[tuple[str, str]] = list(error.headers)
+    headers = _allowed(environ_of(request), error.headers)
     glue = _django(request)
     if glue is not None:
         return glue.error_response(error.status_code, headers, error.body)
     return Response(status=error.status_code, headerlist=headers, body=error.body)
+
+
+def _allowed(environ: dict[str, Any], headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    # wsgiref asserts that an application sends no hop-by-hop headers (PEP 3333).
+    is_wsgiref = str(environ.get('SERVER_SOFTWARE', '')).startswith('WSGIServer/')
+    hop_by_hop = ('connection', 'upgrade') if is_wsgiref else ()
+    return [(name, value) for name, value in headers if name.lower() not in hop_by_hop]
+
+
+def stream_response(
+    request: Any, headers: list[tuple[str, str]], stream: Iterable[bytes]
+) -> Any:
+    """A response that streams what comes out of ``stream``, through the server's own hands."""
+    # PEP 3333: hop-by-hop headers are the server's own.
+    kept = [(name, value) for name, value in headers if name.lower() != 'connection']
+    glue = _django(request)
+    if glue is not None:
+        return glue.stream_response(kept, stream)
+    return Response(status=200, headerlist=kept, app_iter=stream)
 
 
 def after_listener(request: Any) -> Callable[[], object] | None:

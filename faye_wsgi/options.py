@@ -2,54 +2,60 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+from faye_wsgi.driver.hybi import MAX_LENGTH
 from faye_wsgi.transport.settings import Settings
 
-__all__ = ['make_settings']
+__all__ = ['check_seconds', 'check_size', 'make_settings']
 
 
+@lru_cache(maxsize=64, typed=True)  # views pass the same options to every connection
 def make_settings(
     *,
-    ping: float | None,
-    ping_timeout: float | None,
-    close_timeout: float,
-    max_queue: int,
-    max_queue_bytes: int | None,
-    max_length: int,
-    max_fragments: int,
-    high_water: int,
+    ping: float | None = None,
+    ping_timeout: float | None = None,
+    close_timeout: float = 30.0,
+    max_length: int = MAX_LENGTH,
+    max_queue: int = 64,
+    max_queue_bytes: int | None = None,
+    high_water: int = 65536,
 ) -> Settings:
     """The transport's settings; ValueError or TypeError where a value cannot be meant."""
-    for name, size in (
-        ('max_length', max_length),
-        ('max_fragments', max_fragments),
-        ('max_queue', max_queue),
-        ('max_queue_bytes', max_length if max_queue_bytes is None else max_queue_bytes),
-        ('high_water', high_water),
-    ):
-        if not isinstance(size, int) or isinstance(size, bool):
-            raise TypeError(f'{name} is a whole number')
-        if size < 1:
-            raise ValueError(f'{name} is at least 1')
-    for name, seconds in (
-        ('ping', ping),
-        ('ping_timeout', ping_timeout),
-        ('close_timeout', close_timeout),
-    ):
-        _check_seconds(name, seconds)
+    check_size('max_length', max_length)
+    check_size('max_queue', max_queue)
+    check_size('high_water', high_water)
+    check_seconds('ping', ping)
+    check_seconds('ping_timeout', ping_timeout)
+    if max_queue_bytes is None:
+        max_queue_bytes = max_length
+    check_size('max_queue_bytes', max_queue_bytes)
+    if close_timeout is None:
+        raise TypeError('close_timeout is a number of seconds')
+    check_seconds('close_timeout', close_timeout)
     return Settings(
         ping=ping or None,
         ping_timeout=ping_timeout or ping or None,
         close_timeout=close_timeout,
         max_queue=max_queue,
-        max_queue_bytes=max_length if max_queue_bytes is None else max_queue_bytes,
+        max_queue_bytes=max_queue_bytes,
         high_water=high_water,
     )
 
 
-def _check_seconds(name: str, seconds: float | None) -> None:
-    if seconds is None and name != 'close_timeout':
+def check_size(name: str, size: int) -> None:
+    """TypeError or ValueError unless ``size`` is a whole number from 1 on."""
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise TypeError(f'{name} is a whole number')
+    if size < 1:
+        raise ValueError(f'{name} is at least 1')
+
+
+def check_seconds(name: str, seconds: float | None) -> None:
+    """TypeError or ValueError unless ``seconds`` is None, or a finite number from 0 on."""
+    if seconds is None:
         return
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
         raise TypeError(f'{name} is a number of seconds')
     if not 0 <= seconds < float('inf'):
-        raise ValueError(f'{name} is a finite number of seconds')
+        raise ValueError(f'{name} is a finite number of seconds, from 0 on')

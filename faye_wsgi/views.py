@@ -1,4 +1,4 @@
-"""The decorators' common part: a view is given its WebSocket, and its ending is handled."""
+"""The decorators' common part: a view is given its connection, and its ending is handled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any, Callable
 
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.errors import ConnectionClosed
-from faye_wsgi.websocket import WebSocket
 
 __all__ = ['View', 'make_decorator']
 
@@ -15,39 +14,40 @@ View = Callable[..., Any]
 
 
 def make_decorator(
-    request_of: Callable[..., Any], call: Callable[..., Any]
+    connect: Callable[..., Any], request_of: Callable[..., Any], call: Callable[..., Any]
 ) -> Callable[..., Any]:
     """A decorator for the views of a framework.
 
+    ``connect(request, *args, **options)`` makes the WebSocket or EventSource,
     ``request_of(*args)`` finds the request among the view's arguments, and
-    ``call(view, ws, *args, **kwargs)`` puts the WebSocket among them.
+    ``call(view, connection, *args, **kwargs)`` puts the connection among them.
     """
 
-    def websocket(view: Any = None, /, *protocols: Any, **options: Any) -> Any:
-        if callable(view) and not protocols and not options:
+    def decorator(view: Any = None, /, *positional: Any, **options: Any) -> Any:
+        if callable(view) and not positional and not options:
             return decorate(view, (), {})
-        arguments = () if view is None else (view, *protocols)
+        arguments = () if view is None else (view, *positional)
         return lambda view: decorate(view, arguments, options)
 
     def decorate(view: View, arguments: Any, options: Any) -> View:
         @wraps(view)
         def serve(*args: Any, **kwargs: Any) -> Any:
-            ws = WebSocket(request_of(*args), *arguments, **options)
-            if ws.ready_state != ReadyState.CLOSED:
-                _run(ws, lambda: call(view, ws, *args, **kwargs))
-            return ws.response
+            connection = connect(request_of(*args), *arguments, **options)
+            if connection.ready_state != ReadyState.CLOSED:
+                _run(connection, lambda: call(view, connection, *args, **kwargs))
+            return connection.response
 
         return serve
 
-    return websocket
+    return decorator
 
 
-def _run(ws: WebSocket, view: Callable[[], Any]) -> None:
+def _run(connection: Any, view: Callable[[], Any]) -> None:
     try:
         view()
     except BaseException as error:
-        if isinstance(error, ConnectionClosed) and error.target is ws:
+        if isinstance(error, ConnectionClosed) and error.target is connection:
             return
         # 1011 for the peer; the framework logs it, once, as it does for any view.
-        ws.__exit__(type(error), error, error.__traceback__)
+        connection.__exit__(type(error), error, error.__traceback__)
         raise

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from typing import Any, Callable
+from typing import Any
 
 from faye_wsgi import frameworks
 from faye_wsgi.adapters.known import check_http_version, find_place
@@ -13,14 +12,16 @@ from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import Event
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.driver.headers import HeadersLike, check_headers
+from faye_wsgi.driver.hixie76 import find_handshake
 from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH
 from faye_wsgi.driver.origins import Origins, check_origins, is_allowed
 from faye_wsgi.endpoint import Endpoint
-from faye_wsgi.environ import environ_of, host_of, is_websocket, read_request, url_of
+from faye_wsgi.environ import environ_of, host_of, is_websocket, read_request, text_of, url_of
 from faye_wsgi.errors import HandshakeError
-from faye_wsgi.options import make_settings
+from faye_wsgi.extensions.negotiation import Extensions, check_extensions
+from faye_wsgi.options import check_size, make_settings
+from faye_wsgi.takeover import end_in_thread, take_over
 from faye_wsgi.transport import threads
-from faye_wsgi.transport.hijack import take
 
 __all__ = ['WebSocket']
 
@@ -35,6 +36,9 @@ class WebSocket(Endpoint):
     The constructor answers the opening handshake and takes the connection from the
     server. A bad handshake does not raise: the object is CLOSED from the start, and its
     ``response`` is the HTTP error for the server to send.
+
+    ``environ`` is the request's environ; when the view has returned, only the text of it
+    (the headers, the path, ...) is kept.
     """
 
     __slots__ = ('_after_listener', '_response', '_serve', 'environ')
@@ -46,6 +50,7 @@ class WebSocket(Endpoint):
         request: Any,
         protocols: server.Protocols = None,
         *,
+        extensions: Extensions = (),
         headers: HeadersLike = None,
         max_length: int = MAX_LENGTH,
         max_fragments: int = MAX_FRAGMENTS,
@@ -57,11 +62,13 @@ class WebSocket(Endpoint):
         max_queue_bytes: int | None = None,
         high_water: int = 65536,
         trust_forwarded: bool = False,
+        allow_drafts: bool = False,
     ) -> None:
         """Answer the handshake of ``request``: an environ, or a request that has one.
 
         :param protocols: the subprotocols that we speak: names, a comma string, or a
             function of the client's list that returns one of them or None.
+        :param extensions: one extension, or several in the order of preference.
         :param headers: dict or pairs added to the response.
         :param max_length: largest incoming message in bytes, over all its fragments;
             a longer one closes the connection with 1009. Default 2^26 - 1.
@@ -80,6 +87,7 @@ class WebSocket(Endpoint):
             Default 65536.
         :param trust_forwarded: believe ``X-Forwarded-Host`` and ``-Proto``: only behind
             a proxy that sets them.
+        :param allow_drafts: accept the drafts hixie-75 and hixie-76, too. Default False.
 
         Raises TypeError and ValueError for wrong arguments, and HijackError on a server
         whose socket cannot be taken.
@@ -91,9 +99,10 @@ class WebSocket(Endpoint):
             max_queue=max_queue,
             max_queue_bytes=max_queue_bytes,
             max_length=max_length,
-            max_fragments=max_fragments,
             high_water=high_water,
         )
+        check_size('max_fragments', max_fragments)
+        registered = check_extensions(extensions)
         added = check_headers(headers, server.RESERVED_HEADERS)
         server.check_protocols(protocols)
         origins = check_origins(origins)
@@ -102,30 +111,35 @@ class WebSocket(Endpoint):
         self.environ = environ
         self._after_listener = frameworks.after_listener(request)
         self._response: Any = None
-        self._serve: Callable[[], Iterable[bytes]] | None = None
+        self._serve: frameworks.Serve = None
         try:
             parsed = read_request(environ)
             if parsed.method == 'CONNECT' or 'upgrade' in parsed.headers:
                 check_http_version(environ)
-            driver, answer = server.handshake(
-                parsed,
-                protocols=protocols,
-                headers=added,
-                max_length=max_length,
-                max_fragments=max_fragments,
-            )
+            draft = find_handshake(parsed) if allow_drafts else None
+            if draft is not None:
+                driver, answer = draft(
+                    parsed, url=self.url, protocols=protocols, headers=added, max_length=max_length
+                )
+            else:
+                driver, answer = server.handshake(
+                    parsed,
+                    protocols=protocols,
+                    headers=added,
+                    max_length=max_length,
+                    max_fragments=max_fragments,
+                    extensions=registered,
+                )
             self._check_origin(parsed.headers.get('origin'), origins, trust_forwarded)
         except HandshakeError as error:
             self._refuse(request, error)
             return
-        taken = take(find_place(environ))
-        self._connection.open(driver, taken.socket, answer.encode(), taken.read_ahead)
-        if taken.cooperative:
-            taken.void.watch(self._view_over)
-        else:
-            self._serve = self._serve_in_thread
-            self.environ = threads.watch_request(environ, self._connection, taken.void)
-        self._response = frameworks.taken_response(request, self._serve)
+        place = find_place(environ)
+        self._serve = take_over(
+            environ, place, self._connection, driver, answer.encode(), self._view_over
+        )
+        self.environ = threads.own_environ(environ)
+        self._response = frameworks.taken_response(request, 101, self._serve)
 
     @property
     def response(self) -> Any:
@@ -140,9 +154,7 @@ class WebSocket(Endpoint):
         """Close: with 1000, or with 1011 if an exception leaves the block."""
         super().__exit__(kind, error, traceback)
         if error is not None and self._serve is not None:
-            # The exception takes the thread that serves this connection.
-            self._connection.wait_closed()
-            threads.release_hub()
+            end_in_thread(self._connection)  # the exception takes its thread away
 
     def dispatch(self, event: Event) -> None:
         try:
@@ -155,7 +167,7 @@ class WebSocket(Endpoint):
         host = host_of(self.environ, trust)
         if not is_allowed(origin, host, origins):
             log.warning(
-                'a page of %s may not connect to %s: if it should, pass origins=[%r] '
+                'a page of %r may not connect to %r: if it should, pass origins=[%r] '
                 '(or trust_forwarded=True behind a proxy that sets X-Forwarded-Host)',
                 origin,
                 host,
@@ -171,16 +183,11 @@ class WebSocket(Endpoint):
 
     def _view_over(self, status: int | None) -> None:
         """The server has ended the request, with ``status`` in its response."""
+        self.environ = text_of(self.environ)
+        self._response = None
         if self.ready_state != ReadyState.OPEN:
             return
         if status is not None and status >= 500:
             self._connection.close(CloseCode.INTERNAL_ERROR, '')
         elif not self.has_any_listeners:
             self._connection.close(CloseCode.NORMAL_CLOSURE, '')
-
-    def _serve_in_thread(self) -> Iterator[bytes]:
-        self._view_over(101)
-        self._connection.wait_closed()
-        threads.release_hub()
-        return
-        yield b''

@@ -19,7 +19,7 @@ FOLDERS = sorted(p for p in PACKAGE.iterdir() if (p / "__init__.py").exists())
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 SANS_IO = {"errors", "driver", "extensions"}
-MIDDLE = SANS_IO | {"events", "adapters", "transport", "environ", "frameworks", "options"}
+MIDDLE = SANS_IO | {"events", "adapters", "transport", "environ", "frameworks", "options", "takeover"}
 CONNECTIONS = {"websocket", "client", "eventsource"}
 
 # Who may import whom. A layer may always import itself.
@@ -31,15 +31,17 @@ ARROWS = {
     "adapters": {"errors"},
     "transport": SANS_IO | {"adapters"},
     "environ": {"errors", "driver"},
-    "frameworks": {"errors"},
-    "options": {"transport"},
-    "endpoint": SANS_IO | {"events", "transport"},
+    "frameworks": {"errors", "environ"},
+    "options": {"driver", "transport"},
+    "takeover": {"driver", "adapters", "frameworks", "transport"},
+    "pipes": {"errors", "driver"},
+    "endpoint": SANS_IO | {"events", "pipes", "transport"},
     "websocket": MIDDLE | {"endpoint"},
     "client": MIDDLE | {"endpoint"},
     "eventsource": MIDDLE,
-    "views": {"errors", "driver"} | CONNECTIONS,
-    "flask": {"views"},
-    "django": {"views"},
+    "views": {"errors", "driver"},
+    "flask": {"views"} | CONNECTIONS,
+    "django": {"views"} | CONNECTIONS,
     "__init__": MIDDLE | CONNECTIONS,
     "__main__": MIDDLE | CONNECTIONS | {"__init__"},
 }
@@ -76,6 +78,8 @@ THIRD_PARTY = {
     "environ": set(),
     "frameworks": {"webob"},
     "options": set(),
+    "takeover": set(),
+    "pipes": set(),
     "endpoint": set(),
     "views": set(),
     "flask": {"flask", "werkzeug", "webob"},

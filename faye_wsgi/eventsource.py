@@ -1,0 +1,258 @@
+"""EventSource: a WSGI environ becomes a one-way stream of events (WHATWG HTML §9.2)."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs
+
+from faye_wsgi import frameworks
+from faye_wsgi.adapters.known import find_place
+from faye_wsgi.driver.base import ReadyState
+from faye_wsgi.driver.events import Event, EventType
+from faye_wsgi.driver.eventstream import (
+    EventStream,
+    encode_comment,
+    encode_event,
+    encode_retry,
+    response,
+)
+from faye_wsgi.driver.headers import HeadersLike
+from faye_wsgi.environ import environ_of, is_eventsource, text_of, url_of
+from faye_wsgi.errors import HijackError
+from faye_wsgi.events import EventTarget, handler
+from faye_wsgi.options import check_seconds, make_settings
+from faye_wsgi.takeover import end_in_thread, take_over
+from faye_wsgi.transport import threads
+from faye_wsgi.transport.connection import Connection
+from faye_wsgi.transport.iterable import IterableStream
+
+__all__ = ['EventSource']
+
+_SCHEMES = {False: 'http', True: 'https'}
+
+
+class EventSource(EventTarget):
+    """A stream of server-sent events to one client.
+
+    Send from the view, or return ``es.response`` and send from elsewhere: when the view
+    has returned, the stream lives on as long as anybody holds the object or listens to
+    it. The client's disconnect is noticed at once, without a write.
+
+    Where the server's socket cannot be taken (HTTP/2, an unknown server), the same
+    object streams through the WSGI iterable of its response. There, nothing goes out
+    before the view has returned (1 MiB is kept, then ``send`` raises RuntimeError), and
+    a client that has gone is noticed only when something is sent, a ping at the latest.
+    """
+
+    __slots__ = (
+        '__dict__',
+        '__weakref__',
+        '_after_listener',
+        '_connection',
+        '_response',
+        '_serve',
+        'environ',
+        'last_event_id',
+        'url',
+    )
+
+    CONNECTING, OPEN, CLOSING, CLOSED = ReadyState
+    EVENTS = frozenset(('open', 'drain', 'error', 'close'))
+
+    onopen = handler('open')
+    ondrain = handler('drain')
+    onerror = handler('error')
+    onclose = handler('close')
+
+    is_eventsource = staticmethod(is_eventsource)
+
+    def __init__(
+        self,
+        request: Any,
+        *,
+        headers: HeadersLike = None,
+        retry: float | None = 5,
+        ping: float | None = 10,
+        high_water: int = 65536,
+        close_timeout: float = 30.0,
+        last_event_id_param: str | None = None,
+        trust_forwarded: bool = False,
+    ) -> None:
+        """Answer ``request``, an environ or a request that has one, with an event stream.
+
+        :param headers: dict or pairs added to the response; they replace ours.
+        :param retry: seconds after which the client connects again; default 5, None
+            leaves it to the client.
+        :param ping: seconds between comment lines that keep the connection alive; default
+            10; None or 0 sends none.
+        :param high_water: bytes waiting for the peer above which ``send`` blocks.
+            Default 65536.
+        :param close_timeout: seconds that the peer has to take what was sent before
+            ``close``. Default 30.
+        :param last_event_id_param: a query parameter that gives ``last_event_id`` where
+            the header does not (for clients that cannot set it).
+        :param trust_forwarded: believe ``X-Forwarded-Host`` and ``-Proto`` in ``url``.
+
+        Raises TypeError and ValueError for wrong arguments.
+        """
+        check_seconds('retry', retry)
+        settings = make_settings(ping=ping, close_timeout=close_timeout, high_water=high_water)
+        head = response(headers)
+        retry_line = b'' if retry is None else encode_retry(retry)
+        super().__init__()
+        environ = environ_of(request)
+        self.environ = environ
+        self.url = url_of(environ, _SCHEMES, trust_forwarded)
+        self.last_event_id = _last_event_id(environ, last_event_id_param)
+        self._after_listener = frameworks.after_listener(request)
+        try:
+            place = find_place(environ)
+        except HijackError:
+            stream = IterableStream(self, settings, encode_comment())
+            self._connection: Any = stream
+            self._response = frameworks.stream_response(request, head.headers, stream)
+            self._serve: frameworks.Serve = None
+            if retry_line:
+                stream.send(retry_line)
+            return
+        self._connection = Connection(self, settings)
+        opening = head.encode() + retry_line
+        self._serve = take_over(
+            environ, place, self._connection, EventStream(), opening, self._view_over
+        )
+        self.environ = threads.own_environ(environ)
+        self._response = frameworks.taken_response(request, 200, self._serve)
+
+    def __enter__(self) -> EventSource:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        """Close, after what was sent."""
+        self.close()
+        if error is not None and self._serve is not None:
+            end_in_thread(self._connection)  # the exception takes its thread away
+
+    def __repr__(self) -> str:
+        return f'<EventSource {self.url} {self.ready_state.name}>'
+
+    @property
+    def ready_state(self) -> ReadyState:
+        """CONNECTING 0, OPEN 1, CLOSING 2 or CLOSED 3."""
+        state: ReadyState = self._connection.state
+        return state
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more: ``while not es.closed: …``."""
+        return self.ready_state > ReadyState.OPEN
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes accepted by ``send`` that have not been taken yet."""
+        amount: int = self._connection.buffered
+        return amount
+
+    @property
+    def response(self) -> Any:
+        """What the view returns: a WSGI application, or Django's response to its request."""
+        return self._response
+
+    def send(
+        self,
+        message: str,
+        *,
+        event: str | None = None,
+        id: str | int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Send one event.
+
+        :param message: its data; each line of it becomes a ``data:`` line.
+        :param event: its type, for ``addEventListener``; 'message' where there is none.
+        :param id: what the client tells as ``Last-Event-ID`` when it comes back.
+        :param timeout: seconds to block at most while the peer is slow.
+
+        Raises ValueError if ``event`` or ``id`` has a CR, LF or NUL, and nothing is sent;
+        ConnectionClosed on a closed stream; TimeoutError when the time is up.
+        """
+        self._connection.send(encode_event(message, event=event, id=id), timeout)
+
+    def ping(self) -> bool:
+        """Send a comment line, which the client ignores; False on a closed stream."""
+        if self.closed:
+            return False
+        self._connection.send(encode_comment())
+        return True
+
+    def close(self) -> bool:
+        """End the stream after what was sent; True the first time. Does not wait."""
+        if self.closed:
+            return False
+        self._connection.close()
+        return True
+
+    def wait_closed(self, timeout: float | None = None) -> None:
+        """Wait until the connection is closed; TimeoutError after ``timeout`` seconds."""
+        self._connection.wait_closed(timeout)
+
+    def write(self, message: str) -> bool:
+        """Send one event; True while there is room for more."""
+        self.send(message)
+        return bool(self._connection.has_room)
+
+    def end(self, message: str | None = None) -> None:
+        """Send a last event, if there is one, and close."""
+        if message is not None:
+            self.send(message)
+        self.close()
+
+    def dispatch(self, event: Event) -> None:
+        try:
+            super().dispatch(event)
+        finally:
+            if self._after_listener is not None:
+                self._after_listener()
+
+    def _view_over(self, status: int | None) -> None:
+        self.environ = text_of(self.environ)
+        self._response = None
+        if status is not None and status >= 500:
+            self._connection.close()
+        elif not self.has_any_listeners:
+            # Nobody can send once nobody holds this object, so the hub must not.
+            self._connection.set_sink(_Weak(self))
+            weakref.finalize(self, self._connection.close).atexit = False
+
+    def _listeners_changed(self) -> None:
+        self._connection.listeners_changed()
+
+
+class _Weak:
+    """A sink that does not keep its EventSource alive."""
+
+    __slots__ = ('_target',)
+
+    def __init__(self, target: EventSource) -> None:
+        self._target: Callable[[], EventSource | None] = weakref.ref(target)
+
+    def has_listeners(self, type: EventType) -> bool:
+        target = self._target()
+        return target is not None and target.has_listeners(type)
+
+    def dispatch(self, event: Event) -> None:
+        target = self._target()
+        if target is not None:
+            target.dispatch(event)
+
+
+def _last_event_id(environ: dict[str, Any], param: str | None) -> str:
+    header: str = environ.get('HTTP_LAST_EVENT_ID', '')
+    if header:
+        # PEP 3333 shows the header's bytes as ISO 8859-1; the client sent UTF-8.
+        return header.encode('latin-1').decode('utf-8', 'replace')
+    if param is None:
+        return ''
+    query: str = environ.get('QUERY_STRING', '')
+    return parse_qs(query).get(param, [''])[0]

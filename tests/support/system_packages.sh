@@ -34,6 +34,7 @@ have chromium || missing+=(chromium)
 have chromedriver || missing+=(chromium-driver)
 have nginx || missing+=(nginx-light)
 have redis-server || missing+=(redis-server)
+have tinyproxy || missing+=(tinyproxy-bin)
 have cc || missing+=(gcc libc6-dev)
 has_headers || missing+=(python3-dev)
 [ ${#missing[@]} = 0 ] && exit 0

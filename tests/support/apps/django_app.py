@@ -34,8 +34,9 @@ from django.core.wsgi import get_wsgi_application  # noqa: E402
 from django.http import HttpRequest, HttpResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 
-from faye_wsgi import WebSocket  # noqa: E402
+from faye_wsgi import EventSource, WebSocket  # noqa: E402
 
+from . import streams  # noqa: E402
 from .stats import stats_json  # noqa: E402
 from .views import PLAIN, VIEWS, Query, options  # noqa: E402
 
@@ -50,6 +51,15 @@ def connection(view: Callable[[WebSocket, Query], None]) -> Callable[[HttpReques
     return handle
 
 
+def event_stream(request: HttpRequest, name: str) -> Any:
+    values = request.GET.dict()
+    if name in streams.EVENT_PAGES:
+        return HttpResponse(streams.EVENT_PAGES[name](values))
+    es = EventSource(request, **streams.options(values))
+    streams.EVENT_VIEWS[name](es, values)
+    return es.response
+
+
 def stats(request: HttpRequest) -> HttpResponse:
     return HttpResponse(stats_json(), content_type="application/json")
 
@@ -60,6 +70,7 @@ def plain(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     *(path(name, connection(view), name=name) for name, view in VIEWS.items()),
+    path("es/<name>", event_stream),
     path("stats", stats),
     path("plain", plain),
 ]

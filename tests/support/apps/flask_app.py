@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from flask import Flask, Response, request
 
-from faye_wsgi import WebSocket
+from faye_wsgi import EventSource, WebSocket
 
+from . import streams
 from .stats import stats_json
 from .views import PLAIN, VIEWS, options
 
@@ -17,6 +18,15 @@ def connection(name: str) -> Response:
     ws = WebSocket(request, **options(request.args))
     VIEWS[name](ws, request.args)
     return ws.response
+
+
+@app.route("/es/<name>")
+def event_stream(name: str) -> Response:
+    if name in streams.EVENT_PAGES:
+        return Response(streams.EVENT_PAGES[name](request.args))
+    es = EventSource(request, **streams.options(request.args))
+    streams.EVENT_VIEWS[name](es, request.args)
+    return es.response
 
 
 @app.route("/stats")

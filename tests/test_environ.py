@@ -1,0 +1,230 @@
+"""What an environ says: which request it is, its URL, its host, its headers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import django.http
+import flask
+import pytest
+import webob
+import werkzeug
+
+from faye_wsgi import WebSocket
+from faye_wsgi.environ import (
+    environ_of,
+    host_of,
+    is_eventsource,
+    is_secure,
+    is_websocket,
+    read_request,
+    url_of,
+)
+
+from .test_websocket import make_environ
+
+SCHEMES = {False: "ws", True: "wss"}
+TRUSTED = {
+    "HTTP_X_FORWARDED_HOST": "example.org",
+    "HTTP_X_FORWARDED_PROTO": "https",
+}
+
+
+def environ(**changes: Any) -> dict[str, Any]:
+    return make_environ(None, **changes)
+
+
+def django_request(source: dict[str, Any]) -> django.http.HttpRequest:
+    # Made without its constructor, which wants settings.
+    request = django.http.HttpRequest.__new__(django.http.HttpRequest)
+    request.META = source
+    return request
+
+
+REQUESTS = {
+    "environ": lambda source: source,
+    "WebOb": webob.Request,
+    "Werkzeug": werkzeug.Request,
+    "Flask": flask.Request,
+    "Django": django_request,
+}
+
+
+# The environ of whatever came
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_environ_of(name: str) -> None:
+    source = environ()
+    request = REQUESTS[name](source)
+    assert environ_of(request) is source
+    assert is_websocket(request)
+    assert not is_eventsource(request)
+
+
+def test_the_current_request_of_flask() -> None:
+    """A proxy object, which stands for the request."""
+    app = flask.Flask(__name__)
+    source = environ()
+    with app.request_context(source):
+        assert environ_of(flask.request) is source
+        assert WebSocket.is_websocket(flask.request)
+
+
+@pytest.mark.parametrize("request_", [None, 7, "GET / HTTP/1.1", object(), webob.Response()])
+def test_no_environ(request_: Any) -> None:
+    with pytest.raises(TypeError, match=type(request_).__name__):
+        environ_of(request_)
+
+
+# Which request it is
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({}, True),
+        ({"HTTP_CONNECTION": "Upgrade"}, True),
+        ({"HTTP_CONNECTION": "keep-alive,UPGRADE"}, True),
+        ({"HTTP_CONNECTION": "upgrade \t, keep-alive"}, True),
+        ({"HTTP_CONNECTION": "keep-alive"}, False),
+        ({"HTTP_CONNECTION": "not-upgrade"}, False),
+        ({"HTTP_CONNECTION": "upgrades"}, False),
+        ({"HTTP_CONNECTION": None}, False),
+        ({"HTTP_UPGRADE": "WebSocket"}, True),
+        ({"HTTP_UPGRADE": "h2c, websocket"}, True),
+        ({"HTTP_UPGRADE": "websocket/13"}, False),
+        ({"HTTP_UPGRADE": "h2c"}, False),
+        ({"HTTP_UPGRADE": ""}, False),
+        ({"HTTP_UPGRADE": None}, False),
+        ({"REQUEST_METHOD": "POST"}, False),
+        ({"REQUEST_METHOD": "get"}, False),
+        ({"REQUEST_METHOD": "CONNECT"}, False),
+        ({"SERVER_PROTOCOL": "HTTP/2.0"}, False),
+        ({"SERVER_PROTOCOL": "HTTP/2"}, False),
+        ({"HTTP_VERSION": "HTTP/2.0"}, True),  # a header of that name, which means nothing
+    ],
+)
+def test_is_websocket(changes: dict[str, Any], expected: bool) -> None:
+    assert WebSocket.is_websocket(environ(**changes)) is expected
+
+
+@pytest.mark.parametrize(
+    "accept, expected",
+    [
+        ("text/event-stream", True),
+        ("text/event-stream;q=0.9", True),
+        ("text/html, text/event-stream ; charset=utf-8", True),
+        ("Text/Event-Stream", True),
+        ("text/event-streams", False),
+        ("text/*", False),
+        ("*/*", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_is_eventsource(accept: str | None, expected: bool) -> None:
+    assert is_eventsource(environ(HTTP_ACCEPT=accept)) is expected
+    assert not is_eventsource(environ(HTTP_ACCEPT=accept, REQUEST_METHOD="POST"))
+
+
+# Where it came from
+
+
+@pytest.mark.parametrize(
+    "changes, trust, expected",
+    [
+        ({}, False, "example.com"),
+        ({"HTTP_HOST": "example.com:8000"}, False, "example.com:8000"),
+        ({"HTTP_HOST": "[::1]:8000"}, False, "[::1]:8000"),
+        ({"HTTP_HOST": None}, False, "127.0.0.1:8000"),
+        (TRUSTED, False, "example.com"),
+        (TRUSTED, True, "example.org"),
+        ({"HTTP_X_FORWARDED_HOST": "first.org, second.org"}, True, "first.org"),
+        ({"HTTP_X_FORWARDED_HOST": ""}, True, "example.com"),
+        ({"HTTP_X_FORWARDED_HOST": " , "}, True, "example.com"),
+    ],
+)
+def test_host_of(changes: dict[str, Any], trust: bool, expected: str) -> None:
+    assert host_of(environ(**changes), trust) == expected
+
+
+@pytest.mark.parametrize(
+    "changes, trust, expected",
+    [
+        ({}, False, False),
+        ({"wsgi.url_scheme": "https"}, False, True),
+        ({"HTTP_X_FORWARDED_PROTO": "https"}, False, False),
+        ({"HTTP_X_FORWARDED_PROTO": "https"}, True, True),
+        ({"HTTP_X_FORWARDED_PROTO": "wss"}, True, True),
+        ({"HTTP_X_FORWARDED_PROTO": "HTTPS, http"}, True, True),
+        ({"HTTP_X_FORWARDED_PROTO": "http, https"}, True, False),
+        ({"HTTP_X_FORWARDED_PROTO": "http"}, True, False),
+        ({"HTTP_X_FORWARDED_SCHEME": "https"}, True, True),
+        ({"HTTP_X_FORWARDED_SCHEME": "https"}, False, False),
+        ({"HTTP_X_FORWARDED_SSL": "on"}, True, True),
+        ({"HTTP_X_FORWARDED_SSL": "on"}, False, False),
+        ({"HTTP_X_FORWARDED_SSL": "off"}, True, False),
+    ],
+)
+def test_is_secure(changes: dict[str, Any], trust: bool, expected: bool) -> None:
+    assert is_secure(environ(**changes), trust) is expected
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({}, "ws://example.com/chat?room=1"),
+        ({"QUERY_STRING": ""}, "ws://example.com/chat"),
+        ({"QUERY_STRING": None}, "ws://example.com/chat"),
+        ({"PATH_INFO": "", "QUERY_STRING": ""}, "ws://example.com/"),
+        ({"SCRIPT_NAME": "/app", "PATH_INFO": "/chat"}, "ws://example.com/app/chat?room=1"),
+        ({"wsgi.url_scheme": "https"}, "wss://example.com/chat?room=1"),
+        ({"QUERY_STRING": "q=%C3%BC&x=a+b"}, "ws://example.com/chat?q=%C3%BC&x=a+b"),
+        # PEP 3333: the path is decoded, its bytes shown as ISO 8859-1.
+        (
+            {"PATH_INFO": "/grüße a".encode().decode("latin-1"), "QUERY_STRING": ""},
+            "ws://example.com/gr%C3%BC%C3%9Fe%20a",
+        ),
+        ({"PATH_INFO": "/a?b#c", "QUERY_STRING": ""}, "ws://example.com/a%3Fb%23c"),
+    ],
+)
+def test_url_of(changes: dict[str, Any], expected: str) -> None:
+    assert url_of(environ(**changes), SCHEMES) == expected
+
+
+def test_url_behind_a_proxy() -> None:
+    assert url_of(environ(**TRUSTED), SCHEMES) == "ws://example.com/chat?room=1"
+    assert url_of(environ(**TRUSTED), SCHEMES, True) == "wss://example.org/chat?room=1"
+
+
+# What the handshake reads
+
+
+def test_read_request() -> None:
+    request = read_request(environ(HTTP_X_TWO_WORDS="a, b"))
+    assert (request.method, request.http_version, request.has_body) == ("GET", "HTTP/1.1", False)
+    assert request.headers["x-two-words"] == "a, b"
+    assert request.headers["sec-websocket-version"] == "13"
+    assert request.has_token("connection", "upgrade")
+    assert "gunicorn.socket" not in request.headers
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({"CONTENT_LENGTH": "0"}, False),
+        ({"CONTENT_LENGTH": ""}, False),
+        ({"CONTENT_LENGTH": "7"}, True),
+        ({"HTTP_TRANSFER_ENCODING": "chunked"}, True),
+    ],
+)
+def test_a_body(changes: dict[str, Any], expected: bool) -> None:
+    assert read_request(environ(**changes)).has_body is expected
+
+
+def test_an_empty_environ() -> None:
+    """Nothing is taken for granted."""
+    assert not is_websocket({}) and not is_eventsource({})
+    assert read_request({}).method == ""
+    assert url_of({"SERVER_NAME": "a", "SERVER_PORT": "1"}, SCHEMES) == "ws://a:1/"

@@ -1,0 +1,338 @@
+"""Flask: the decorator, and the routes, sessions and hooks around it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from typing import Any, Callable
+
+import gevent
+import pytest
+from flask import Flask, abort, request, session
+from flask.views import MethodView
+
+from faye_wsgi import ConnectionClosed, WebSocket
+from faye_wsgi.flask import websocket
+
+from .support import frames
+from .support.peer import Peer
+from .support.servers import Server
+from .support.servers import serve as run_server
+from .support.waiting import wait_until
+
+APP = "tests.test_flask:app"
+
+app = Flask(__name__)
+app.secret_key = "for tests only"
+seen: dict[str, Any] = {"after_request": []}
+
+
+def login_required(view: Callable[..., Any]) -> Callable[..., Any]:
+    """As an extension would have it: it knows nothing of WebSockets."""
+
+    @functools.wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        if request.args.get("user") != "alice":
+            abort(401)
+        return view(*args, **kwargs)
+
+    return guarded
+
+
+@app.after_request
+def note(response: Any) -> Any:
+    if request.path != "/seen":
+        seen["after_request"].append([request.path, response.status_code])
+    return response
+
+
+@app.route("/seen")
+def what_was_seen() -> dict[str, Any]:
+    return seen
+
+
+@app.route("/bare", websocket=True)
+@websocket
+def bare(ws: WebSocket) -> None:
+    """The view of the decorator without options."""
+    for message in ws:
+        ws.send(message)
+
+
+@app.route("/called", websocket=True)
+@websocket()
+def called(ws: WebSocket) -> str:
+    for message in ws:
+        ws.send(message)
+    return "what it returns is not used"
+
+
+@app.route("/rooms/<room>", websocket=True)
+@websocket(["chat", "echo"], headers={"X-Room": "a room"}, max_length=20)
+def room(ws: WebSocket, room: str) -> None:
+    ws.send(f"{room} {ws.protocol}")
+    for message in ws:
+        ws.send(message)
+
+
+@app.route("/named", websocket=True)
+@websocket(protocols=["echo"])
+def named(ws: WebSocket) -> None:
+    ws.send(ws.protocol)
+    ws.receive()
+
+
+@app.route("/guarded", websocket=True)
+@login_required
+@websocket
+def guarded(ws: WebSocket) -> None:
+    ws.send("welcome")
+    ws.receive()
+
+
+@app.route("/listeners", websocket=True)
+@websocket
+def listeners(ws: WebSocket) -> None:
+    ws.on("message", lambda event: ws.send(event.data))
+
+
+@app.route("/session", websocket=True)
+@websocket
+def with_session(ws: WebSocket) -> None:
+    session["touched"] = True
+    ws.send(request.args["q"])
+    ws.receive()
+
+
+# One path, two rules: a page, and the WebSocket that the page opens.
+@app.route("/both")
+def page() -> str:
+    return "a page\n"
+
+
+@app.route("/both", websocket=True, endpoint="both-socket")
+@websocket
+def both(ws: WebSocket) -> None:
+    ws.send("a socket")
+
+
+# A rule without websocket=True is reached by plain requests, not by upgrades.
+@app.route("/plain-rule")
+@websocket
+def plain_rule(ws: WebSocket) -> None:
+    raise AssertionError("no WebSocket can come here")
+
+
+@app.route("/own", websocket=True)
+@websocket
+def own(ws: WebSocket) -> None:
+    """Leaves by the ConnectionClosed of its own socket."""
+    try:
+        while True:
+            ws.receive()
+    except ConnectionClosed as error:
+        seen["own"] = error.code
+        raise
+
+
+@app.route("/own-send", websocket=True)
+@websocket
+def own_send(ws: WebSocket) -> None:
+    ws.close(4000)
+    ws.send("too late")
+
+
+@app.route("/other", websocket=True)
+@websocket
+def other(ws: WebSocket) -> None:
+    """Leaves by the ConnectionClosed of another socket, which is a fault like any."""
+    error = ConnectionClosed(1006, "another socket")
+    error.target = object()
+    raise error
+
+
+@app.route("/nobodys", websocket=True)
+@websocket
+def nobodys(ws: WebSocket) -> None:
+    raise ConnectionClosed(1006, "of nobody")
+
+
+@app.route("/raise", websocket=True)
+@websocket
+def raising(ws: WebSocket) -> None:
+    ws.receive()
+    raise RuntimeError("raised by a view")
+
+
+@app.route("/abort", websocket=True)
+@websocket
+def aborting(ws: WebSocket) -> None:
+    abort(403)
+
+
+@app.route("/raise-in-listener", websocket=True)
+@websocket
+def raising_listener(ws: WebSocket) -> None:
+    def fail(event: Any) -> None:
+        raise RuntimeError("raised by a listener")
+
+    ws.on("message", fail)
+
+
+class Echo(MethodView):
+    def get(self) -> Any:
+        ws = WebSocket(request)
+        with ws:
+            ws.send(ws.receive())
+        return ws.response
+
+
+app.add_url_rule("/class", view_func=Echo.as_view("class"), websocket=True)
+
+
+# Tests
+
+# gunicorn's gevent worker, and Werkzeug's own server with its threads.
+KINDS = ["gunicorn-gevent", "flask"]
+ECHOES = ["/bare", "/called", "/listeners"]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with run_server(request.param, APP) as running:
+        yield running
+        assert "Traceback" not in running.log(), running.log()
+
+
+def now_seen(server: Server) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(server.get("/seen")[1])
+    return found
+
+
+@pytest.mark.parametrize("path", ECHOES)
+def test_decorator(server: Server, peer: Callable[..., Peer], path: str) -> None:
+    client = peer(server).open(path)
+    client.send_text("grüße")
+    assert client.read_text() == "grüße"
+    client.finish()
+
+
+def test_options_and_the_routes_arguments(server: Server, peer: Callable[..., Peer]) -> None:
+    client = peer(server).open("/rooms/blue", {"Sec-WebSocket-Protocol": "echo, chat"})
+    assert client.head is not None
+    assert client.head.get("Sec-WebSocket-Protocol") == "echo"
+    assert client.head.get("X-Room") == "a room"
+    assert client.read_text() == "blue echo"
+    client.send_text("x" * 21)
+    assert client.read_close().close_code == 1009
+
+
+def test_protocols_by_name(server: Server, peer: Callable[..., Peer]) -> None:
+    client = peer(server).open("/named", {"Sec-WebSocket-Protocol": "echo"})
+    assert client.read_text() == "echo"
+    client.finish()
+
+
+def test_below_another_decorator(server: Server, peer: Callable[..., Peer]) -> None:
+    refused = peer(server)
+    assert refused.request("/guarded").status == 401
+    client = peer(server).open("/guarded?user=alice")
+    assert client.read_text() == "welcome"
+    client.finish()
+
+
+def test_request_and_session(server: Server, peer: Callable[..., Peer]) -> None:
+    client = peer(server).open("/session?q=hello")
+    assert client.read_text() == "hello"
+    client.finish()
+
+
+def test_one_path_with_a_page_and_a_socket(server: Server, peer: Callable[..., Peer]) -> None:
+    assert server.get("/both") == (200, b"a page\n")
+    client = peer(server).open("/both")
+    assert client.read_text() == "a socket"
+    assert client.read_close().close_code == 1000
+    client.send_close()
+    client.read_eof()
+
+
+def test_plain_get(server: Server, peer: Callable[..., Peer]) -> None:
+    """Ours is 426; on a rule for WebSockets alone Flask answers with 400 by itself."""
+    client = peer(server)
+    head = client.request("/plain-rule", without=["Upgrade", "Connection"])
+    assert (head.status, head.get("Upgrade")) == (426, "websocket")
+    assert server.get("/bare")[0] == 400
+    assert peer(server).request("/plain-rule").status == 400
+
+
+def test_a_page_of_another_origin(server: Server, peer: Callable[..., Peer]) -> None:
+    assert peer(server).request("/bare", {"Origin": "http://evil.example"}).status == 403
+    wait_until(lambda: "origins=['http://evil.example']" in server.log())
+    peer(server).open("/bare", {"Origin": f"http://{server.host_header}"}).finish()
+
+
+def test_after_request_sees_101(server: Server, peer: Callable[..., Peer]) -> None:
+    peer(server).open("/own").finish(4001)
+    wait_until(lambda: ["/own", 101] in now_seen(server)["after_request"])
+
+
+def test_its_own_end_is_swallowed(server: Server, peer: Callable[..., Peer]) -> None:
+    peer(server).open("/own").finish(4002)
+    wait_until(lambda: now_seen(server).get("own") == 4002)
+    client = peer(server).open("/own-send")
+    assert client.read_close().close_code == 4000
+    client.send_close(4000)
+    client.read_eof()
+    # The module's server must not have logged a traceback: see the fixture.
+
+
+def test_class_based_view(server: Server, peer: Callable[..., Peer]) -> None:
+    client = peer(server).open("/class")
+    client.send_text("hello")
+    assert client.read_text() == "hello"
+    assert client.read_close().close_code == 1000
+
+
+# Errors: a server of their own, since they leave tracebacks.
+
+ERRORS = {
+    "/raise": "RuntimeError: raised by a view",
+    "/raise-in-listener": "RuntimeError: raised by a listener",
+    "/other": "connection closed with 1006: another socket",
+    "/nobodys": "connection closed with 1006: of nobody",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_exceptions(
+    serve: Callable[..., Server], peer: Callable[..., Peer], kind: str
+) -> None:
+    """1011 for the peer, one traceback for the operator."""
+    server = serve(kind, APP)
+    for count, (path, said) in enumerate(ERRORS.items(), 1):
+        client = peer(server).open(path, first=frames.text("go on"))
+        assert client.read_close().close_code == 1011
+        client.send_close(1011)
+        client.read_eof()
+        wait_until(lambda said=said: said in server.log(), what=said)
+        assert server.log().count(said) == 1
+        assert server.log().count("Traceback") == count
+    # It is too late for an HTTP error; Flask logs nothing of an abort.
+    client = peer(server).open("/abort")
+    assert client.read_close().close_code == 1011
+    client.send_close(1011)
+    client.read_eof()
+    assert server.get("/both")[0] == 200
+    assert server.log().count("Traceback") == len(ERRORS)
+
+
+def test_the_test_clients_request_is_refused() -> None:
+    """Flask's test client has no socket: a plain GET is answered all the same."""
+    assert app.test_client().get("/plain-rule").status_code == 426
+    gevent.sleep(0)
+
+
+def test_the_decorator_keeps_the_views_name() -> None:
+    assert bare.__name__ == "bare" and bare.__doc__
+    assert app.view_functions["room"].__name__ == "room"

@@ -1,0 +1,389 @@
+"""Client: a URL becomes a WebSocket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Union
+from urllib.request import getproxies_environment, proxy_bypass
+
+from webob.headers import ResponseHeaders
+
+from faye_wsgi.driver.base import ReadyState
+from faye_wsgi.driver.client import RESERVED_HEADERS, ClientHandshake, Opened
+from faye_wsgi.driver.events import Data
+from faye_wsgi.driver.headers import HeadersLike, check_headers
+from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH
+from faye_wsgi.driver.proxy import RESERVED_PROXY_HEADERS, ProxyHandshake
+from faye_wsgi.driver.server import check_protocols
+from faye_wsgi.driver.url import PROXY_SCHEMES, Url, parse_url, resolve
+from faye_wsgi.endpoint import Endpoint
+from faye_wsgi.errors import ConnectionClosed, HandshakeError
+from faye_wsgi.extensions.negotiation import Extensions, check_extensions
+from faye_wsgi.options import check_seconds, check_size, make_settings
+from faye_wsgi.transport import dial
+from faye_wsgi.transport.backoff import Backoff
+from faye_wsgi.transport.tls import ClientTls, TlsOption, make_client_tls
+
+__all__ = ['Client', 'heals']
+
+ProxyOption = Union[str, Mapping[str, Any], None]
+Pairs = tuple[tuple[str, str], ...]
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+# RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4: the only 4xx that ask to come again.
+_HEALING = (408, 425, 429)
+# What may follow a redirect to another origin: any other header may be a secret.
+_HARMLESS = ('accept-language', 'origin', 'user-agent')
+
+
+def heals(error: HandshakeError) -> bool:
+    """Whether it makes sense to try again: not after a 4xx, but for 408, 425 and 429."""
+    status = error.status_code or 0
+    return not 400 <= status < 500 or status in _HEALING
+
+
+class Client(Endpoint):
+    """The client's side of a WebSocket, made from its URL.
+
+    The constructor returns at once, and the connection is made in the background: with
+    listeners, wait for ``open``; ``receive`` waits by itself, what is sent before is
+    kept. ``with Client(url) as ws:`` waits until it is open, as ``wait_open`` does.
+    """
+
+    __slots__ = ('_headers', '_status_code')
+
+    def __init__(
+        self,
+        url: str,
+        protocols: str | Iterable[str] | None = None,
+        *,
+        headers: HeadersLike = None,
+        extensions: Extensions = (),
+        proxy: ProxyOption = None,
+        tls: TlsOption = None,
+        ca: Any = None,
+        max_redirects: int = 0,
+        open_timeout: float | None = 10.0,
+        close_timeout: float = 30.0,
+        ping: float | None = None,
+        ping_timeout: float | None = None,
+        max_length: int = MAX_LENGTH,
+        max_fragments: int = MAX_FRAGMENTS,
+        max_queue: int = 64,
+        max_queue_bytes: int | None = None,
+        high_water: int = 65536,
+    ) -> None:
+        """Begin to connect to ``url``.
+
+        :param url: ``ws://``, ``wss://`` or ``ws+unix:/path/of/socket:/path/of/request``.
+            A user and password in it become Basic ``Authorization``.
+        :param protocols: subprotocols to offer, best first.
+        :param headers: dict or pairs added to the request.
+        :param extensions: one extension, or several in the order of preference.
+        :param proxy: the URL of an HTTP proxy (``http://user:password@host:port``, or
+            ``https://``); or a dict of that ``origin``, ``headers`` and ``tls``; or
+            'env', which reads HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
+        :param tls: an ``ssl.SSLContext``; or a dict of ``ca`` (file, folder or PEM text),
+            ``cert``, ``key`` (files), ``server_hostname`` and ``verify``. Certificates
+            and host names are verified by default. For many connections make one context.
+        :param ca: short for ``tls={'ca': ...}``.
+        :param max_redirects: redirects to follow. Default 0. Credentials and headers of
+            yours do not go to another origin, nor anything from ``wss://`` to ``ws://``.
+        :param open_timeout: seconds until it must be open, all in all. Default 10.
+        :param close_timeout: seconds to wait for the peer's close frame, and for its end
+            of TCP. Default 30.
+        :param ping: seconds between pings; None (default) sends none.
+        :param ping_timeout: seconds to wait for a sign of life after a ping, before the
+            connection is closed with 1006. Default: as ``ping``.
+        :param max_length: largest incoming message in bytes, over all its fragments;
+            a longer one closes the connection with 1009. Default 2^26 - 1.
+        :param max_fragments: most frames in one message. Default 16384.
+        :param max_queue: most messages held for who does not read. Default 64.
+        :param max_queue_bytes: the same in bytes (of text: in characters). Default:
+            ``max_length``.
+        :param high_water: bytes waiting for the peer above which ``send`` blocks.
+            Default 65536.
+
+        Raises TypeError and ValueError for wrong arguments, OSError for files of ``tls``
+        that cannot be read. Whatever else fails is told by the ``error`` and ``close``
+        events, and raised by ``wait_open`` and ``receive`` as HandshakeError.
+        """
+        settings = make_settings(
+            ping=ping,
+            ping_timeout=ping_timeout,
+            close_timeout=close_timeout,
+            max_queue=max_queue,
+            max_queue_bytes=max_queue_bytes,
+            max_length=max_length,
+            high_water=high_water,
+        )
+        check_size('max_fragments', max_fragments)
+        check_seconds('open_timeout', open_timeout)
+        if max_redirects != 0:
+            check_size('max_redirects', max_redirects)
+        target = parse_url(url)
+        tls = _merge_ca(tls, ca)
+        opening = _Opening(
+            url=target,
+            handshake={
+                'protocols': _check_offer(protocols),
+                'extensions': check_extensions(extensions),
+                'max_length': max_length,
+                'max_fragments': max_fragments,
+            },
+            headers=tuple(check_headers(headers, RESERVED_HEADERS)),
+            proxy=_check_proxy(proxy, target),
+            tls_option=tls,
+            tls=make_client_tls(tls) if tls is not None or target.secure else None,
+            redirects=max_redirects,
+        )
+        opening.check()
+        super().__init__(str(target), replace(settings, awaits_server=True))
+        self._headers = ResponseHeaders()
+        self._status_code: int | None = None
+        dial.begin(self._connection, opening.run, open_timeout, self._opened, self._failed)
+
+    @property
+    def headers(self) -> ResponseHeaders:
+        """The headers of the response (``ws.headers['Set-Cookie']``, in any case)."""
+        return self._headers
+
+    @property
+    def status_code(self) -> int | None:
+        """The status of the response: 101 when open; None before, and where none came."""
+        return self._status_code
+
+    def wait_open(self, timeout: float | None = None) -> None:
+        """Wait until the connection is open.
+
+        HandshakeError, with the ``status_code``, ``headers`` and start of the ``body`` of
+        what was answered, if it did not open; TimeoutError after ``timeout`` seconds.
+        """
+        self._connection.wait_opened(timeout)
+        if self._handshake_error is not None:
+            raise self._handshake_error
+        if self._status_code is None:
+            code = self.close_code or 1006
+            raise HandshakeError('the connection was closed before it was open', code=code)
+
+    def receive(self, timeout: float | None = None) -> Data:
+        try:
+            return super().receive(timeout)
+        except ConnectionClosed:
+            if self._handshake_error is not None:  # it failed meanwhile
+                raise self._handshake_error from None
+            raise
+
+    receive.__doc__ = Endpoint.receive.__doc__
+
+    def __enter__(self) -> Client:
+        """Wait until it is open, so that nothing is lost that the block sends."""
+        try:
+            self.wait_open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    @classmethod
+    def reconnecting(
+        cls,
+        url: str,
+        protocols: str | Iterable[str] | None = None,
+        *,
+        first_delay: float = 1.0,
+        max_delay: float = 60.0,
+        retry: Callable[[HandshakeError], bool] = heals,
+        **options: Any,
+    ) -> Iterator[Client]:
+        """Open connections, one after the other: ``for ws in Client.reconnecting(url):``.
+
+        The next one is made when the body of the loop is through with the last, which is
+        closed then. Before it, and after a failure, there is a delay: ``first_delay``
+        seconds, twice that the next time, up to ``max_delay``, each cut by up to a half
+        at random. A refusal for which ``retry(error)`` is false (by default any 4xx but
+        408, 425 and 429) is raised as HandshakeError; all else is tried again for ever.
+        Leave the loop to stop.
+        """
+        for name, seconds in (('first_delay', first_delay), ('max_delay', max_delay)):
+            check_seconds(name, seconds)
+        offer = _check_offer(protocols)
+        if options.get('headers') is not None:  # which may be an iterator
+            options['headers'] = check_headers(options['headers'], RESERVED_HEADERS)
+        options['extensions'] = check_extensions(options.get('extensions'))
+        return cls._reconnect(url, offer, Backoff(first_delay, max_delay), retry, options)
+
+    @classmethod
+    def _reconnect(
+        cls,
+        url: str,
+        offer: list[str],
+        backoff: Backoff,
+        retry: Callable[[HandshakeError], bool],
+        options: dict[str, Any],
+    ) -> Iterator[Client]:
+        while True:
+            ws = cls(url, offer, **options)
+            try:
+                ws.wait_open()
+                backoff.opened()
+                yield ws
+            except HandshakeError as error:
+                if error.target is not ws or not retry(error):
+                    raise
+            finally:
+                ws.close()
+            backoff.wait()
+
+    def _opened(self, opened: Opened) -> None:
+        self._status_code = opened.status_code
+        self._headers = ResponseHeaders(opened.headers)
+
+    def _failed(self, error: HandshakeError) -> None:
+        if self.ready_state != ReadyState.CONNECTING:
+            return  # given up already
+        error.target = self
+        self._handshake_error = error
+        self._status_code = error.status_code
+        self._headers = ResponseHeaders(error.headers)
+        self._connection.fail(str(error.reason), error.code, str(error.reason))
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """The way to an open connection, over redirects; nothing in it changes."""
+
+    url: Url
+    handshake: Mapping[str, Any]
+    headers: Pairs
+    proxy: Callable[[Url], dial.Proxy | None]
+    tls_option: TlsOption
+    tls: ClientTls | None
+    redirects: int
+
+    def check(self) -> None:
+        """ValueError for a request that could not be sent."""
+        self._handshake()
+        proxy = self.proxy(self.url)
+        if proxy is not None:
+            ProxyHandshake(proxy.url, self.url, proxy.headers)
+
+    def run(self) -> tuple[Any, Opened]:
+        """The socket and what was agreed on it; HandshakeError."""
+        opening = self
+        while True:
+            try:
+                return opening._attempt()
+            except HandshakeError as error:
+                opening = opening._redirected(error)
+
+    def _attempt(self) -> tuple[Any, Opened]:
+        handshake = self._handshake()
+        sock = dial.dial(self.url, self._client_tls, self.proxy(self.url))
+        return sock, dial.shake_hands(sock, handshake)
+
+    def _handshake(self) -> ClientHandshake:
+        return ClientHandshake(self.url, headers=self.headers, **self.handshake)
+
+    def _client_tls(self) -> ClientTls:
+        return self.tls or make_client_tls()
+
+    def _redirected(self, error: HandshakeError) -> _Opening:
+        """Where ``error`` sends us; ``error`` itself if it does not, or not so far."""
+        headers = {name.lower(): value for name, value in error.headers}
+        location = headers.get('location')
+        if error.status_code not in _REDIRECTS or not location or not self._follows(error):
+            raise error
+        try:
+            url = resolve(self.url, location)
+        except ValueError as reason:
+            raise _changed(error, f'the redirect cannot be followed: {reason}') from None
+        if self.url.secure and not url.secure:
+            raise _changed(error, f'the redirect to {url} would lose TLS')
+        here = replace(self, url=url, redirects=self.redirects - 1)
+        if url.origin != self.url.origin:
+            return here._without_secrets()
+        if not url.authorization:
+            url = replace(url, authorization=self.url.authorization)
+        return replace(here, url=url)
+
+    def _follows(self, error: HandshakeError) -> bool:
+        # A proxy's redirect is none of the server's (and nobody could tell where it leads).
+        if self.url.path or error.code != 1002 or self.redirects < 0:
+            return False
+        if self.redirects == 0:
+            error.reason = f'{error.reason}: a redirect, and max_redirects allows no more'
+            return False
+        return True
+
+    def _without_secrets(self) -> _Opening:
+        """The same for another origin: what the user gave for the first one stays behind."""
+        headers = tuple(pair for pair in self.headers if pair[0].lower() in _HARMLESS)
+        tls = self.tls
+        if isinstance(self.tls_option, Mapping):
+            option = {k: v for k, v in self.tls_option.items() if k in ('ca', 'verify')}
+            tls = make_client_tls(option)
+        return replace(self, headers=headers, tls=tls, tls_option=None)
+
+
+def _changed(error: HandshakeError, reason: str) -> HandshakeError:
+    return HandshakeError(
+        reason, status_code=error.status_code, headers=error.headers, body=error.body
+    )
+
+
+# Options
+
+
+def _check_offer(protocols: str | Iterable[str] | None) -> list[str]:
+    if callable(protocols):
+        raise TypeError('a client offers subprotocols: their names, no function')
+    offer = check_protocols(protocols)
+    assert isinstance(offer, list)
+    if len(set(offer)) < len(offer):  # RFC 6455 §4.1
+        raise ValueError('a subprotocol is offered twice')
+    return offer
+
+
+def _merge_ca(tls: TlsOption, ca: Any) -> TlsOption:
+    if ca is None:
+        return tls
+    if tls is not None and not isinstance(tls, Mapping):
+        raise TypeError('ca goes with a dict of tls options: give yours to the SSLContext')
+    return {'ca': ca, **(tls or {})}
+
+
+def _check_proxy(proxy: ProxyOption, url: Url) -> Callable[[Url], dial.Proxy | None]:
+    """The option as a function, since a redirect may need another answer of 'env'."""
+    if proxy is None:
+        return lambda url: None
+    if proxy == 'env':
+        return _proxy_of_environment
+    if url.path:
+        raise ValueError('there is no proxy to a Unix socket')
+    fixed = _make_proxy(proxy)
+    return lambda url: fixed
+
+
+def _make_proxy(proxy: str | Mapping[str, Any]) -> dial.Proxy:
+    options: dict[str, Any] = {'origin': proxy} if isinstance(proxy, str) else dict(proxy)
+    unknown = options.keys() - {'origin', 'headers', 'tls'}
+    if unknown:
+        raise TypeError(f'proxy has no option {sorted(unknown)[0]!r}')
+    if 'origin' not in options:
+        raise ValueError('a proxy needs its origin')
+    url = parse_url(options['origin'], PROXY_SCHEMES)
+    headers = check_headers(options.get('headers'), RESERVED_PROXY_HEADERS)
+    tls = make_client_tls(options.get('tls')) if url.secure else None
+    return dial.Proxy(url, tuple(headers), tls)
+
+
+def _proxy_of_environment(url: Url) -> dial.Proxy | None:
+    if url.path:
+        return None
+    proxies = getproxies_environment()
+    origin = proxies.get('https' if url.secure else 'http') or proxies.get('all')
+    if not origin or proxy_bypass(url.host if ':' in url.host else url.authority):
+        return None
+    return _make_proxy(origin if '://' in origin else f'http://{origin}')

@@ -1,0 +1,128 @@
+"""One HTTP request that asks its receiver to switch to something else, and the answer.
+
+The requests of the client's opening handshake (Upgrade) and of the proxy step (CONNECT)
+are of this kind. h11 reads the answers; what they may not do is bounded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import h11
+
+from faye_wsgi.errors import HandshakeError, Headers
+
+__all__ = ['Answer', 'Exchange']
+
+MAX_HEAD = 65536  # bytes of an answer's status line and headers
+MAX_INTERIM = 16  # answers like 103 that may come before the real one
+MAX_BODY = 4096  # bytes of a refusal's body that are kept for the user
+
+
+class Answer(NamedTuple):
+    """The head of a response, and the bytes that came after it."""
+
+    status_code: int
+    phrase: str
+    headers: Headers
+    http_version: str
+    left: bytes = b''
+
+    def get(self, name: str) -> str | None:
+        """The value of a header (``name`` in lower case), repeated ones joined by commas."""
+        values = [value for key, value in self.headers if key.lower() == name]
+        return ', '.join(values) if values else None
+
+
+class Exchange:
+    """The request, and what becomes of it; ``peer`` names who is asked, for the errors."""
+
+    def __init__(
+        self, peer: str, method: str, target: str, headers: Iterable[tuple[str, str]]
+    ) -> None:
+        self._peer = peer
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        self._interim = 0
+        self._refusal: Answer | None = None
+        self._body = b''
+        encoded = [(name.encode('latin-1'), value.encode('latin-1')) for name, value in headers]
+        try:
+            request = h11.Request(method=method, target=target, headers=encoded)
+            self.request: bytes = self._http.send(request) + self._http.send(h11.EndOfMessage())
+        except h11.LocalProtocolError as error:
+            raise ValueError(f'this request cannot be sent: {error}') from None
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the answer is a refusal, and only the rest of its body is waited for."""
+        return self._refusal is not None
+
+    def receive_data(self, data: bytes) -> Answer | None:
+        """Take bytes of the answer: the answer that switches, None while more is needed.
+
+        HandshakeError: it is a refusal, which carries the answer, or no HTTP at all.
+        """
+        try:
+            self._http.receive_data(data)
+            return self._next_answer()
+        except h11.RemoteProtocolError as error:
+            self._check_refused()
+            raise HandshakeError(f'{self._peer} gave no valid answer: {error}') from None
+
+    def receive_eof(self) -> HandshakeError:
+        """Take the end of the answer, or the end of our patience with its body: the error."""
+        try:
+            self._check_refused()
+        except HandshakeError as error:
+            return error
+        return HandshakeError(f'{self._peer} closed the connection without an answer', code=1006)
+
+    def _next_answer(self) -> Answer | None:
+        while True:
+            event = self._http.next_event()
+            if event is h11.NEED_DATA or event is h11.PAUSED:
+                return None
+            if isinstance(event, (h11.InformationalResponse, h11.Response)):
+                answer = self._read_head(event)
+                if answer is not None:
+                    return answer
+            elif isinstance(event, h11.Data):
+                self._body += bytes(event.data)
+                if len(self._body) >= MAX_BODY:
+                    self._check_refused()
+            else:  # the end of the body
+                self._check_refused()
+                return None
+
+    def _read_head(self, event: h11.InformationalResponse | h11.Response) -> Answer | None:
+        answer = Answer(
+            event.status_code,
+            bytes(event.reason).decode('latin-1'),
+            tuple((k.decode('latin-1'), v.decode('latin-1')) for k, v in _pairs(event)),
+            bytes(event.http_version).decode('ascii'),
+        )
+        if self._http.their_state is h11.SWITCHED_PROTOCOL:
+            return answer._replace(left=bytes(self._http.trailing_data[0]))
+        if isinstance(event, h11.Response):
+            self._refusal = answer
+            return None
+        self._interim += 1
+        if self._interim > MAX_INTERIM:
+            raise HandshakeError(f'{self._peer} gave no answer, but {self._interim} interim ones')
+        return None
+
+    def _check_refused(self) -> None:
+        refusal = self._refusal
+        if refusal is not None:
+            raise HandshakeError(
+                f'{self._peer} answered {refusal.status_code} {refusal.phrase}'.rstrip(),
+                status_code=refusal.status_code,
+                headers=refusal.headers,
+                body=self._body[:MAX_BODY],
+            )
+
+
+def _pairs(event: h11.InformationalResponse | h11.Response) -> list[tuple[bytes, bytes]]:
+    raw = getattr(event.headers, 'raw_items', None)  # as they were written; h11 0.10 and later
+    return list(event.headers if raw is None else raw())

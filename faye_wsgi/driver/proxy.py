@@ -1,0 +1,55 @@
+"""The proxy step: CONNECT (RFC 9110 §9.3.6) opens a tunnel to the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from faye_wsgi.driver.exchange import Exchange
+from faye_wsgi.driver.url import Url
+from faye_wsgi.errors import HandshakeError
+
+__all__ = ['RESERVED_PROXY_HEADERS', 'ProxyHandshake']
+
+RESERVED_PROXY_HEADERS = ('connection', 'content-length', 'host', 'transfer-encoding', 'upgrade')
+
+
+class ProxyHandshake:
+    """Asks ``proxy`` for a tunnel to ``server``, with the user's ``headers``."""
+
+    def __init__(self, proxy: Url, server: Url, headers: Iterable[tuple[str, str]] = ()) -> None:
+        added = list(headers)
+        fields = [('Host', server.authority)]
+        named = {name.lower() for name, _ in added}
+        if proxy.authorization and 'proxy-authorization' not in named:
+            fields.append(('Proxy-Authorization', proxy.authorization))
+        self._exchange = Exchange('the proxy', 'CONNECT', server.authority, fields + added)
+        self.request = self._exchange.request
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether only the rest of a refusal's body is waited for."""
+        return self._exchange.is_refused
+
+    def receive_data(self, data: bytes) -> bool | None:
+        """Take bytes of the answer: True once the tunnel is open, None before.
+
+        HandshakeError: the proxy refuses, with ``status_code``, ``headers`` and the start
+        of the body; or what it says is no answer.
+        """
+        try:
+            answer = self._exchange.receive_data(data)
+        except HandshakeError as error:
+            error.code = 1006  # whatever it is, it is no fault of the server's
+            raise
+        if answer is None:
+            return None
+        if answer.left:
+            # The server speaks second: these bytes are not its own.
+            raise HandshakeError('the proxy sent bytes after its answer', code=1006)
+        return True
+
+    def receive_eof(self) -> HandshakeError:
+        """Take the end of the answer: the error that it is."""
+        error = self._exchange.receive_eof()
+        error.code = 1006
+        return error

@@ -1,0 +1,51 @@
+"""How long to wait before trying again: longer each time, and never all at once."""
+
+from __future__ import annotations
+
+from random import uniform
+from time import monotonic
+from typing import Callable
+
+import gevent
+
+__all__ = ['Backoff']
+
+
+class Backoff:
+    """Delays of ``first`` seconds, then twice that, and so on up to ``most``.
+
+    Each is cut by up to a half at random, so that the clients of a server that was
+    restarted do not come back in one wave. A connection that lasted longer than
+    ``most`` seconds begins anew.
+    """
+
+    def __init__(
+        self,
+        first: float,
+        most: float,
+        *,
+        random: Callable[[float, float], float] = uniform,
+        clock: Callable[[], float] = monotonic,
+        sleep: Callable[[float], object] = gevent.sleep,
+    ) -> None:
+        self._first = first
+        self._most = most
+        self._random = random
+        self._clock = clock
+        self._sleep = sleep
+        self._failures = 0
+        self._opened_at: float | None = None
+
+    def opened(self) -> None:
+        """A connection has opened."""
+        self._opened_at = self._clock()
+
+    def wait(self) -> None:
+        """Wait before the next attempt."""
+        if self._opened_at is not None and self._clock() - self._opened_at >= self._most:
+            self._failures = 0
+        self._opened_at = None
+        # 2 ** 64 is beyond any delay, and below what a float holds.
+        delay = min(self._most, self._first * 2 ** min(self._failures, 64))
+        self._failures += 1
+        self._sleep(self._random(delay / 2, delay))

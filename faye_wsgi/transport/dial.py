@@ -1,0 +1,308 @@
+"""Connecting: name look-up, TCP or a Unix socket, the proxy, TLS, the opening handshake.
+
+All of it waits in the greenlet that ``begin`` makes, through gevent's hub, within one
+deadline; whatever stops it (an error, the deadline, a kill), what was opened is closed.
+The protocols themselves are sans-I/O, in ``faye_wsgi.driver``.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import ssl
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Callable, TypeVar
+
+import gevent
+import gevent.event
+import gevent.socket
+
+from faye_wsgi.driver.client import ClientHandshake, Opened
+from faye_wsgi.driver.proxy import ProxyHandshake
+from faye_wsgi.driver.url import Url
+from faye_wsgi.errors import HandshakeError
+from faye_wsgi.transport.connection import Connection
+from faye_wsgi.transport.stream import READ_SIZE, WRITE, PlainSocket, tune
+from faye_wsgi.transport.tls import BioSocket, ClientTls
+
+__all__ = ['Proxy', 'begin', 'dial', 'open_socket', 'shake_hands']
+
+log = logging.getLogger('faye_wsgi')
+
+HEAD_START = 0.25  # RFC 8305 §5: seconds that an address has before the next is tried too
+BODY_TIMEOUT = 1.0  # seconds that the next piece of a refusal's body is waited for
+
+_IN_PROGRESS = (0, errno.EINPROGRESS, errno.EINTR)
+Address = tuple[Any, ...]
+Result = TypeVar('Result')
+Attempt = Callable[[], 'tuple[Any, Opened]']
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """An HTTP proxy that is asked with CONNECT; ``tls`` is spoken to it if its URL says https."""
+
+    url: Url
+    headers: tuple[tuple[str, str], ...] = ()
+    tls: ClientTls | None = None
+
+
+# The greenlet
+
+
+def begin(
+    connection: Connection,
+    attempt: Attempt,
+    timeout: float | None,
+    opened: Callable[[Opened], object],
+    failed: Callable[[HandshakeError], object],
+) -> None:
+    """Run ``attempt`` in a greenlet of its own and open ``connection`` with what it gives.
+
+    ``opened`` is told before that, ``failed`` instead of it. The greenlet is killed where
+    the connection is given up.
+    """
+    greenlet = gevent.spawn(_run, connection, attempt, timeout, opened, failed)
+    connection.attempting(lambda: greenlet.kill(block=False))
+
+
+def _run(
+    connection: Connection,
+    attempt: Attempt,
+    timeout: float | None,
+    opened: Callable[[Opened], object],
+    failed: Callable[[HandshakeError], object],
+) -> None:
+    try:
+        sock, result = _within(timeout, attempt)
+    except HandshakeError as error:
+        failed(error)
+        return
+    if connection.is_given_up:  # and the kill is on its way
+        sock.close()
+        return
+    opened(result)
+    connection.open(result.driver, sock, b'', result.left)
+
+
+def _within(timeout: float | None, attempt: Attempt) -> tuple[Any, Opened]:
+    with gevent.Timeout.start_new(timeout) as expiry:
+        try:
+            return attempt()
+        except gevent.Timeout as error:
+            if error is not expiry:
+                raise
+            reason = f'the connection did not open within {timeout} seconds'
+            raise HandshakeError(reason, code=1006) from None
+        except HandshakeError:
+            raise
+        except Exception as error:  # a fault of our own, which must not leave anybody waiting
+            log.exception('a connection could not be opened')
+            raise HandshakeError(f'{type(error).__name__}: {error}', code=1006) from error
+
+
+# The way to the server
+
+
+def dial(url: Url, tls: Callable[[], ClientTls], proxy: Proxy | None = None) -> Any:
+    """A non-blocking socket to the server of ``url``, through ``proxy``, with TLS for wss."""
+    sock: Any = open_socket(url if proxy is None else proxy.url)
+    try:
+        if proxy is not None:
+            if proxy.url.secure:
+                assert proxy.tls is not None
+                sock = _start_tls(sock, proxy.tls, proxy.url, 'the proxy')
+            exchange(sock, ProxyHandshake(proxy.url, url, proxy.headers))
+        if url.secure:
+            sock = _start_tls(sock, tls(), url, 'the server')
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def shake_hands(sock: Any, handshake: ClientHandshake) -> Opened:
+    """The opening handshake on a new socket, which is closed if it fails."""
+    try:
+        opened: Opened = exchange(sock, handshake)
+        return opened
+    except BaseException:
+        sock.close()
+        raise
+
+
+def exchange(sock: Any, step: Any) -> Any:
+    """Send ``step.request`` and hand over what comes back until the step has its result."""
+    try:
+        _send_all(sock, step.request)
+    except OSError as error:
+        raise _io_error('the request could not be sent', error) from None
+    while True:
+        try:
+            data = _recv(sock, BODY_TIMEOUT if step.is_refused else None)
+        except OSError as error:
+            if step.is_refused:
+                raise step.receive_eof() from None
+            raise _io_error('there was no answer', error) from None
+        if not data:
+            raise step.receive_eof()
+        result = step.receive_data(data)
+        if result is not None:
+            return result
+
+
+def _start_tls(sock: Any, tls: ClientTls, url: Url, peer: str) -> BioSocket:
+    host = tls.server_hostname or url.host.partition('%')[0]
+    try:
+        session = BioSocket(sock, tls.context, host)
+        _wait_for(session, session.do_handshake, None)
+        return session
+    except (OSError, ValueError) as error:
+        raise _io_error(f'TLS with {peer} failed', error) from None
+
+
+def _send_all(sock: Any, data: bytes) -> None:
+    send = sock.send
+    while data:
+        data = data[_wait_for(sock, partial(send, data), None, writing=True) :]
+
+
+def _recv(sock: Any, timeout: float | None) -> bytes:
+    data: bytes = _wait_for(sock, partial(sock.recv, READ_SIZE), timeout)
+    return data
+
+
+def _wait_for(
+    sock: Any, call: Callable[[], Result], timeout: float | None, writing: bool = False
+) -> Result:
+    """The result of a non-blocking call, repeated until it does not say that it would block."""
+    while True:
+        try:
+            return call()
+        except ssl.SSLWantReadError:
+            gevent.socket.wait_read(sock.fileno(), timeout)
+        except ssl.SSLWantWriteError:
+            gevent.socket.wait_write(sock.fileno(), timeout)
+        except (BlockingIOError, InterruptedError):
+            wait = gevent.socket.wait_write if writing else gevent.socket.wait_read
+            wait(sock.fileno(), timeout)
+
+
+def _io_error(what: str, error: Exception) -> HandshakeError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = f'the certificate is not valid: {error.verify_message}'
+    elif isinstance(error, ssl.SSLEOFError):
+        why = 'the other side ended the connection'
+    else:
+        why = getattr(error, 'strerror', None) or str(error)
+    return HandshakeError(f'{what}: {why}', code=1006)
+
+
+# The socket
+
+
+def open_socket(url: Url) -> PlainSocket:
+    """A connected, non-blocking socket to the host (or Unix socket) of ``url``."""
+    if url.path:
+        return _race([(socket.AF_UNIX, socket.SOCK_STREAM, 0, '', url.path)], url.path)
+    try:
+        found = gevent.socket.getaddrinfo(url.host, url.port, 0, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _io_error(f'the host {url.host} was not found', error) from None
+    return _race(_interleave(found), url.authority)
+
+
+def _interleave(addresses: Iterable[Address]) -> list[Address]:
+    """IPv6 and IPv4 in turns, in the resolver's order (RFC 8305 §4)."""
+    families: dict[int, deque[Address]] = {}
+    for address in addresses:
+        families.setdefault(address[0], deque()).append(address)
+    mixed: list[Address] = []
+    while families:
+        for family in list(families):
+            mixed.append(families[family].popleft())
+            if not families[family]:
+                del families[family]
+    return mixed
+
+
+def _race(addresses: list[Address], name: str) -> PlainSocket:
+    """The first socket that connects; a slow address does not hold up the next (RFC 8305)."""
+    waiting = deque(addresses)
+    runners: list[_Runner] = []
+    changed = gevent.event.Event()
+    last = os.strerror(errno.EADDRNOTAVAIL)
+    try:
+        while waiting or runners:
+            if waiting:
+                runners.append(_Runner(waiting.popleft(), changed.set))
+            changed.wait(HEAD_START if waiting else None)
+            changed.clear()
+            for runner in [runner for runner in runners if runner.error is not None]:
+                runners.remove(runner)
+                if runner.error == 0:
+                    return runner.take()
+                last = os.strerror(runner.error or 0)
+                runner.close()
+    finally:
+        for runner in runners:
+            runner.close()
+    raise HandshakeError(f'{name} could not be connected to: {last}', code=1006)
+
+
+class _Runner:
+    """An attempt at one address; ``error`` is None while it lasts, 0 once it is connected."""
+
+    def __init__(self, address: Address, tell: Callable[[], object]) -> None:
+        family, kind, protocol, _, place = address
+        self.error: int | None = None
+        self._tell = tell
+        self._socket: PlainSocket | None = None
+        self._watcher: Any = None
+        try:
+            self._socket = PlainSocket(family, kind, protocol)
+            self._socket.setblocking(False)
+            self._start(self._socket.connect_ex(place))
+        except OSError as error:  # no such family here, or too many descriptors
+            self._end(error.errno or errno.EINVAL)
+
+    def _start(self, error: int) -> None:
+        assert self._socket is not None
+        if error not in _IN_PROGRESS:
+            self._end(error)
+            return
+        loop = gevent.get_hub().loop
+        self._watcher = loop.io(self._socket.fileno(), WRITE)
+        self._watcher.start(self._writable)
+
+    def _writable(self) -> None:
+        assert self._socket is not None
+        self._watcher.stop()
+        self._end(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def _end(self, error: int) -> None:
+        self.error = error
+        self._tell()
+
+    def take(self) -> PlainSocket:
+        """The socket, connected."""
+        sock, self._socket = self._socket, None
+        self.close()
+        assert sock is not None
+        tune(sock)
+        return sock
+
+    def close(self) -> None:
+        """Release what was not taken."""
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.close()
+            self._watcher = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

@@ -1,21 +1,28 @@
 """A small team chat: Flask, and one WebSocket for each open page.
 
+A second page shows how much is going on, and needs no more than an EventSource.
+
     gunicorn -k gevent --chdir examples/flask_app app:app
 
-Then open http://127.0.0.1:8000 in two windows. Run one worker only, as the command above does:
-the channels live in its memory (see chat.py).
+Then open http://127.0.0.1:8000 in two windows, and http://127.0.0.1:8000/activity in a third. Run
+one worker only, as the command above does: the channels live in its memory (see chat.py).
 """
 
 from __future__ import annotations
 
+import json
+import time
+
+from activity import ActivityLog
 from chat import JOIN_TIMEOUT, Chat, Member, Refused, parse
 from flask import Flask, Response
 
-from faye_wsgi import WebSocket
-from faye_wsgi.flask import websocket
+from faye_wsgi import EventSource, WebSocket
+from faye_wsgi.flask import eventsource, websocket
 
 app = Flask(__name__)
-chat = Chat()
+log = ActivityLog()
+chat = Chat(report=log.add)
 
 
 @app.get('/')
@@ -45,6 +52,27 @@ def channel(ws: WebSocket, name: str) -> None:
             chat.receive(room, member, message)
     finally:
         chat.leave(room, member)
+
+
+@app.get('/activity')
+def activity() -> Response:
+    return app.send_static_file('activity.html')
+
+
+# A browser that reconnects tells the id of the last event it has seen, in a header. Where the
+# page makes a new EventSource, which cannot have that header, it tells the id in the address.
+@app.get('/activity/events')
+@eventsource(retry=2, ping=15, close_timeout=5, last_event_id_param='after')
+def activity_events(es: EventSource) -> None:
+    if not log.readers.acquire(blocking=False):
+        es.close()  # the browser tries again by itself, which it would not after a 503
+        return
+    try:
+        for id, entries in log.follow(es):
+            now = int(time.time() * 1000)
+            es.send(json.dumps({**chat.summary(), 'now': now, 'entries': entries}), id=id)
+    finally:
+        log.readers.release()
 
 
 @app.after_request

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from queue import Full, Queue
 from threading import Lock, Thread
-from typing import Any
+from typing import Any, Callable
 
 from faye_wsgi import ConnectionClosed, WebSocket
 
@@ -40,6 +40,7 @@ RATE = 5  # messages in a second from one member, in the long run
 BURST = 15  # and at once
 
 Event = dict[str, Any]
+Report = Callable[[str, str, str], object]  # told what somebody did, their name, the channel
 
 
 class Refused(Exception):
@@ -99,6 +100,9 @@ class Channel:
         people = {member.id: member.public() for member in self.members}
         return sorted(people.values(), key=lambda person: person['name'].casefold())
 
+    def has_person(self, id: str) -> bool:
+        return any(member.id == id for member in self.members)
+
     def has(self, author: str, id: str) -> bool:
         return any((said['author'], said['id']) == (author, id) for said in self.history)
 
@@ -112,15 +116,19 @@ class Channel:
 
 
 class Chat:
-    def __init__(self) -> None:
+    def __init__(self, report: Report = lambda what, name, channel: None) -> None:
+        self.report = report
         self.run = secrets.token_hex(4)  # tells the browsers that the counts began anew
         self.channels = {name: Channel(name) for name in DEFAULT_CHANNELS}
+        self.count = 0  # messages so far, in all channels
         self.lock = Lock()  # held for moments only: nothing that waits happens under it
 
     def join(self, name: str, member: Member) -> Channel:
         with self.lock:
             channel = self.channel(name)
             member.name = channel.free_name(member)
+            if not channel.has_person(member.id):
+                self.report('join', member.name, name)
             channel.members.add(member)
             member.tell(json.dumps(self.welcome(channel, member)))
             self.tell(channel.members, {'type': 'here', 'people': channel.people()})
@@ -130,6 +138,8 @@ class Chat:
     def leave(self, channel: Channel, member: Member) -> None:
         with self.lock:
             channel.members.discard(member)
+            if not channel.has_person(member.id):
+                self.report('leave', member.name, channel.name)
             self.tell(channel.members, {'type': 'here', 'people': channel.people()})
         member.tell(None)
 
@@ -152,6 +162,7 @@ class Chat:
 
     def publish(self, channel: Channel, member: Member, id: str, text: str) -> None:
         channel.count += 1
+        self.count += 1
         said = {
             'type': 'message',
             'number': channel.count,
@@ -164,6 +175,7 @@ class Chat:
         channel.history.append(said)
         self.tell(channel.members, said)
         self.tell(self.members_outside(channel), self.activity(channel))
+        self.report('message', member.name, channel.name)
 
     def welcome(self, channel: Channel, member: Member) -> Event:
         return {
@@ -174,6 +186,18 @@ class Chat:
             'channels': {each.name: each.count for each in self.channels.values()},
             'history': list(channel.history),
         }
+
+    def summary(self) -> Event:
+        """How many there are of everything, for those who look on from outside."""
+        with self.lock:
+            return {
+                'people': len({m.id for each in self.channels.values() for m in each.members}),
+                'messages': self.count,
+                'channels': [
+                    {'name': each.name, 'people': len(each.people()), 'messages': each.count}
+                    for each in self.channels.values()
+                ],
+            }
 
     def activity(self, channel: Channel) -> Event:
         return {'type': 'activity', 'channel': channel.name, 'count': channel.count}

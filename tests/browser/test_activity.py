@@ -1,0 +1,385 @@
+"""The example's page of live activity, while somebody chats; and the log behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ..support.browser import Page, page
+from ..support.servers import ROOT, Server, serve
+from ..support.waiting import wait_until
+
+EXAMPLE = ROOT / "examples" / "flask_app"
+STATUS = "return document.documentElement.dataset.status"
+ROWS = """return [...document.querySelectorAll('#entries li p')].map((row) => row.textContent)"""
+# How much of the picture is blocks and discs: they have a colour, the grid is grey.
+PAINTED = """
+const { width, height } = document.getElementById('plot');
+const copy = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true });
+copy.drawImage(document.getElementById('plot'), 0, 0);
+const { data } = copy.getImageData(0, 0, width, height);
+let painted = 0;
+for (let i = 0; i < data.length; i += 4) {
+  const [low, high] = [Math.min(data[i], data[i + 1], data[i + 2]),
+                       Math.max(data[i], data[i + 1], data[i + 2])];
+  if (data[i + 3] > 128 && high - low > 40) painted += 1;
+}
+return painted"""
+PICTURE = "return document.getElementById('plot').toDataURL()"
+ENTER = "\ue007"
+
+
+def serve_chat(port: int = 0) -> Any:
+    return serve("gunicorn-gevent", "app:app", cwd=EXAMPLE, port=port)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serve_chat() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def watcher(server: Server) -> Iterator[Page]:
+    with page() as window:
+        yield watch(window, server)
+        assert window.console() == []
+
+
+@pytest.fixture(scope="module")
+def ada(server: Server) -> Iterator[Page]:
+    with page() as window:
+        yield join(window, server, "Ada")
+
+
+def watch(window: Page, server: Server) -> Page:
+    window.open(server.url("/activity"))
+    wait_online(window)
+    return window
+
+
+def join(window: Page, server: Server, name: str) -> Page:
+    window.open(server.url("/"))
+    window.find("#name-dialog[open] #name").send_keys(name + ENTER)
+    wait_online(window)
+    return window
+
+
+def wait_online(window: Page, timeout: float = 10.0) -> None:
+    window.wait(lambda w: w.run(STATUS) == "online", timeout, "the connection")
+
+
+def enter(window: Page, channel: str) -> None:
+    window.run("location.hash = arguments[0]", channel)
+    window.wait(lambda w: w.find("#channel-name").text == channel)
+    window.find("#people li")
+    wait_online(window)
+
+
+def say(window: Page, text: str) -> None:
+    window.find("#text").send_keys(text + ENTER)
+
+
+def rows(window: Page) -> list[str]:
+    return list(window.run(ROWS))
+
+
+def wait_rows(window: Page, *expected: str) -> None:
+    """The newest rows of the list, the newest first."""
+    wanted = list(expected)
+    window.wait(lambda w: rows(w)[: len(wanted)] == wanted, what=f"{wanted} in the list")
+
+
+def move(person: Page, watcher: Page, channel: str) -> None:
+    """Changes the channel, and waits until the other page tells so. The order is not ours."""
+    enter(person, channel)
+
+    def told(window: Page) -> bool:
+        joined, left, *_ = (*sorted(rows(window)[:2]), "", "")
+        return joined == f"Ada joined #{channel}" and left.startswith("Ada left #")
+
+    watcher.wait(told, what=f"the list to tell of {channel}")
+
+
+def number(window: Page, id: str) -> int:
+    return int(window.find(f"#{id}").text.replace(",", ""))
+
+
+def test_a_page_shows_what_happens_on_another(watcher: Page, ada: Page) -> None:
+    move(ada, watcher, "meeting")
+    watcher.wait(lambda w: number(w, "people") == 1)
+    before, painted = number(watcher, "messages"), watcher.run(PAINTED)
+    say(ada, "one")
+    wait_rows(watcher, "Ada wrote a message in #meeting")
+    say(ada, "two")
+    wait_rows(watcher, "Ada wrote 2 messages in #meeting")
+    watcher.wait(lambda w: number(w, "messages") == before + 2)
+    watcher.wait(lambda w: w.run(PAINTED) > painted + 50, what="two blocks in the picture")
+    assert "messages in the last two minutes" in watcher.find("#plot").get_attribute("aria-label")
+    assert "1 here, 2 messages" in watcher.find("#channels").text
+    move(ada, watcher, "elsewhere")
+
+
+def test_the_picture_moves(watcher: Page, ada: Page) -> None:
+    move(ada, watcher, "moving")
+    say(ada, "hello")
+    wait_rows(watcher, "Ada wrote a message in #moving")
+    first = watcher.run(PICTURE)
+    watcher.wait(lambda w: w.run(PICTURE) != first, what="the picture to move")
+
+
+def test_the_texts_themselves_are_not_told(server: Server, watcher: Page, ada: Page) -> None:
+    move(ada, watcher, "private")
+    say(ada, "between us")
+    wait_rows(watcher, "Ada wrote a message in #private")
+    assert "between us" not in watcher.text()
+    assert "between us" not in first_event(server)[1]
+
+
+def test_the_pages_link_to_each_other(server: Server) -> None:
+    with page() as window:
+        window.open(server.url("/"))
+        window.run("document.querySelector('#links a').click()")
+        wait_online(window)
+        assert window.find("h1").text == "Activity"
+        window.find("#links a").click()
+        window.find("#name-dialog[open]")
+
+
+def test_it_comes_back_after_a_restart() -> None:
+    with page() as watcher, page() as ada:
+        with serve_chat() as first:
+            port = first.port
+            join(ada, first, "Ada")
+            watch(watcher, first)
+            say(ada, "before")
+            wait_rows(watcher, "Ada wrote a message in #general", "Ada joined #general")
+        assert "Traceback" not in first.log()
+        watcher.wait(lambda w: w.run(STATUS) == "waiting")
+        with serve_chat(port):
+            wait_online(ada, timeout=30)
+            say(ada, "after")
+            wait_online(watcher, timeout=30)
+            wait_rows(watcher, "Ada wrote a message in #general", "Ada joined #general",
+                      "Ada wrote a message in #general", "Ada joined #general")
+            assert number(watcher, "messages") == 1
+
+
+def test_it_misses_nothing_while_it_is_away(watcher: Page, ada: Page) -> None:
+    move(ada, watcher, "away")
+    # No stream while the page is hidden, and the rest of it when it is seen again.
+    see(watcher, False)
+    say(ada, "missed")
+    say(ada, "missed too")
+    ada.wait(lambda w: len(w.find_all(".message:not(.unsent)")) == 2)
+    assert "Ada wrote" not in rows(watcher)[0]
+    see(watcher, True)
+    wait_rows(watcher, "Ada wrote 2 messages in #away")
+
+
+def see(window: Page, visible: bool) -> None:
+    window.run(
+        "Object.defineProperty(document, 'visibilityState', {value: arguments[0], "
+        "configurable: true}); document.dispatchEvent(new Event('visibilitychange'))",
+        "visible" if visible else "hidden",
+    )
+
+
+def test_after_an_http_error_the_page_itself_tries_again(watcher: Page, ada: Page) -> None:
+    """As behind a proxy that says 502 while the server starts: browsers give up then."""
+    move(ada, watcher, "gone")
+    watcher.run("""
+        window.RealSource = EventSource;
+        let failed = false;
+        window.EventSource = class extends RealSource {
+          constructor(url) {
+            super(failed ? url : url.replace('events', 'no-events'));
+            failed = true;
+          }
+        };
+    """)
+    see(watcher, False)
+    see(watcher, True)
+    watcher.wait(lambda w: w.run(STATUS) == "waiting")
+    say(ada, "unseen")
+    wait_online(watcher)
+    wait_rows(watcher, "Ada wrote a message in #gone")
+    watcher.run("window.EventSource = RealSource")
+    assert [line for line in watcher.console() if "404" not in line] == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 800)])
+@pytest.mark.parametrize("dark", [False, True])
+def test_nothing_is_wider_than_the_screen(
+    watcher: Page, ada: Page, tmp_path: Path, width: int, height: int, dark: bool
+) -> None:
+    enter(ada, "a-channel-of-a-long-name")
+    say(ada, "hello")
+    for window, name in ((watcher, "activity"), (ada, "chat")):
+        window.resize(width, height)
+        window.dark(dark)
+        window.screenshot(tmp_path / f"{name}-{width}-{'dark' if dark else 'light'}.png")
+        assert window.run("return document.documentElement.scrollWidth") <= width
+        window.resize(1280, 800)
+        window.dark(False)
+
+
+def test_with_reduced_motion_it_stands_still_between_two_beats(server: Server, ada: Page) -> None:
+    enter(ada, "calm")
+    say(ada, "hello")
+    with page() as window:
+        feature = {"name": "prefers-reduced-motion", "value": "reduce"}
+        window.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        watch(window, server)
+        wait_rows(window, "Ada wrote a message in #calm")
+        drawn = "return new Promise((done) => { const seen = new Set(); let left = 60;" \
+            "const look = () => { seen.add(document.getElementById('plot').toDataURL());" \
+            "left-- ? requestAnimationFrame(look) : done(seen.size) }; look() })"
+        assert window.run(drawn) <= 3
+        assert window.run(PAINTED) > 50
+
+
+def test_its_logs_are_clean(server: Server) -> None:
+    assert "Traceback" not in server.log()
+    assert "ERROR" not in server.log()
+
+
+# The stream without a browser
+
+
+def read_event(stream: Any) -> tuple[str, str]:
+    """The id and the data of the next event."""
+    fields: dict[str, str] = {}
+    for line in iter(stream.readline, b""):
+        name, _, value = line.decode().rstrip("\r\n").partition(": ")
+        if "data" in fields and not name:
+            return fields.get("id", ""), fields["data"]
+        fields[name] = value
+    raise EOFError
+
+
+@contextlib.contextmanager
+def stream(server: Server, last_id: str = "", timeout: float = 10.0) -> Iterator[Any]:
+    with contextlib.closing(server.connect(timeout)) as sock:
+        sock.sendall((
+            f"GET /activity/events HTTP/1.1\r\nHost: {server.host_header}\r\n"
+            f"Accept: text/event-stream\r\nLast-Event-ID: {last_id}\r\n\r\n"
+        ).encode("latin-1"))
+        with sock.makefile("rb") as file:
+            while file.readline() not in (b"\r\n", b""):  # the head
+                pass
+            yield file
+
+
+def first_event(server: Server, last_id: str = "") -> tuple[str, str]:
+    with stream(server, last_id) as file:
+        return read_event(file)
+
+
+def test_the_last_id_is_where_it_goes_on(server: Server, ada: Page) -> None:
+    enter(ada, "id")
+    id, data = first_event(server)
+    assert json.loads(data)["entries"]
+    assert json.loads(first_event(server, id)[1])["entries"] == []
+    enter(ada, "id-two")
+    wait_until(lambda: len(json.loads(first_event(server, id)[1])["entries"]) == 2)
+
+
+def test_there_are_not_too_many_readers_and_who_goes_makes_room(module: ModuleType) -> None:
+    with serve_chat() as server:
+        for _ in range(2):
+            with contextlib.ExitStack() as readers:
+                for _ in range(module.MAX_READERS):
+                    read_event(readers.enter_context(stream(server)))
+                with stream(server) as turned_away, pytest.raises(EOFError):
+                    read_event(turned_away)
+                assert server.get("/")[0] == 200  # the chat goes on
+            time.sleep(2 * module.INTERVAL)
+    assert "Traceback" not in server.log()
+
+
+# The log without a server
+
+
+@pytest.fixture(scope="module")
+def module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("example_activity", EXAMPLE / "activity.py")
+    assert spec and spec.loader
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def reader(last_event_id: str = "") -> Any:
+    es = SimpleNamespace(last_event_id=last_event_id, closed=False)
+    es.on = lambda type, listener: None
+    return es
+
+
+def names(entries: list[Any]) -> list[str]:
+    return [entry["name"] for entry in entries]
+
+
+def test_a_reader_gets_what_it_has_not_seen(module: ModuleType) -> None:
+    log = module.ActivityLog()
+    log.add("join", "Ada", "general")
+    following = log.follow(reader())
+    id, entries = next(following)
+    assert names(entries) == ["Ada"]
+    log.add("join", "Ben", "general")
+    log.add("leave", "Ben", "general")
+    assert names(next(following)[1]) == ["Ben", "Ben"]
+    assert names(next(log.follow(reader(id)))[1]) == ["Ben", "Ben"]
+
+
+def test_a_slow_reader_delays_nobody_and_what_is_kept_has_a_limit(module: ModuleType) -> None:
+    log = module.ActivityLog()
+    slow = log.follow(reader())
+    assert next(slow)[1] == []
+    for number in range(module.MAX_ENTRIES + 7):
+        log.add("message", str(number), "general")
+    id, entries = next(slow)
+    assert len(log.entries) == len(entries) == module.MAX_ENTRIES
+    assert entries[0]["name"] == "7"
+    assert id == f"{log.run}-{module.MAX_ENTRIES + 7}"
+
+
+@pytest.mark.parametrize("id", [
+    "", "-", "x-1", "{run}", "{run}-", "{run}--1", "{run}-1.5", "{run}-\ufffd", "{run}-\u00b2",
+    "{run}-" + "9" * 5000,
+])
+def test_an_id_that_is_not_ours_gets_all_there_is(module: ModuleType, id: str) -> None:
+    log = module.ActivityLog()
+    log.add("join", "Ada", "general")
+    assert names(next(log.follow(reader(id.replace("{run}", log.run))))[1]) == ["Ada"]
+
+
+def test_an_id_from_the_future_counts_as_the_present(module: ModuleType) -> None:
+    log = module.ActivityLog()
+    log.add("join", "Ada", "general")
+    following = log.follow(reader(f"{log.run}-99"))
+    assert next(following)[1] == []
+    log.add("join", "Ben", "general")
+    assert names(next(following)[1]) == ["Ben"]
+
+
+def test_a_reader_who_is_waited_for_ends_with_its_stream(module: ModuleType) -> None:
+    log, es, wakers = module.ActivityLog(), reader(), []
+    es.on = lambda type, listener: wakers.append(listener)
+    done = threading.Thread(target=lambda: list(log.follow(es)))
+    done.start()
+    time.sleep(module.INTERVAL + 0.1)
+    assert done.is_alive()
+    es.closed = True
+    wakers[0](None)
+    done.join(5)
+    assert not done.is_alive()

@@ -51,9 +51,22 @@ def stream_response(headers: list[tuple[str, str]], stream: Iterable[bytes]) -> 
     return response
 
 
-def error_response(status: int, headers: list[tuple[str, str]], body: bytes) -> Any:
-    """The HTTP error that answers a bad handshake."""
-    response = HttpResponse(body, status=status)
+class _ErrorResponse(HttpResponse):  # type: ignore[misc]
+    """An HTTP error; ``settle`` is called when it has been sent."""
+
+    settle: Callable[[], object]
+
+    def close(self) -> None:
+        super().close()
+        self.settle()
+
+
+def error_response(
+    settle: Callable[[], object], status: int, headers: list[tuple[str, str]], body: bytes
+) -> Any:
+    """The HTTP error that answers a bad handshake; ``settle`` is called when it has been sent."""
+    response = _ErrorResponse(body, status=status)
+    response.settle = settle
     for name, value in headers:
         response[name] = value
     return response

@@ -56,13 +56,30 @@ def taken_response(request: Any, status: int, serve: Serve) -> Any:
     return TakenResponse(status, serve)
 
 
-def error_response(request: Any, error: HandshakeError) -> Any:
-    """The HTTP error that answers a bad handshake."""
+class ErrorResponse(Response):  # type: ignore[misc]
+    """The HTTP error that answers a bad handshake; ``settle`` is called when it is sent."""
+
+    def __init__(self, settle: Callable[[], object], **values: Any) -> None:
+        super().__init__(**values)
+        self._settle = settle
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: StartResponse
+    ) -> Iterable[bytes]:
+        self._settle()
+        body: Iterable[bytes] = super().__call__(environ, start_response)
+        return body
+
+
+def error_response(request: Any, error: HandshakeError, settle: Callable[[], object]) -> Any:
+    """The HTTP error that answers a bad handshake; ``settle`` is called when it is sent."""
     headers = _allowed(environ_of(request), error.headers)
     glue = _django(request)
     if glue is not None:
-        return glue.error_response(error.status_code, headers, error.body)
-    return Response(status=error.status_code, headerlist=headers, body=error.body)
+        return glue.error_response(settle, error.status_code, headers, error.body)
+    return ErrorResponse(
+        settle, status=error.status_code, headerlist=headers, body=error.body
+    )
 
 
 def _allowed(environ: dict[str, Any], headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -45,7 +45,7 @@ def take_over(
 
 def end_in_thread(connection: Connection) -> None:
     """Wait for the end of a connection whose thread is about to leave it."""
-    connection.wait_closed()
+    connection.wait_told()
     threads.release_hub()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from faye_wsgi import frameworks
 from faye_wsgi.adapters.known import check_http_version, find_place
+from faye_wsgi.client import Client
 from faye_wsgi.driver import server
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import Event
@@ -18,6 +19,7 @@ from faye_wsgi.driver.origins import Origins, check_origins, is_allowed
 from faye_wsgi.endpoint import Endpoint
 from faye_wsgi.environ import environ_of, host_of, is_websocket, read_request, text_of, url_of
 from faye_wsgi.errors import HandshakeError
+from faye_wsgi.eventsource import EventSource
 from faye_wsgi.extensions.negotiation import Extensions, check_extensions
 from faye_wsgi.options import check_size, make_settings
 from faye_wsgi.takeover import end_in_thread, take_over
@@ -42,6 +44,9 @@ class WebSocket(Endpoint):
     """
 
     __slots__ = ('_after_listener', '_response', '_serve', 'environ')
+
+    Client = Client  # as in faye
+    EventSource = EventSource
 
     is_websocket = staticmethod(is_websocket)
 
@@ -178,8 +183,12 @@ class WebSocket(Endpoint):
     def _refuse(self, request: Any, error: HandshakeError) -> None:
         error.target = self
         self._handshake_error = error
-        self._response = frameworks.error_response(request, error)
         self._connection.fail(str(error.reason), error.code, str(error.reason))
+        self._response = frameworks.error_response(request, error, self._settle)
+
+    def _settle(self) -> None:
+        if threads.is_alone():  # nobody else runs the hub that tells the listeners
+            end_in_thread(self._connection)
 
     def _view_over(self, status: int | None) -> None:
         """The server has ended the request, with ``status`` in its response."""

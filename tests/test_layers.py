@@ -19,7 +19,8 @@ FOLDERS = sorted(p for p in PACKAGE.iterdir() if (p / "__init__.py").exists())
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 SANS_IO = {"errors", "driver", "extensions"}
-MIDDLE = SANS_IO | {"events", "adapters", "transport", "environ", "frameworks", "options", "takeover"}
+MIDDLE = SANS_IO | {"events", "adapters", "transport"}
+MIDDLE |= {"environ", "frameworks", "options", "takeover"}
 CONNECTIONS = {"websocket", "client", "eventsource"}
 
 # Who may import whom. A layer may always import itself.
@@ -36,7 +37,7 @@ ARROWS = {
     "takeover": {"driver", "adapters", "frameworks", "transport"},
     "pipes": {"errors", "driver"},
     "endpoint": SANS_IO | {"events", "pipes", "transport"},
-    "websocket": MIDDLE | {"endpoint"},
+    "websocket": MIDDLE | {"endpoint", "client", "eventsource"},
     "client": MIDDLE | {"endpoint"},
     "eventsource": MIDDLE,
     "views": {"errors", "driver"},
@@ -84,6 +85,7 @@ THIRD_PARTY = {
     "views": set(),
     "flask": {"flask", "werkzeug", "webob"},
     "django": {"django", "webob"},
+    "__main__": {"gevent"},
 }
 
 

@@ -50,6 +50,7 @@ _NativeEvent = get_original('threading', 'Event')
 HOLD = 0.25  # seconds that our close frame waits for answers to what came before
 OPEN_TIMEOUT = 10.0  # seconds for what a handshake has after its head
 LINGER = 1.0  # seconds that the peer has to end TCP after us
+HURRY = 0.2  # the same, when the process stops
 GO_AWAY = 1.0  # seconds that a peer has to answer 1001 when the process stops
 
 _OPEN = ReadyState.OPEN
@@ -68,7 +69,9 @@ class Connection:
         '_handed_over',
         '_heard',
         '_hub',
+        '_hurries',
         '_inbox',
+        '_is_over',
         '_keepalive',
         '_settings',
         '_sink',
@@ -102,6 +105,8 @@ class Connection:
         self._step: Callback | None = None
         self._error_event: ErrorEvent | None = None
         self._close_event: CloseEvent | None = None
+        self._hurries = False  # the process stops
+        self._is_over = False  # all is released, and listeners are being told
 
     @property
     def state(self) -> ReadyState:
@@ -297,8 +302,7 @@ class Connection:
 
     def consumed(self) -> None:
         """All that arrived has been dealt with: a close frame that waited for it may go."""
-        if self._step is not None:
-            self._hub.loop.run_callback(self._go_on)
+        self._hub.loop.run_callback(self._go_on)
 
     def listener_failed(self) -> None:
         """A listener raised."""
@@ -549,6 +553,7 @@ class Connection:
 
     def go_away(self) -> None:
         """The process stops: 1001, and little patience."""
+        self._hurries = True
         if self.state == _OPEN:
             self._start_closing(CloseCode.GOING_AWAY, '', GO_AWAY)
         elif self.state == ReadyState.CLOSING:
@@ -560,6 +565,13 @@ class Connection:
             raise RuntimeError('wait_closed belongs to the thread that made the connection')
         if not self._wait_until(lambda: self.state == ReadyState.CLOSED, timeout):
             raise TimeoutError('the connection was not closed in time')
+
+    def wait_told(self) -> None:
+        """Wait until it is closed and all listeners have heard of it."""
+        self._inbox.is_awaited = True
+        self._wait_until(
+            lambda: self._is_over and not self._inbox.is_telling, None
+        )
 
     def closed_error(self) -> ConnectionClosed:
         """What a call on a closing or closed connection raises."""
@@ -591,6 +603,8 @@ class Connection:
     def _go_on(self) -> None:
         if self._step is not None:
             self._step()
+        else:
+            self._wake()
 
     def _answer(self) -> None:
         """Step 1: who deals with what came before is heard first, if it answers at once."""
@@ -631,7 +645,7 @@ class Connection:
             return
         self._step = self._linger
         if not self._settings.awaits_server or self._error_event is not None:
-            self._clock().expect_end(LINGER, self._tear_down)
+            self._clock().expect_end(HURRY if self._hurries else LINGER, self._tear_down)
             stream.shutdown_write()
         stream.resume_reading()
         self._linger()
@@ -643,13 +657,15 @@ class Connection:
 
     def _tear_down(self) -> None:
         """Step 5: release everything, then tell."""
-        stream, self._step = self._stream, None
-        if self._close_event is None or (stream is not None and stream.closed):
+        self._step = None
+        if self._close_event is None or self._is_over:
             return
+        self._is_over = True
         self._release()
         if self._error_event is not None:
             self._inbox.tell(self._error_event)
         self._inbox.tell(self._close_event)
+        self._inbox.deliver()
         self._inbox.end()
         self._wake()
 
@@ -672,6 +688,7 @@ class Connection:
         stream.write(driver.close(code, '') if self._step is None else driver.closing_frame())
         if self._close_event is None:
             self._note_eof()
+        self._is_over = True
         self._release()
 
 

@@ -21,7 +21,7 @@ import gevent.socket
 
 from faye_wsgi.adapters.base import Place
 from faye_wsgi.errors import HijackError
-from faye_wsgi.transport.stream import READ, READ_SIZE, PlainSocket
+from faye_wsgi.transport.stream import READ, READ_SIZE, PlainSocket, tune
 from faye_wsgi.transport.tls import TlsSocket
 
 __all__ = ['Taken', 'Void', 'take']
@@ -55,6 +55,7 @@ def take(place: Place) -> Taken:
     void = Void()
     session = getattr(sock, '_sslobj', None)
     ours = _transplant_gevent(sock, void) if cooperative else _transplant_native(sock, void)
+    tune(ours)
     if session is None:
         return Taken(PlainSocket(fileno=ours.detach()), read_ahead, void, cooperative)
     sock._sslobj = None

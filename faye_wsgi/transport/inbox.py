@@ -15,6 +15,7 @@ from typing import Any, Callable, Protocol
 from greenlet import getcurrent, greenlet
 
 from faye_wsgi.driver.events import Data, Event, EventType, MessageEvent
+from faye_wsgi.errors import ConnectionClosed
 from faye_wsgi.transport.settings import Settings
 
 __all__ = ['Inbox', 'Owner', 'Sink']
@@ -110,6 +111,11 @@ class Inbox:
         if self._messages or self._jobs or self._dispatching:
             return True
         return self._serving and not self._waiters
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether listeners run, or have something to hear."""
+        return self._dispatching or (bool(self._jobs) and not self._is_held)
 
     @property
     def _is_held(self) -> bool:
@@ -275,7 +281,9 @@ class Inbox:
                 self._sink.dispatch(job)
             else:
                 job()
-        except Exception:
+        except Exception as error:
+            if isinstance(error, ConnectionClosed) and error.target is self._sink:
+                return  # the peer was faster: the close event says so
             log.exception('a listener raised: its connection is closed with 1011')
             self._owner.listener_failed()
 

@@ -19,7 +19,7 @@ from faye_wsgi.transport import worker
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.hijack import Void
 
-__all__ = ['own_environ', 'release_hub', 'watch_request']
+__all__ = ['is_alone', 'own_environ', 'release_hub', 'watch_request']
 
 _KEY = 'faye_wsgi.request'
 
@@ -50,6 +50,11 @@ def _request_over(connection: Connection, void: Void) -> None:
     connection.abandon(CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL_CLOSURE)
     if not connection.is_elsewhere:
         release_hub()
+
+
+def is_alone() -> bool:
+    """Whether the caller is no greenlet of a hub's, which thus runs only while it waits."""
+    return getcurrent().parent is None
 
 
 def release_hub() -> None:

@@ -34,11 +34,14 @@ def _gevent_objects() -> tuple[int, int, int]:
     """Live gevent greenlets, active watchers of any kind, and the timers among them."""
     if "gevent" not in sys.modules:
         return 0, 0, 0
-    from gevent import Greenlet, get_hub
+    from gevent import Greenlet, _hub_local, get_hub
 
+    had_hub = _hub_local.get_hub_if_exists() is not None
     timer = get_hub().loop.timer(0)
     timer_type, watcher_type = type(timer), type(timer).__mro__[-2]
     timer.close()
+    if not had_hub:  # a threaded server's thread: asking must leave nothing either
+        get_hub().destroy(destroy_loop=True)
     greenlets = watchers = timers = 0
     for thing in gc.get_objects():
         greenlets += isinstance(thing, Greenlet)

@@ -1,0 +1,1 @@
+"""What must hold under load: sizes, crowds, misbehaviour, leaks and restarts, on real servers."""

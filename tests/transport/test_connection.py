@@ -1,0 +1,895 @@
+"""Connection: receiving, sending, pings and the end, on a socket pair in one process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+import pytest
+
+from faye_wsgi.driver.base import ReadyState
+from faye_wsgi.driver.events import PongEvent
+from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.transport.settings import Settings
+
+from ..support import frames
+from .harness import NOTHING_FOR, TIMEOUT, Pair, is_open, pair, turn, until
+
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture
+def both() -> Iterator[Pair]:
+    """A connection with the default settings, and its peer."""
+    with pair() as made:
+        yield made
+
+
+# receive
+
+
+def test_messages_in_order_and_of_both_kinds(both: Pair) -> None:
+    both.peer.send(frames.text("one") + frames.frame(frames.BINARY, b"\x00") + frames.text(""))
+    assert [both.connection.receive(TIMEOUT) for _ in range(3)] == ["one", b"\x00", ""]
+
+
+def test_receive_waits_for_a_message(both: Pair) -> None:
+    reader = gevent.spawn(both.connection.receive, TIMEOUT)
+    turn()
+    both.peer.send_text("late")
+    assert reader.get(timeout=TIMEOUT) == "late"
+
+
+@pytest.mark.parametrize("seconds", [0, 0.03])
+def test_receive_gives_up_in_time(both: Pair, seconds: float) -> None:
+    started = time.perf_counter()
+    with pytest.raises(TimeoutError):
+        both.connection.receive(seconds)
+    assert seconds <= time.perf_counter() - started + 0.005 < seconds + 0.5
+    both.peer.send_text("then")
+    assert both.connection.receive(TIMEOUT) == "then", "no message was lost"
+
+
+def test_receive_with_no_time_still_gives_what_is_there(both: Pair) -> None:
+    both.peer.send_text("here")
+    gevent.sleep(NOTHING_FOR)
+    assert both.connection.receive(0) == "here"
+
+
+def test_two_greenlets_are_both_served_in_order(both: Pair) -> None:
+    got: list[tuple[int, Any]] = []
+
+    def read(who: int) -> None:
+        for _ in range(3):
+            got.append((who, both.connection.receive(TIMEOUT)))
+
+    readers = [gevent.spawn(read, who) for who in (1, 2)]
+    turn()
+    both.peer.send(b"".join(frames.text(str(n)) for n in range(6)))
+    gevent.joinall(readers, timeout=TIMEOUT, raise_error=True)
+    assert [data for _, data in got] == list("012345")
+    assert got[0][0] == 1 and got[1][0] == 2, "who came first is served first"
+
+
+def test_a_killed_reader_takes_no_message_with_it(both: Pair) -> None:
+    victim = gevent.spawn(both.connection.receive)
+    heir = gevent.spawn(both.connection.receive, TIMEOUT)
+    turn()
+    victim.kill()
+    both.peer.send_text("mine")
+    assert heir.get(timeout=TIMEOUT) == "mine"
+    assert isinstance(victim.value, gevent.GreenletExit)
+
+
+def test_a_message_and_a_kill_in_the_same_turn(both: Pair) -> None:
+    """The message has arrived when the kill strikes: somebody must still get it."""
+    victim = gevent.spawn(both.connection.receive)
+    turn()
+    both.peer.send_text("kept?")
+    victim.kill(block=False)
+    assert both.connection.receive(TIMEOUT) == "kept?" or victim.value == "kept?"
+
+
+def test_gevents_own_timeout_is_thrown_into_receive(both: Pair) -> None:
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.02):
+        both.connection.receive()
+    with gevent.Timeout(0.02, False):
+        both.connection.receive(TIMEOUT)
+    both.peer.send_text("after")
+    assert both.connection.receive(TIMEOUT) == "after"
+
+
+def test_receive_after_the_end_says_why_again_and_again(both: Pair) -> None:
+    both.peer.send(frames.text("last") + frames.close(4001, "enough"))
+    assert both.connection.receive(TIMEOUT) == "last"
+    for _ in range(2):
+        with pytest.raises(ConnectionClosed) as caught:
+            both.connection.receive(TIMEOUT)
+        assert (caught.value.code, caught.value.reason) == (4001, "enough")
+        assert caught.value.target is both.sink
+
+
+def test_all_readers_learn_of_the_end(both: Pair) -> None:
+    readers = [gevent.spawn(catch, both.connection.receive) for _ in range(3)]
+    turn()
+    both.peer.send_close(1000)
+    assert [reader.get(timeout=TIMEOUT).code for reader in readers] == [1000] * 3
+
+
+def catch(function: Any, *args: Any) -> ConnectionClosed:
+    with pytest.raises(ConnectionClosed) as caught:
+        function(*args)
+    return caught.value
+
+
+def test_receive_from_another_thread_is_refused(both: Pair) -> None:
+    errors: list[Exception] = []
+
+    def read() -> None:
+        for call in (both.connection.receive, both.connection.wait_closed):
+            try:
+                call()
+            except RuntimeError as error:
+                errors.append(error)
+
+    run_thread(read)
+    assert len(errors) == 2
+
+
+def run_thread(function: Any, *args: Any) -> None:
+    thread = threading.Thread(target=function, args=args, daemon=True)
+    thread.start()
+    until(lambda: not thread.is_alive(), what="the end of a thread")
+
+
+def test_a_listener_set_late_gets_what_waits(both: Pair) -> None:
+    both.peer.send(frames.text("one") + frames.text("two"))
+    gevent.sleep(NOTHING_FOR)
+    both.sink.record("message")
+    both.peer.send_text("three")
+    until(lambda: len(both.sink.seen) == 3)
+    assert [event.data for event in both.sink.seen] == ["one", "two", "three"]  # type: ignore[attr-defined]
+
+
+# The queue's bounds
+
+
+def test_reading_stops_when_the_queue_is_full_and_goes_on_at_half() -> None:
+    with pair(Settings(max_queue=4), buffers=8192) as both:
+        message = frames.text("x" * 8000)
+        sender = gevent.spawn(both.peer.send, message * 100)
+        gevent.sleep(0.1)
+        assert not sender.ready(), "the peer is held back"
+        for _ in range(100):
+            assert both.connection.receive(TIMEOUT) == "x" * 8000
+        sender.get(timeout=TIMEOUT)
+
+
+def test_a_queue_is_bounded_in_bytes_too() -> None:
+    with pair(Settings(max_queue_bytes=100_000), buffers=8192) as both:
+        sender = gevent.spawn(both.peer.send, frames.text("x" * 30_000) * 40)
+        gevent.sleep(0.1)
+        assert not sender.ready()
+        for _ in range(40):
+            assert len(both.connection.receive(TIMEOUT)) == 30_000
+        sender.get(timeout=TIMEOUT)
+
+
+def test_a_slow_listener_holds_its_peer_back() -> None:
+    with pair(Settings(max_queue=4), buffers=8192) as both:
+        seen: list[int] = []
+
+        def listen(event: Any) -> None:
+            gevent.sleep(0.002)
+            seen.append(len(event.data))
+
+        both.sink.on("message", listen)
+        sender = gevent.spawn(both.peer.send, frames.text("x" * 8000) * 60)
+        until(lambda: len(seen) == 5)
+        assert not sender.ready()
+        until(lambda: len(seen) == 60)
+        sender.get(timeout=TIMEOUT)
+
+
+def test_a_full_queue_does_not_keep_our_own_close_from_ending() -> None:
+    """Nobody reads any more: what still comes is dropped, and the peer's reply is seen."""
+    with pair(Settings(max_queue=2), buffers=8192) as both:
+        both.sink.record("close")
+        sender = gevent.spawn(both.peer.send, frames.text("x" * 8000) * 60 + frames.close(1000))
+        gevent.sleep(0.05)
+        both.connection.close(1000)
+        sender.get(timeout=TIMEOUT)
+        both.peer.sock.shutdown(1)
+        both.connection.wait_closed(TIMEOUT)
+        until(lambda: both.sink.names == ["close"])
+        assert both.sink.close_event.code == 1000
+
+
+# send
+
+
+def test_send_both_kinds(both: Pair) -> None:
+    for message in ("text", b"bytes", bytearray(b"array"), memoryview(b"view")):
+        both.connection.send(message)
+    got = [both.peer.read_frame()[:2] for _ in range(4)]
+    assert got == [(1, b"text"), (2, b"bytes"), (2, b"array"), (2, b"view")]
+
+
+@pytest.mark.parametrize("wrong", [5, None, {"a": 1}, {1, 2}, 1.5])
+def test_send_refuses_what_is_no_message(both: Pair, wrong: Any) -> None:
+    with pytest.raises(TypeError):
+        both.connection.send(wrong)
+    assert both.connection.state == ReadyState.OPEN
+
+
+def test_send_blocks_above_the_high_water_mark_only(both: Pair) -> None:
+    sent: list[int] = []
+
+    def push() -> None:
+        for number in range(200):
+            both.connection.send(b"x" * 50_000)
+            sent.append(number)
+
+    sender = gevent.spawn(push)
+    gevent.sleep(NOTHING_FOR)
+    assert 0 < len(sent) < 200 and not sender.ready()
+    assert 65536 < both.connection.buffered <= 65536 + 50_000 + 14
+    for _ in range(200):
+        assert len(both.peer.read_frame().payload) == 50_000
+    sender.get(timeout=TIMEOUT)
+    assert both.connection.buffered == 0
+
+
+def test_send_gives_up_in_time_and_the_message_still_goes(both: Pair) -> None:
+    with pytest.raises(TimeoutError):
+        both.connection.send(b"x" * (2 * MEGABYTE), 0.02)
+    assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
+
+
+def test_a_blocked_sender_learns_of_the_end(both: Pair) -> None:
+    sender = gevent.spawn(both.connection.send, b"x" * (2 * MEGABYTE))
+    turn()
+    assert not sender.ready()
+    both.peer.close()
+    sender.join(TIMEOUT)
+    assert sender.ready()
+    assert catch(both.connection.send, "more").code == 1006
+
+
+def test_a_killed_sender_and_gevents_timeout(both: Pair) -> None:
+    sender = gevent.spawn(both.connection.send, b"x" * (2 * MEGABYTE))
+    turn()
+    sender.kill()
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.02):
+        both.connection.send("tail")
+    assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
+    assert both.peer.read_text() == "tail"
+
+
+def test_drain_is_told_when_there_is_room_again(both: Pair) -> None:
+    both.sink.record("drain")
+    gevent.spawn(both.connection.send, b"x" * (2 * MEGABYTE))
+    turn()
+    assert both.sink.names == []
+    both.peer.read_frame()
+    until(lambda: "drain" in both.sink.names)
+
+
+# send: a message in fragments
+
+
+def test_an_iterable_is_one_message(both: Pair) -> None:
+    both.connection.send(iter(["one ", "two ", "three"]))
+    got = [both.peer.read_frame() for _ in range(3)]
+    assert [(f.opcode, f.fin, f.payload) for f in got] == [
+        (frames.TEXT, False, b"one "),
+        (frames.CONTINUATION, False, b"two "),
+        (frames.CONTINUATION, True, b"three"),
+    ]
+
+
+def test_an_iterable_of_one_and_of_none(both: Pair) -> None:
+    both.connection.send([b"only"])
+    both.connection.send([])
+    both.connection.send("next")
+    assert both.peer.read_frame()[:3] == (frames.BINARY, b"only", True)
+    assert both.peer.read_text() == "next"
+
+
+def test_other_senders_wait_for_the_end_of_a_fragmented_message(both: Pair) -> None:
+    gate = gevent.event.Event()
+
+    def pieces() -> Iterator[str]:
+        yield "a"
+        yield "b"
+        gate.wait(TIMEOUT)
+        yield "c"
+
+    fragments = gevent.spawn(both.connection.send, pieces())
+    second = gevent.spawn(both.connection.send, iter(["x", "y"]))
+    turn()
+    both.connection.send("between")
+    assert both.connection.ping(b"now")
+    turn()
+    gate.set()
+    gevent.joinall([fragments, second], timeout=TIMEOUT, raise_error=True)
+    got = [both.peer.read_frame() for _ in range(7)]
+    data = [f.payload for f in got if f.opcode < 8]
+    assert data == [b"a", b"b", b"c", b"between", b"x", b"y"]
+    assert got.index(next(f for f in got if f.opcode == frames.PING)) < 3
+
+
+def test_a_generator_that_raises_closes_with_1011(both: Pair) -> None:
+    def pieces() -> Iterator[str]:
+        yield "a"
+        yield "b"
+        raise LookupError("no c")
+
+    both.sink.record("close")
+    with pytest.raises(LookupError):
+        both.connection.send(pieces())
+    with pytest.raises(ConnectionClosed):
+        both.connection.send("more")
+    assert both.peer.read_frame()[:3] == (frames.TEXT, b"a", False)
+    assert both.peer.read_close().close_code == 1011
+
+
+def test_close_while_a_fragmented_message_is_on_its_way(both: Pair) -> None:
+    """The close frame goes out between the fragments, and the rest is not sent."""
+    gate = gevent.event.Event()
+
+    def pieces() -> Iterator[bytes]:
+        yield b"a"
+        yield b"b"
+        gate.wait(TIMEOUT)
+        yield b"c"
+
+    sender = gevent.spawn(catch, both.connection.send, pieces())
+    turn()
+    both.connection.close(1000, "now")
+    gate.set()
+    sender.get(timeout=TIMEOUT)
+    assert both.peer.read_frame()[:3] == (frames.BINARY, b"a", False)
+    assert both.peer.read_close().close_code == 1000
+    both.peer.send_close(1000)
+    both.peer.read_eof()
+
+
+def test_the_peer_closes_while_a_fragmented_message_is_on_its_way(both: Pair) -> None:
+    gate = gevent.event.Event()
+
+    def pieces() -> Iterator[bytes]:
+        yield b"a"
+        yield b"b"
+        gate.wait(TIMEOUT)
+        yield b"c"
+        yield b"d"
+
+    sender = gevent.spawn(catch, both.connection.send, pieces())
+    turn()
+    assert both.peer.read_frame().payload == b"a"
+    both.peer.send_close(1000)
+    assert both.peer.read_close().close_code == 1000
+    gate.set()
+    sender.get(timeout=TIMEOUT)
+    both.peer.read_eof()
+
+
+# Other threads
+
+
+def test_many_threads_send_and_nothing_interleaves(both: Pair) -> None:
+    threads, messages = 100, 100
+    errors: list[BaseException] = []
+
+    def push(who: int) -> None:
+        try:
+            for number in range(messages):
+                both.connection.send(f"{who}:{number}:" + "x" * (who * 3))
+        except BaseException as error:
+            errors.append(error)
+
+    pushers = [threading.Thread(target=push, args=(n,), daemon=True) for n in range(threads)]
+    for thread in pushers:
+        thread.start()
+    last: dict[int, int] = dict.fromkeys(range(threads), -1)
+    for _ in range(threads * messages):
+        who, number, filling = both.peer.read_text().split(":")
+        assert filling == "x" * (int(who) * 3)
+        assert int(number) == last[int(who)] + 1, "each thread's messages are in order"
+        last[int(who)] += 1
+    until(lambda: not any(thread.is_alive() for thread in pushers))
+    assert not errors and both.connection.buffered == 0
+
+
+def test_a_thread_is_held_back_too(both: Pair) -> None:
+    sent: list[int] = []
+
+    def push() -> None:
+        for number in range(40):
+            both.connection.send(b"x" * 100_000)
+            sent.append(number)
+
+    thread = threading.Thread(target=push, daemon=True)
+    thread.start()
+    gevent.sleep(0.2)
+    assert thread.is_alive() and len(sent) < 40
+    assert both.connection.buffered <= 65536 + 2 * 100_100
+    for _ in range(40):
+        assert len(both.peer.read_frame().payload) == 100_000
+    until(lambda: not thread.is_alive())
+    assert sent == list(range(40))
+
+
+def test_a_threads_send_gives_up_in_time(both: Pair) -> None:
+    seen: list[str] = []
+
+    def push() -> None:
+        try:
+            both.connection.send(b"x" * (2 * MEGABYTE), 0.1)
+        except TimeoutError:
+            seen.append("too late")
+
+    run_thread(push)
+    assert seen == ["too late"]
+    assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
+
+
+def test_a_blocked_thread_learns_of_the_end(both: Pair) -> None:
+    thread = threading.Thread(
+        target=both.connection.send, args=(b"x" * (2 * MEGABYTE),), daemon=True
+    )
+    thread.start()
+    gevent.sleep(0.05)
+    assert thread.is_alive()
+    both.peer.close()
+    until(lambda: not thread.is_alive())
+
+
+def test_a_thread_with_a_hub_of_its_own_goes_on_with_it(both: Pair) -> None:
+    """Blocking there must not stop that thread's other greenlets."""
+    ticks: list[int] = []
+
+    def tick() -> None:
+        for number in range(20):
+            gevent.sleep(0.005)
+            ticks.append(number)
+
+    def run() -> None:
+        ticker = gevent.spawn(tick)
+        with pytest.raises(TimeoutError):
+            both.connection.send(b"x" * (2 * MEGABYTE), 0.2)
+        ticker.join()
+        gevent.get_hub().destroy(destroy_loop=True)
+
+    run_thread(run)
+    assert len(ticks) == 20
+    assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
+
+
+def test_close_and_ping_from_a_thread(both: Pair) -> None:
+    both.sink.record("close")
+    run_thread(both.connection.ping, b"from afar")
+    assert both.peer.read_frame()[:2] == (frames.PING, b"from afar")
+    run_thread(both.connection.close, 4000, "thread")
+    assert both.peer.read_close().close_code == 4000
+    both.peer.send_close(4000)
+    both.peer.read_eof()
+    both.peer.close()
+    until(lambda: both.sink.names == ["close"])
+
+
+def test_what_a_thread_sends_before_it_closes_arrives_first(both: Pair) -> None:
+    def run() -> None:
+        for number in range(50):
+            both.connection.send(str(number))
+        both.connection.close()
+
+    run_thread(run)
+    assert [both.peer.read_text() for _ in range(50)] == [str(n) for n in range(50)]
+    both.peer.read_close()
+
+
+def test_a_thread_that_sends_to_a_closed_connection(both: Pair) -> None:
+    both.peer.close()
+    both.connection.wait_closed(TIMEOUT)
+    caught: list[ConnectionClosed] = []
+    run_thread(lambda: caught.append(catch(both.connection.send, "x")))
+    assert caught[0].code == 1006
+
+
+# Pings
+
+
+def test_a_ping_is_answered_and_told_of(both: Pair) -> None:
+    both.sink.record("ping")
+    both.peer.send_frame(frames.PING, b"hello")
+    assert both.peer.read_frame()[:2] == (frames.PONG, b"hello")
+    until(lambda: both.sink.names == ["ping"])
+
+
+def test_callbacks_latency_and_a_pong_that_answers_earlier_pings(both: Pair) -> None:
+    called: list[int] = []
+    both.sink.record("pong")
+    assert both.connection.latency is None
+    for number in range(3):
+        assert both.connection.ping(b"%d" % number, lambda number=number: called.append(number))
+    assert [both.peer.read_frame().payload for _ in range(3)] == [b"0", b"1", b"2"]
+    both.peer.send_frame(frames.PONG, b"1")
+    until(lambda: called == [0, 1])
+    both.peer.send_frame(frames.PONG, b"1")
+    both.peer.send_frame(frames.PONG, b"never sent")
+    both.peer.send_frame(frames.PONG, b"2")
+    until(lambda: called == [0, 1, 2])
+    assert 0 < (both.connection.latency or 0) < TIMEOUT
+    assert all(isinstance(event, PongEvent) for event in both.sink.seen)
+
+
+def test_no_ping_goes_out_once_it_is_closing(both: Pair) -> None:
+    both.connection.close()
+    assert both.connection.ping(b"late") is False
+    both.peer.read_close()
+    both.peer.send_close()
+    both.peer.read_eof()
+
+
+def test_a_callback_that_raises_closes_with_1011(both: Pair, caplog: Any) -> None:
+    def fail() -> None:
+        raise LookupError("in a callback")
+
+    both.connection.ping(b"x", fail)
+    both.peer.read_frame()
+    both.peer.send_frame(frames.PONG, b"x")
+    assert both.peer.read_close().close_code == 1011
+    assert caplog.text.count("LookupError: in a callback") == 1
+
+
+def test_pings_go_out_by_themselves() -> None:
+    with pair(Settings(ping=0.02, ping_timeout=1.0)) as both:
+        for _ in range(3):
+            got = both.peer.read_frame()
+            assert got.opcode == frames.PING
+            both.peer.send_frame(frames.PONG, got.payload)
+
+
+@pytest.mark.parametrize("timeout", [0.1, 1.0])
+def test_pings_keep_their_interval_while_they_are_answered(timeout: float) -> None:
+    with pair(Settings(ping=0.1, ping_timeout=timeout)) as both:
+        started = time.perf_counter()
+        for _ in range(5):
+            both.peer.send_frame(frames.PONG, both.peer.read_frame().payload)
+        assert time.perf_counter() - started < 0.85
+
+
+def test_a_peer_that_falls_silent_after_an_answer_is_given_up() -> None:
+    with pair(Settings(ping=0.1, ping_timeout=0.3)) as both:
+        both.sink.record("close")
+        both.peer.send_frame(frames.PONG, both.peer.read_frame().payload)
+        started = time.perf_counter()
+        until(lambda: both.sink.names == ["close"])
+        assert time.perf_counter() - started < 0.75, "one interval and one timeout"
+
+
+def test_a_silent_peer_is_given_up_with_1006() -> None:
+    with pair(Settings(ping=0.03, ping_timeout=0.06)) as both:
+        both.sink.record("error", "close")
+        until(lambda: both.sink.names == ["error", "close"])
+        assert both.sink.close_event.code == 1006 and not both.descriptor_is_open
+
+
+def test_any_byte_is_a_sign_of_life() -> None:
+    with pair(Settings(ping=0.02, ping_timeout=0.1)) as both:
+        for _ in range(15):
+            both.peer.send(b"\x81")  # half a header, then the rest: never a pong
+            gevent.sleep(0.02)
+            both.peer.send(b"\x80" + frames.MASK)
+            assert both.connection.receive(TIMEOUT) == ""
+        assert both.connection.state == ReadyState.OPEN
+
+
+def test_a_peer_that_is_held_back_by_us_is_not_given_up() -> None:
+    """Its pongs are behind messages that we do not read."""
+    with pair(Settings(ping=0.02, ping_timeout=0.05, max_queue=2)) as both:
+        both.peer.send(frames.text("x") * 10)
+        gevent.sleep(0.3)
+        assert both.connection.state == ReadyState.OPEN
+        assert [both.connection.receive(TIMEOUT) for _ in range(10)] == ["x"] * 10
+
+
+def test_a_flood_of_pings_that_are_not_read_leaves_one_pong() -> None:
+    with pair() as both:
+        sender = gevent.spawn(both.connection.send, b"x" * (2 * MEGABYTE))
+        turn()
+        before = both.connection.buffered
+        both.peer.send(b"".join(frames.frame(frames.PING, b"%06d" % n) for n in range(5000)))
+        gevent.sleep(NOTHING_FOR)
+        assert both.connection.buffered <= before
+        assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
+        assert both.peer.read_frame()[:2] == (frames.PONG, b"004999")
+        sender.get(timeout=TIMEOUT)
+
+
+# The end
+
+
+def test_the_peers_close_is_echoed_and_told_once_after_the_descriptor(both: Pair) -> None:
+    open_then: list[bool] = []
+    both.sink.on("close", lambda event: open_then.append(is_open(both.fd)))
+    both.sink.record("error", "close")
+    both.peer.send_close(3456, "reason")
+    assert both.peer.read_close().close_code == 3456
+    both.peer.read_eof()
+    both.peer.close()
+    until(lambda: both.sink.names)
+    gevent.sleep(NOTHING_FOR)
+    assert both.sink.names == ["close"] and open_then == [False]
+    assert (both.sink.close_event.code, both.sink.close_event.reason) == (3456, "reason")
+
+
+def test_our_close_waits_for_the_peers(both: Pair) -> None:
+    both.sink.record("close")
+    both.connection.send("before")
+    both.connection.close(4000, "we")
+    both.connection.close(4001, "twice")
+    assert both.connection.state == ReadyState.CLOSING
+    assert both.peer.read_text() == "before"
+    assert both.peer.read_close().payload == frames.close_payload(4000, "we")
+    both.peer.send(frames.text("too late") + frames.close(4000))
+    both.peer.read_eof()
+    both.peer.close()
+    both.connection.wait_closed(TIMEOUT)
+    until(lambda: both.sink.names == ["close"])
+    assert both.sink.close_event.code == 4000
+
+
+def test_a_close_that_is_never_answered_ends_with_1006() -> None:
+    with pair(Settings(close_timeout=0.1)) as both:
+        both.sink.record("close")
+        both.connection.close()
+        started = time.perf_counter()
+        until(lambda: both.sink.names == ["close"])
+        assert time.perf_counter() - started < 1 and both.sink.close_event.code == 1006
+        assert not both.descriptor_is_open
+
+
+def test_a_close_to_a_peer_that_reads_nothing_ends_in_time() -> None:
+    """Our close frame is behind megabytes that never leave."""
+    with pair(Settings(close_timeout=0.1)) as both:
+        both.sink.record("close")
+        sender = gevent.spawn(both.connection.send, b"x" * (4 * MEGABYTE))
+        turn()
+        both.connection.close()
+        until(lambda: both.sink.names == ["close"])
+        assert both.sink.close_event.code == 1006 and sender.ready()
+
+
+def test_a_reply_to_a_peer_that_reads_nothing_ends_in_time() -> None:
+    with pair(Settings(close_timeout=0.1)) as both:
+        both.sink.record("close")
+        sender = gevent.spawn(both.connection.send, b"x" * (4 * MEGABYTE))
+        turn()
+        both.peer.send_close(1000)
+        until(lambda: both.sink.names == ["close"])
+        assert both.sink.close_event.code == 1000
+        sender.join(TIMEOUT)
+        assert sender.ready() and not both.descriptor_is_open
+
+
+def test_eof_without_a_close_frame_is_1006(both: Pair) -> None:
+    both.sink.record("close")
+    both.peer.close()
+    until(lambda: both.sink.names == ["close"])
+    assert both.sink.close_event.code == 1006 and not both.descriptor_is_open
+
+
+def test_half_closed_by_the_peer_without_a_close_frame(both: Pair) -> None:
+    both.sink.record("close")
+    both.peer.sock.shutdown(1)
+    until(lambda: both.sink.names == ["close"])
+    both.peer.read_available()
+    assert both.sink.close_event.code == 1006
+
+
+def test_messages_before_the_end_are_all_given(both: Pair) -> None:
+    both.peer.send(frames.text("x") * 10)
+    both.peer.close()
+    gevent.sleep(NOTHING_FOR)
+    assert [both.connection.receive(TIMEOUT) for _ in range(10)] == ["x"] * 10
+    assert catch(both.connection.receive, TIMEOUT).code == 1006
+
+
+def test_a_broken_pipe_with_the_peers_close_frame_unread(both: Pair) -> None:
+    """The code is the peer's, not 1006."""
+    both.sink.record("close")
+    turn()
+    both.peer.send_close(4004, "bye")
+    both.peer.close()
+    both.connection.send("into the void")
+    both.connection.send("again")
+    until(lambda: both.sink.names == ["close"])
+    assert (both.sink.close_event.code, both.sink.close_event.reason) == (4004, "bye")
+
+
+def test_a_broken_pipe_while_reading_is_stopped() -> None:
+    with pair(Settings(max_queue=1)) as both:
+        both.sink.record("close")
+        both.peer.send(frames.text("x") * 3)
+        gevent.sleep(NOTHING_FOR)
+        both.peer.send(frames.text("y") + frames.close(4004))
+        both.peer.close()
+        both.connection.send("into the void")
+        until(lambda: both.sink.names == ["close"])
+        assert both.sink.close_event.code == 4004
+        got = [both.connection.receive(TIMEOUT) for _ in range(4)]
+        assert got == ["x", "x", "x", "y"]
+
+
+@pytest.mark.parametrize(
+    "bad, code",
+    [
+        (frames.text("hello", mask=None), 1002),
+        (frames.text("hello", rsv=4), 1002),
+        (frames.frame(5), 1002),
+        (frames.frame(frames.PING, b"", fin=False), 1002),
+        (frames.frame(frames.TEXT, b"\xff"), 1007),
+        (frames.frame(frames.BINARY, b"x" * 2000), 1009),
+        (frames.close(1005), 1002),
+        (b"GET / HTTP/1.1\r\n\r\n", 1002),
+    ],
+)
+def test_what_a_bad_frame_gets(bad: bytes, code: int) -> None:
+    with pair(max_length=1000) as both:
+        both.sink.record("error", "close")
+        both.peer.send(frames.text("before") + bad + frames.text("after"))
+        assert both.connection.receive(TIMEOUT) == "before"
+        assert catch(both.connection.receive, TIMEOUT).code == code
+        assert both.peer.read_close().close_code == code
+        both.peer.read_eof()
+        both.peer.close()
+        until(lambda: both.sink.names == ["error", "close"])
+        assert both.sink.close_event.code == code
+
+
+# What came before counts
+
+
+def test_an_echo_in_a_view_is_heard_before_the_close(both: Pair) -> None:
+    echo = gevent.spawn(catch, lambda: [echo_once(both) for _ in range(100)])
+    turn()
+    both.peer.send(b"".join(frames.text(str(n)) for n in range(10)) + frames.close(1000))
+    assert [both.peer.read_text() for _ in range(10)] == [str(n) for n in range(10)]
+    assert both.peer.read_close().close_code == 1000
+    assert echo.get(timeout=TIMEOUT).code == 1000
+
+
+def echo_once(both: Pair) -> None:
+    both.connection.send(both.connection.receive(TIMEOUT))
+
+
+def test_a_view_that_starts_late_is_heard_too(both: Pair) -> None:
+    both.peer.send(frames.text("early") + frames.close(1000))
+    turn(5)
+    echo_once(both)
+    assert both.peer.read_text() == "early"
+    assert both.peer.read_close().close_code == 1000
+
+
+def test_listeners_are_heard_before_the_close(both: Pair) -> None:
+    both.sink.on("message", lambda event: both.connection.send(event.data))
+    both.peer.send(frames.text("one") + frames.text("two") + frames.close(1000))
+    assert [both.peer.read_text(), both.peer.read_text()] == ["one", "two"]
+    assert both.peer.read_close().close_code == 1000
+
+
+@pytest.mark.parametrize("bad", [frames.close(1000), frames.frame(5)])
+def test_a_listener_that_sleeps_delays_the_close_by_half_a_second_at_most(
+    both: Pair, bad: bytes
+) -> None:
+    done: list[Any] = []
+
+    def listen(event: Any) -> None:
+        gevent.sleep(0.8)
+        done.append(event.data)
+        try:
+            both.connection.send(event.data)
+        except ConnectionClosed as error:
+            done.append(error.code)
+
+    both.sink.on("message", listen)
+    both.sink.record("close")
+    started = time.perf_counter()
+    both.peer.send(frames.text("slow") + bad)
+    assert both.peer.read_close().close_code in (1000, 1002)
+    assert time.perf_counter() - started < 0.5
+    both.peer.read_eof()
+    both.peer.close()
+    until(lambda: both.sink.names == ["close"])
+    assert done[0] == "slow" and done[1] in (1000, 1002), "the event comes in its turn"
+
+
+def test_a_view_that_does_not_read_delays_the_close_little(both: Pair) -> None:
+    started = time.perf_counter()
+    both.peer.send(frames.text("unread") + frames.close(1000))
+    assert both.peer.read_close().close_code == 1000
+    assert time.perf_counter() - started < 0.5
+    both.peer.read_eof()
+    both.peer.close()
+    both.connection.wait_closed(TIMEOUT)
+    assert both.connection.receive(TIMEOUT) == "unread"
+
+
+def test_a_listener_that_raises_closes_with_1011_once(both: Pair, caplog: Any) -> None:
+    def fail(event: Any) -> None:
+        raise LookupError("in a listener")
+
+    both.sink.record("close")
+    both.sink.on("message", fail)
+    both.peer.send(frames.text("one"))
+    assert both.peer.read_close().close_code == 1011
+    both.peer.send_close(1011)
+    both.peer.read_eof()
+    both.peer.close()
+    until(lambda: both.sink.names == ["close"])
+    assert both.sink.close_event.code == 1011
+    assert caplog.text.count("LookupError: in a listener") == 1
+
+
+def test_a_close_listener_that_raises_harms_nobody(both: Pair, caplog: Any) -> None:
+    def fail(event: Any) -> None:
+        raise LookupError("in a close listener")
+
+    both.sink.on("close", fail)
+    both.peer.close()
+    both.connection.wait_closed(TIMEOUT)
+    until(lambda: "in a close listener" in caplog.text)
+
+
+def test_a_listener_may_close_and_be_called_no_more(both: Pair) -> None:
+    seen: list[str] = []
+
+    def listen(event: Any) -> None:
+        seen.append(event.data)
+        both.connection.close(4000)
+
+    both.sink.on("message", listen)
+    both.peer.send(frames.text("one"))
+    assert both.peer.read_close().close_code == 4000
+    both.peer.send(frames.text("two") + frames.close(4000))
+    both.peer.read_eof()
+    assert seen == ["one"]
+
+
+def test_listeners_run_one_at_a_time_and_never_in_the_hub(both: Pair) -> None:
+    running: list[int] = []
+
+    def listen(event: Any) -> None:
+        assert gevent.getcurrent() is not gevent.get_hub()
+        running.append(1)
+        gevent.sleep(0.001)
+        assert running == [1]
+        running.pop()
+        both.connection.send(event.data)
+
+    both.sink.on("message", listen)
+    both.peer.send(b"".join(frames.text(str(n)) for n in range(20)))
+    assert [both.peer.read_text() for _ in range(20)] == [str(n) for n in range(20)]
+
+
+def test_1001_when_the_process_stops(both: Pair) -> None:
+    both.connection.go_away()
+    assert both.peer.read_close().close_code == 1001
+    started = time.perf_counter()
+    both.connection.wait_closed(TIMEOUT)
+    assert time.perf_counter() - started < 1.5, "little patience"
+
+
+def test_abandon_tells_the_peer_and_releases_at_once(both: Pair) -> None:
+    turn()
+    both.connection.abandon(1011)
+    assert not both.descriptor_is_open
+    assert both.peer.read_close().close_code == 1011
+    both.peer.read_eof()
+    assert both.connection.state == ReadyState.CLOSED

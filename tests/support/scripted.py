@@ -169,5 +169,5 @@ def greenlets() -> int:
     return sum(
         1
         for thing in gc.get_objects()
-        if isinstance(thing, gevent.Greenlet) and not thing.dead
+        if issubclass(type(thing), gevent.Greenlet) and not thing.dead
     )

@@ -24,7 +24,7 @@ def live_greenlets() -> int:
     gevent.sleep(0.01)
     gc.collect()
     return sum(
-        isinstance(thing, greenlet.greenlet) and bool(thing) for thing in gc.get_objects()
+        issubclass(type(thing), greenlet.greenlet) and bool(thing) for thing in gc.get_objects()
     )
 
 

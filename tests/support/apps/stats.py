@@ -44,8 +44,8 @@ def _gevent_objects() -> tuple[int, int, int]:
         get_hub().destroy(destroy_loop=True)
     greenlets = watchers = timers = 0
     for thing in gc.get_objects():
-        greenlets += isinstance(thing, Greenlet)
-        if isinstance(thing, watcher_type) and thing.active:
+        greenlets += issubclass(type(thing), Greenlet)
+        if issubclass(type(thing), watcher_type) and thing.active:
             watchers += 1
             timers += isinstance(thing, timer_type)
     return greenlets, watchers, timers

@@ -1,7 +1,7 @@
-"""A connection: a driver on a stream, with an inbox above them, and an ending.
+"""A connection: a driver on a stream, an inbox and an outbox above them, and an ending.
 
 In: the stream's bytes go to the driver, the driver's messages to the inbox, and the
-greenlet that waits for them is switched to at once, from the hub. Out: ``send`` writes
+greenlet that waits for them is switched to at once, from the hub. Out: the outbox writes
 the driver's frames to the stream.
 
 There is one way to the end: the driver's close event → what came before it is answered →
@@ -12,14 +12,11 @@ over to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from collections.abc import Iterable as IterableType
-from typing import Any, Callable, Union
+from collections.abc import Sequence
+from typing import Any
 
 import gevent
-from gevent.event import Event as GeventEvent
 from gevent.monkey import get_original
-from greenlet import getcurrent
 
 from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import (
@@ -32,20 +29,18 @@ from faye_wsgi.driver.events import (
     OpenEvent,
     PongEvent,
 )
-from faye_wsgi.driver.frames import CloseCode, Opcode
-from faye_wsgi.errors import ConnectionClosed, ExtensionError
+from faye_wsgi.driver.frames import CloseCode
+from faye_wsgi.errors import ConnectionClosed
 from faye_wsgi.transport import worker
 from faye_wsgi.transport.inbox import Inbox, Sink
 from faye_wsgi.transport.keepalive import Callback, Keepalive
+from faye_wsgi.transport.outbox import Outbox, Sendable
 from faye_wsgi.transport.settings import Settings
-from faye_wsgi.transport.stream import LARGE, MAX_READ_SIZE, READ_SIZE, Stream
+from faye_wsgi.transport.stream import MAX_READ_SIZE, READ_SIZE, Stream
 
 __all__ = ['Connection', 'Sendable']
 
-Sendable = Union[str, bytes, bytearray, memoryview, Iterable[Union[str, bytes]]]
-
 _get_ident = get_original('_thread', 'get_ident')
-_NativeEvent = get_original('threading', 'Event')
 
 HOLD = 0.25  # seconds that our close frame waits for answers to what came before
 OPEN_TIMEOUT = 10.0  # seconds for what a handshake has after its head
@@ -62,25 +57,21 @@ class Connection:
     __slots__ = (
         '_cancel',
         '_close_event',
-        '_deferred',
         '_ended_in',
         '_error_event',
-        '_fragmenting',
-        '_handed_over',
         '_heard',
         '_hub',
         '_hurries',
         '_inbox',
         '_is_over',
         '_keepalive',
+        '_outbox',
         '_settings',
         '_sink',
         '_step',
-        '_stream',
         '_thread',
-        '_unsent',
-        '_waiting',
         'driver',
+        'stream',
     )
 
     def __init__(self, sink: Sink, settings: Settings) -> None:
@@ -89,17 +80,12 @@ class Connection:
         self._settings = settings
         self._sink = sink
         self._inbox = Inbox(self._hub, self, sink, settings)
-        self._stream: Stream | None = None
+        self._outbox = Outbox(self._hub, self, settings.high_water)
+        self.stream: Stream | None = None
         self.driver: Driver | None = None
         self._cancel: Callback | None = None  # ends the attempt to connect
         self._heard = False  # since the last ping that wants a sign of life
         self._ended_in = False  # the peer has ended TCP
-        # Out
-        self._unsent: list[Any] = []  # before open
-        self._handed_over = 0  # bytes on their way from other threads
-        self._fragmenting = False  # a message is going out in fragments,
-        self._deferred: list[bytes] = []  # and these frames must not come between
-        self._waiting: list[Callback] = []  # who waits for room, or for the end
         # The clock and the end
         self._keepalive: Keepalive | None = None
         self._step: Callback | None = None
@@ -111,9 +97,9 @@ class Connection:
     @property
     def state(self) -> ReadyState:
         """CLOSED only once the descriptor is closed."""
-        if self._stream is None or self.driver is None:
+        if self.stream is None or self.driver is None:
             return ReadyState.CONNECTING if self._close_event is None else ReadyState.CLOSED
-        if self._stream.closed:
+        if self.stream.closed:
             return ReadyState.CLOSED
         return min(self.driver.state, ReadyState.CLOSING)
 
@@ -125,10 +111,7 @@ class Connection:
     @property
     def buffered(self) -> int:
         """Bytes accepted for sending that the kernel has not taken."""
-        total = self._handed_over + (self._stream.buffered if self._stream is not None else 0)
-        for waiting in (self._unsent, self._deferred):
-            total += sum(map(len, waiting))
-        return total
+        return self._outbox.buffered
 
     @property
     def latency(self) -> float | None:
@@ -160,11 +143,11 @@ class Connection:
         """Begin on a taken socket: send ``head`` (the handshake), read ``read_ahead`` first."""
         self.driver = driver
         self._cancel = None
-        self._stream = Stream(sock, self._hub.loop, self)
+        self.stream = Stream(sock, self._hub.loop, self)
         if head:
-            self._stream.write(head)
+            self.stream.write(head)
         if driver.state != ReadyState.CONNECTING:
-            self._send_unsent()  # now: what is sent from here on goes straight out
+            self._outbox.send_unsent()  # now: what is sent from here on goes straight out
         self._inbox.set_idle(worker.join(self._hub, self))
         if self._settings.ping:
             self._clock().ping_every(
@@ -174,7 +157,7 @@ class Connection:
         self._hub.loop.run_callback(self._begin, read_ahead)
 
     def _begin(self, read_ahead: bytes) -> None:
-        driver, stream = self.driver, self._stream
+        driver, stream = self.driver, self.stream
         if driver is None or stream is None or stream.closed:
             return
         if driver.state == ReadyState.CONNECTING:  # hixie-76: its handshake has a body
@@ -187,19 +170,14 @@ class Connection:
 
     def _opened(self) -> None:
         self._inbox.tell(OpenEvent())
-        self._send_unsent()
-        self._wake()
-
-    def _send_unsent(self) -> None:
-        unsent, self._unsent = self._unsent, []
-        for message in unsent:
-            self._write(message)
+        self._outbox.send_unsent()
+        self._outbox.wake()
 
     def wait_opened(self, timeout: float | None = None) -> None:
         """Wait until it is open, or has failed; TimeoutError after ``timeout``."""
         if self.is_elsewhere:
             raise RuntimeError('wait_open belongs to the thread that made the connection')
-        if not self._wait_until(lambda: self.state != ReadyState.CONNECTING, timeout):
+        if not self._outbox.wait_until(lambda: self.state != ReadyState.CONNECTING, timeout):
             raise TimeoutError('the connection did not open in time')
 
     def _not_opened(self) -> None:
@@ -227,9 +205,9 @@ class Connection:
         else:
             self._inbox.hand_out(messages)
         if self._inbox.holds and self._inbox.is_full and self.state == _OPEN:
-            self._stream.pause_reading()  # type: ignore[union-attr]
+            self.stream.pause_reading()  # type: ignore[union-attr]
         if self._step is not None:
-            self._stream.uncork()  # type: ignore[union-attr]
+            self.stream.uncork()  # type: ignore[union-attr]
             self._step()
 
     def _receive_events(self, messages: Sequence[Data], rest: bytes) -> None:
@@ -243,9 +221,9 @@ class Connection:
                 self._note(event)
         self._answer_pings()
         inbox.deliver()
-        if self._stream is not None:  # fewer, larger reads of a large message
+        if self.stream is not None:  # fewer, larger reads of a large message
             missing = min(self.driver.missing, MAX_READ_SIZE)  # type: ignore[union-attr]
-            self._stream.read_size = max(missing, READ_SIZE)
+            self.stream.read_size = max(missing, READ_SIZE)
 
     def ended(self) -> None:
         """The peer has ended TCP: 1006, unless it said goodbye before."""
@@ -263,11 +241,11 @@ class Connection:
 
     def drained(self) -> None:
         """The kernel took something of what waited."""
-        stream = self._stream
+        stream = self.stream
         if stream is None or stream.buffered > self._settings.high_water // 4:
             return
         self._answer_pings()
-        self._wake()
+        self._outbox.wake()
         if self._close_event is None:
             self._inbox.tell(DrainEvent())
         if self._step is not None:
@@ -297,8 +275,8 @@ class Connection:
 
     def relieved(self) -> None:
         """The inbox has room again."""
-        if self._stream is not None and not self._ended_in:
-            self._stream.resume_reading()
+        if self.stream is not None and not self._ended_in:
+            self.stream.resume_reading()
 
     def consumed(self) -> None:
         """All that arrived has been dealt with: a close frame that waited for it may go."""
@@ -337,167 +315,22 @@ class Connection:
 
     def send(self, message: Sendable, timeout: float | None = None) -> None:
         """Send a message; blocks while more than the high-water mark waits for the peer."""
-        if type(message) is not str and type(message) is not bytes:
-            message = _sendable(message)
-        if _get_ident() != self._thread:
-            self._hand_over(message, timeout)
-            return
-        driver = self.driver
-        if driver is None or driver.state is not _OPEN:
-            self._keep_unsent(message)
-        elif isinstance(message, (str, bytes)):
-            if self._write(message) and self.buffered > self._settings.high_water:
-                self._wait_for_room(timeout)
-        elif driver.has_fragments:
-            self._send_fragments(iter(message), timeout)  # type: ignore[arg-type]
-        else:
-            self.send(_whole(message), timeout)
-
-    def _write(self, message: str | bytes) -> bool:
-        """Build and write a message's frame; whether something waits for the kernel now."""
-        if len(message) >= LARGE and not self._fragmenting:
-            large = self.driver.large_message(message)  # type: ignore[union-attr]
-            if large is not None:
-                return self._stream.write_large(*large)  # type: ignore[union-attr]
-        try:
-            frame = self.driver.message(message)  # type: ignore[union-attr]
-        except ExtensionError as error:
-            self.close(error.code)
-            raise
-        if self._fragmenting:
-            self._deferred.append(frame)
-            return True
-        return self._stream.write(frame)  # type: ignore[union-attr]
-
-    def _keep_unsent(self, message: Sendable) -> None:
-        if self.state != ReadyState.CONNECTING:
-            raise self.closed_error()
-        self._unsent.append(_whole(message))
-
-    def _wait_for_room(self, timeout: float | None) -> None:
-        if not self._wait_until(lambda: self.has_room, timeout):
-            raise TimeoutError('the peer did not read in time; the message is still on its way')
+        self._outbox.send(message, timeout)
 
     @property
     def has_room(self) -> bool:
         """Whether ``send`` would not block."""
-        return self.buffered <= self._settings.high_water or self.state == ReadyState.CLOSED
-
-    def _wait_until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait for a condition that changes only where ``_wake`` is called."""
-        wake = getcurrent().switch
-        with gevent.Timeout.start_new(timeout) as expiry:
-            try:
-                while not condition():
-                    self._waiting.append(wake)
-                    self._hub.switch()
-            except gevent.Timeout as error:
-                if error is not expiry:
-                    raise
-                return False
-            finally:
-                if wake in self._waiting:
-                    self._waiting.remove(wake)
-        return True
-
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for wake in waiting:
-            wake()
-
-    # Out: a message in fragments
-
-    def _send_fragments(self, pieces: Iterator[Data], timeout: float | None) -> None:
-        # RFC 6455 §5.4: only control frames may come between the fragments of a message.
-        if not self._wait_until(lambda: not self._fragmenting, timeout):
-            raise TimeoutError('another message did not end in time')
-        self._fragmenting = True
-        try:
-            self._write_fragments(pieces, timeout)
-        except BaseException:
-            self.close(CloseCode.INTERNAL_ERROR, 'a message could not be completed')
-            raise
-        finally:
-            self._fragmenting = False
-            deferred, self._deferred = self._deferred, []
-            if deferred and self.driver.state == _OPEN:  # type: ignore[union-attr]
-                self._stream.write(b''.join(deferred))  # type: ignore[union-attr]
-            self._hub.loop.run_callback(self._wake)
-
-    def _write_fragments(self, pieces: Iterator[Data], timeout: float | None) -> None:
-        opcode = None
-        last: Data = ''
-        for piece in pieces:
-            if opcode is None:
-                opcode = Opcode.TEXT if isinstance(piece, str) else Opcode.BINARY
-                kind = str if opcode == Opcode.TEXT else bytes
-            else:
-                self._write_fragment(last, opcode, False, timeout)
-                opcode = Opcode.CONTINUATION
-            if not isinstance(piece, kind):
-                raise TypeError('the pieces of a message are all str, or all bytes')
-            last = piece
-        if opcode is not None:
-            self._write_fragment(last, opcode, True, timeout)
-
-    def _write_fragment(
-        self, piece: Data, opcode: int, fin: bool, timeout: float | None
-    ) -> None:
-        driver, stream = self.driver, self._stream
-        if driver is None or stream is None or driver.state != _OPEN:
-            raise self.closed_error()
-        data = piece.encode() if isinstance(piece, str) else piece
-        stream.write(driver.fragment(data, opcode, fin))
-        if stream.buffered > self._settings.high_water:
-            self._wait_for_room(timeout)
-
-    # Out: from other threads
-
-    def _hand_over(self, message: Sendable, timeout: float | None) -> None:
-        if self.state not in (ReadyState.CONNECTING, _OPEN):
-            raise self.closed_error()
-        whole = _whole(message)
-        self._handed_over += len(whole)
-        self._call(self._send_handed_over, whole)
-        if self.buffered > self._settings.high_water:
-            self._wait_elsewhere(timeout)
-
-    def _send_handed_over(self, message: str | bytes) -> None:
-        self._handed_over -= len(message)
-        if self.state == ReadyState.CONNECTING:
-            self._unsent.append(message)
-        elif self.state == _OPEN:
-            self._write(message)
-        self._wake()
-
-    def _wait_elsewhere(self, timeout: float | None) -> None:
-        # The caller's thread may have a hub of its own, with other greenlets to go on.
-        has_hub = gevent._hub_local.get_hub_if_exists() is not None
-        room = GeventEvent() if has_hub else _NativeEvent()
-        self._call(self._tell_of_room, room.set)
-        if not room.wait(timeout):
-            raise TimeoutError('the peer did not read in time; the message is still on its way')
-
-    def _tell_of_room(self, tell: Callback) -> None:
-        if self.has_room:
-            tell()
-        else:
-            self._waiting.append(lambda: self._tell_of_room(tell))
-
-    def _call(self, function: Callable[..., object], *args: Any) -> None:
-        loop = self._hub.loop
-        if loop is not None:  # None: the thread of the connection, and its hub, are gone
-            loop.run_callback_threadsafe(function, *args)
+        return self._outbox.has_room
 
     # Pings
 
     def ping(self, data: bytes, callback: Callback | None = None) -> bool:
         """Send a ping; False if none can be sent. ``callback`` runs once, at its pong."""
-        driver, stream = self.driver, self._stream
+        driver, stream = self.driver, self.stream
         if driver is None or stream is None or self._close_event or driver.state != _OPEN:
             return False
         if _get_ident() != self._thread:
-            self._call(self.ping, data, callback)
+            self._outbox.call(self.ping, data, callback)
             return True
         frame = driver.ping(data)
         if frame is None:
@@ -515,7 +348,7 @@ class Connection:
 
     def _is_alive(self) -> bool:
         # While reading is stopped nothing can be heard; a busy hub may be late to read.
-        stream = self._stream
+        stream = self.stream
         if not self._heard and stream is not None and stream.is_reading:
             stream.read_now()
             return self._heard or stream.closed
@@ -526,7 +359,7 @@ class Connection:
 
     def _answer_pings(self) -> None:
         # While the peer does not read, one pong is owed, however many pings it sends.
-        driver, stream = self.driver, self._stream
+        driver, stream = self.driver, self.stream
         if driver is not None and stream is not None and not stream.is_blocked:
             output = driver.output()
             if output:
@@ -542,7 +375,7 @@ class Connection:
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = '') -> None:
         """Begin the closing handshake. Does not wait; does nothing a second time."""
         if _get_ident() != self._thread:
-            self._call(self.close, code, reason)
+            self._outbox.call(self.close, code, reason)
         elif self.state == ReadyState.CONNECTING and self.driver is None:
             self.fail('', code, reason)
         elif self.state == ReadyState.CONNECTING:
@@ -563,13 +396,13 @@ class Connection:
         """Wait until the descriptor is closed; TimeoutError after ``timeout``."""
         if _get_ident() != self._thread:
             raise RuntimeError('wait_closed belongs to the thread that made the connection')
-        if not self._wait_until(lambda: self.state == ReadyState.CLOSED, timeout):
+        if not self._outbox.wait_until(lambda: self.state == ReadyState.CLOSED, timeout):
             raise TimeoutError('the connection was not closed in time')
 
     def wait_told(self) -> None:
         """Wait until it is closed and all listeners have heard of it."""
         self._inbox.is_awaited = True
-        self._wait_until(
+        self._outbox.wait_until(
             lambda: self._is_over and not self._inbox.is_telling, None
         )
 
@@ -580,9 +413,8 @@ class Connection:
         error.target = self._sink
         return error
 
-
     def _start_closing(self, code: int, reason: str, patience: float) -> None:
-        driver, stream = self.driver, self._stream
+        driver, stream = self.driver, self.stream
         assert driver is not None and stream is not None
         if self._close_event is not None:  # the peer was first, and its reply is held
             self._hub.loop.run_callback(self._reply)
@@ -592,7 +424,7 @@ class Connection:
             stream.write(frame)
         self._clock().expect_end(patience, self._give_up)
         stream.resume_reading()  # what still comes is dropped, but for the peer's close frame
-        self._hub.loop.run_callback(self._wake)
+        self._hub.loop.run_callback(self._outbox.wake)
         if not driver.has_closing_handshake:
             self._note_eof()
             self._hub.loop.run_callback(self._go_on)
@@ -604,7 +436,7 @@ class Connection:
         if self._step is not None:
             self._step()
         else:
-            self._wake()
+            self._outbox.wake()
 
     def _answer(self) -> None:
         """Step 1: who deals with what came before is heard first, if it answers at once."""
@@ -623,7 +455,7 @@ class Connection:
 
     def _reply(self) -> None:
         """Step 2: our close frame, after which nothing can be sent."""
-        driver, stream = self.driver, self._stream
+        driver, stream = self.driver, self.stream
         if self._step not in (self._answer, self._hold) or driver is None or stream is None:
             return
         frame = driver.closing_frame()
@@ -635,7 +467,7 @@ class Connection:
 
     def _flush(self) -> None:
         """Step 3: all that was sent is the kernel's."""
-        stream = self._stream
+        stream = self.stream
         if stream is None or (stream.buffered and not stream.broken):
             return
         # Closing while the peer may still be sending would reset the connection before it
@@ -667,21 +499,20 @@ class Connection:
         self._inbox.tell(self._close_event)
         self._inbox.deliver()
         self._inbox.end()
-        self._wake()
-
+        self._outbox.wake()
 
     def _release(self) -> None:
         if self._keepalive is not None:
             self._keepalive.stop()
-        if self._stream is not None and self.driver is not None:
+        if self.stream is not None and self.driver is not None:
             self.driver.closing_frame()  # which closes the driver
-            self._stream.close()
+            self.stream.close()
             worker.leave(self._hub, self)
             self._inbox.set_idle(None)
 
     def abandon(self, code: int) -> None:
         """End at once, telling nobody but the peer: the thread that served this is gone."""
-        driver, stream = self.driver, self._stream
+        driver, stream = self.driver, self.stream
         if driver is None or stream is None or stream.closed:
             return
         stream.uncork()
@@ -690,22 +521,3 @@ class Connection:
             self._note_eof()
         self._is_over = True
         self._release()
-
-
-def _sendable(message: Any) -> Any:
-    """A message as ``str``, ``bytes``, or an iterable of them; else TypeError."""
-    if isinstance(message, (str, bytes)):
-        return message
-    if isinstance(message, (bytearray, memoryview)):
-        return bytes(message)
-    if isinstance(message, IterableType) and not isinstance(message, (Mapping, Set)):
-        return message
-    raise TypeError(f'a message is str, bytes, or an iterable of them, not {type(message)}')
-
-
-def _whole(message: Sendable) -> Any:
-    if isinstance(message, (str, bytes)):
-        return message
-    pieces: list[Any] = list(message)
-    empty: Any = b'' if pieces and isinstance(pieces[0], bytes) else ''
-    return empty.join(pieces)

@@ -1,0 +1,278 @@
+"""What is sent and has not gone out yet: before open, between fragments, from other threads.
+
+Beside these, ``send`` builds a message's frame and writes it to the stream at once, and
+then blocks its caller while more than the high-water mark waits for the peer. No lock is
+needed: everything but the hand-over from other threads happens in the thread of the hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable as IterableType
+from typing import Any, Callable, Protocol, Union
+
+import gevent
+from gevent.event import Event as GeventEvent
+from gevent.monkey import get_original
+from greenlet import getcurrent
+
+from faye_wsgi.driver.base import Driver, ReadyState
+from faye_wsgi.driver.events import Data
+from faye_wsgi.driver.frames import CloseCode, Opcode
+from faye_wsgi.errors import ConnectionClosed, ExtensionError
+from faye_wsgi.transport.stream import LARGE, Stream
+
+__all__ = ['Outbox', 'Owner', 'Sendable']
+
+Sendable = Union[str, bytes, bytearray, memoryview, Iterable[Union[str, bytes]]]
+
+_get_ident = get_original('_thread', 'get_ident')
+_NativeEvent = get_original('threading', 'Event')
+_counting = get_original('_thread', 'allocate_lock')()  # += of several threads
+
+_OPEN = ReadyState.OPEN
+
+
+class Owner(Protocol):
+    """Whose outbox it is: the connection."""
+
+    driver: Driver | None
+    stream: Stream | None
+
+    @property
+    def state(self) -> ReadyState:
+        """The state of the connection."""
+
+    def close(self, code: int, reason: str = '') -> None:
+        """Begin the closing handshake."""
+
+    def closed_error(self) -> ConnectionClosed:
+        """What a call on a closing or closed connection raises."""
+
+
+class Outbox:
+    """The sending side of one connection."""
+
+    __slots__ = (
+        '_deferred',
+        '_fragmenting',
+        '_handed_over',
+        '_high_water',
+        '_hub',
+        '_owner',
+        '_thread',
+        '_unsent',
+        '_waiting',
+    )
+
+    def __init__(self, hub: Any, owner: Owner, high_water: int) -> None:
+        self._hub = hub
+        self._thread = _get_ident()
+        self._owner = owner
+        self._high_water = high_water
+        self._unsent: list[Any] = []  # before open
+        self._handed_over = 0  # bytes on their way from other threads
+        self._fragmenting = False  # a message is going out in fragments,
+        self._deferred: list[bytes] = []  # and these frames must not come between
+        self._waiting: list[Callable[[], object]] = []  # whom ``wake`` wakes
+
+    @property
+    def buffered(self) -> int:
+        """Bytes accepted for sending that the kernel has not taken."""
+        stream = self._owner.stream
+        total = self._handed_over + (stream.buffered if stream is not None else 0)
+        for waiting in (self._unsent, self._deferred):
+            total += sum(map(len, waiting))
+        return total
+
+    @property
+    def has_room(self) -> bool:
+        """Whether ``send`` would not block."""
+        return self.buffered <= self._high_water or self._owner.state == ReadyState.CLOSED
+
+    def send(self, message: Sendable, timeout: float | None = None) -> None:
+        """Send a message; blocks while more than the high-water mark waits for the peer."""
+        if type(message) is not str and type(message) is not bytes:
+            message = _sendable(message)
+        if _get_ident() != self._thread:
+            self._hand_over(message, timeout)
+            return
+        driver = self._owner.driver
+        if driver is None or driver.state is not _OPEN:
+            self._keep_unsent(message)
+        elif isinstance(message, (str, bytes)):
+            if self._write(message) and self.buffered > self._high_water:
+                self._wait_for_room(timeout)
+        elif driver.has_fragments:
+            self._send_fragments(iter(message), timeout)  # type: ignore[arg-type]
+        else:
+            self.send(_whole(message), timeout)
+
+    def _write(self, message: str | bytes) -> bool:
+        """Build and write a message's frame; whether something waits for the kernel now."""
+        driver: Any = self._owner.driver
+        stream: Any = self._owner.stream
+        if len(message) >= LARGE and not self._fragmenting:
+            large = driver.large_message(message)
+            if large is not None:
+                return stream.write_large(*large)  # type: ignore[no-any-return]
+        try:
+            frame = driver.message(message)
+        except ExtensionError as error:
+            self._owner.close(error.code)
+            raise
+        if self._fragmenting:
+            self._deferred.append(frame)
+            return True
+        return stream.write(frame)  # type: ignore[no-any-return]
+
+    # Before open
+
+    def _keep_unsent(self, message: Sendable) -> None:
+        if self._owner.state != ReadyState.CONNECTING:
+            raise self._owner.closed_error()
+        self._unsent.append(_whole(message))
+
+    def send_unsent(self) -> None:
+        """Send what was kept before open, in its order."""
+        unsent, self._unsent = self._unsent, []
+        for message in unsent:
+            self._write(message)
+
+    # Waiting
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait for a condition that changes only where ``wake`` is called; False: in vain."""
+        wake = getcurrent().switch
+        with gevent.Timeout.start_new(timeout) as expiry:
+            try:
+                while not condition():
+                    self._waiting.append(wake)
+                    self._hub.switch()
+            except gevent.Timeout as error:
+                if error is not expiry:
+                    raise
+                return False
+            finally:
+                if wake in self._waiting:
+                    self._waiting.remove(wake)
+        return True
+
+    def wake(self) -> None:
+        """Something has changed: let those who wait look at it. From the hub."""
+        waiting, self._waiting = self._waiting, []
+        for wake in waiting:
+            wake()
+
+    def _wait_for_room(self, timeout: float | None) -> None:
+        if not self.wait_until(lambda: self.has_room, timeout):
+            raise TimeoutError('the peer did not read in time; the message is still on its way')
+
+    # A message in fragments
+
+    def _send_fragments(self, pieces: Iterator[Data], timeout: float | None) -> None:
+        # RFC 6455 §5.4: only control frames may come between the fragments of a message.
+        if not self.wait_until(lambda: not self._fragmenting, timeout):
+            raise TimeoutError('another message did not end in time')
+        self._fragmenting = True
+        try:
+            self._write_fragments(pieces, timeout)
+        except BaseException:
+            self._owner.close(CloseCode.INTERNAL_ERROR, 'a message could not be completed')
+            raise
+        finally:
+            self._fragmenting = False
+            self._write_deferred()
+
+    def _write_fragments(self, pieces: Iterator[Data], timeout: float | None) -> None:
+        opcode = None
+        last: Data = ''
+        for piece in pieces:
+            if opcode is None:
+                opcode = Opcode.TEXT if isinstance(piece, str) else Opcode.BINARY
+                kind = str if opcode == Opcode.TEXT else bytes
+            else:
+                self._write_fragment(last, opcode, False, timeout)
+                opcode = Opcode.CONTINUATION
+            if not isinstance(piece, kind):
+                raise TypeError('the pieces of a message are all str, or all bytes')
+            last = piece
+        if opcode is not None:
+            self._write_fragment(last, opcode, True, timeout)
+
+    def _write_fragment(
+        self, piece: Data, opcode: int, fin: bool, timeout: float | None
+    ) -> None:
+        driver, stream = self._owner.driver, self._owner.stream
+        if driver is None or stream is None or driver.state != _OPEN:
+            raise self._owner.closed_error()
+        data = piece.encode() if isinstance(piece, str) else piece
+        if stream.write(driver.fragment(data, opcode, fin)) and self.buffered > self._high_water:
+            self._wait_for_room(timeout)
+
+    def _write_deferred(self) -> None:
+        driver, stream = self._owner.driver, self._owner.stream
+        deferred, self._deferred = self._deferred, []
+        if deferred and driver is not None and driver.state == _OPEN and stream is not None:
+            stream.write(b''.join(deferred))
+        self._hub.loop.run_callback(self.wake)
+
+    # From other threads
+
+    def _hand_over(self, message: Sendable, timeout: float | None) -> None:
+        if self._owner.state not in (ReadyState.CONNECTING, _OPEN):
+            raise self._owner.closed_error()
+        whole = _whole(message)
+        with _counting:
+            self._handed_over += len(whole)
+        self.call(self._send_handed_over, whole)
+        if self.buffered > self._high_water:
+            self._wait_elsewhere(timeout)
+
+    def _send_handed_over(self, message: str | bytes) -> None:
+        with _counting:
+            self._handed_over -= len(message)
+        if self._owner.state == ReadyState.CONNECTING:
+            self._unsent.append(message)
+        elif self._owner.state == _OPEN:
+            self._write(message)
+        self.wake()
+
+    def _wait_elsewhere(self, timeout: float | None) -> None:
+        # The caller's thread may have a hub of its own, with other greenlets to go on.
+        has_hub = gevent._hub_local.get_hub_if_exists() is not None
+        room = GeventEvent() if has_hub else _NativeEvent()
+        self.call(self._tell_of_room, room.set)
+        if not room.wait(timeout):
+            raise TimeoutError('the peer did not read in time; the message is still on its way')
+
+    def _tell_of_room(self, tell: Callable[[], object]) -> None:
+        if self.has_room:
+            tell()
+        else:
+            self._waiting.append(lambda: self._tell_of_room(tell))
+
+    def call(self, function: Callable[..., object], *args: Any) -> None:
+        """Call ``function`` in the thread of the hub, from whichever thread."""
+        loop = self._hub.loop
+        if loop is not None:  # None: the thread of the connection, and its hub, are gone
+            loop.run_callback_threadsafe(function, *args)
+
+
+def _sendable(message: Any) -> Any:
+    """A message as ``str``, ``bytes``, or an iterable of them; else TypeError."""
+    if isinstance(message, (str, bytes)):
+        return message
+    if isinstance(message, (bytearray, memoryview)):
+        return bytes(message)
+    if isinstance(message, IterableType) and not isinstance(message, (Mapping, Set)):
+        return message
+    raise TypeError(f'a message is str, bytes, or an iterable of them, not {type(message)}')
+
+
+def _whole(message: Sendable) -> Any:
+    if isinstance(message, (str, bytes)):
+        return message
+    pieces: list[Any] = list(message)
+    empty: Any = b'' if pieces and isinstance(pieces[0], bytes) else ''
+    return empty.join(pieces)

@@ -29,7 +29,7 @@ class Endpoint(EventTarget):
     """
 
     # Users may hang attributes of their own on it, and keep it in weak sets.
-    __slots__ = ('__dict__', '__weakref__', '_connection', '_handshake_error', 'url')
+    __slots__ = ('__dict__', '__weakref__', '_connection', '_handshake_error', '_outbox', 'url')
 
     CONNECTING, OPEN, CLOSING, CLOSED = ReadyState
     EVENTS: frozenset[EventType] = frozenset(
@@ -49,6 +49,7 @@ class Endpoint(EventTarget):
         self.url = url
         self._handshake_error: HandshakeError | None = None
         self._connection = Connection(self, settings)
+        self._outbox = self._connection.outbox  # on the hot path
 
     def __repr__(self) -> str:
         return f'<{type(self).__name__} {self.url} {self.ready_state.name}>'
@@ -154,7 +155,7 @@ class Endpoint(EventTarget):
         """
         if self._handshake_error is not None:
             raise self._handshake_error
-        self._connection.send(message, timeout)
+        self._outbox.send(message, timeout)
 
     def ping(self, message: str | bytes = '', callback: Callable[[], object] | None = None) -> bool:
         """Send a ping; True if and only if it was sent.

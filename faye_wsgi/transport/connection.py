@@ -13,7 +13,7 @@ over to it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Callable
 
 import gevent
 from gevent.monkey import get_original
@@ -65,12 +65,12 @@ class Connection:
         '_inbox',
         '_is_over',
         '_keepalive',
-        '_outbox',
         '_settings',
         '_sink',
         '_step',
         '_thread',
         'driver',
+        'outbox',
         'stream',
     )
 
@@ -80,7 +80,7 @@ class Connection:
         self._settings = settings
         self._sink = sink
         self._inbox = Inbox(self._hub, self, sink, settings)
-        self._outbox = Outbox(self._hub, self, settings.high_water)
+        self.outbox = Outbox(self._hub, self, settings.high_water)
         self.stream: Stream | None = None
         self.driver: Driver | None = None
         self._cancel: Callback | None = None  # ends the attempt to connect
@@ -111,7 +111,7 @@ class Connection:
     @property
     def buffered(self) -> int:
         """Bytes accepted for sending that the kernel has not taken."""
-        return self._outbox.buffered
+        return self.outbox.buffered
 
     @property
     def latency(self) -> float | None:
@@ -147,7 +147,7 @@ class Connection:
         if head:
             self.stream.write(head)
         if driver.state != ReadyState.CONNECTING:
-            self._outbox.send_unsent()  # now: what is sent from here on goes straight out
+            self.outbox.send_unsent()  # now: what is sent from here on goes straight out
         self._inbox.set_idle(worker.join(self._hub, self))
         if self._settings.ping:
             self._clock().ping_every(
@@ -170,14 +170,14 @@ class Connection:
 
     def _opened(self) -> None:
         self._inbox.tell(OpenEvent())
-        self._outbox.send_unsent()
-        self._outbox.wake()
+        self.outbox.send_unsent()
+        self.outbox.wake()
 
     def wait_opened(self, timeout: float | None = None) -> None:
         """Wait until it is open, or has failed; TimeoutError after ``timeout``."""
         if self.is_elsewhere:
             raise RuntimeError('wait_open belongs to the thread that made the connection')
-        if not self._outbox.wait_until(lambda: self.state != ReadyState.CONNECTING, timeout):
+        if not self.outbox.wait_until(lambda: self.state != ReadyState.CONNECTING, timeout):
             raise TimeoutError('the connection did not open in time')
 
     def _not_opened(self) -> None:
@@ -201,16 +201,16 @@ class Connection:
             return  # what follows the peer's close frame is nothing to us
         messages, rest = self.driver.receive_messages(data)  # type: ignore[union-attr]
         if rest:
-            self._receive_events(messages, rest)
+            is_full = self._receive_events(messages, rest)
         else:
-            self._inbox.hand_out(messages)
-        if self._inbox.holds and self._inbox.is_full and self.state == _OPEN:
+            is_full = self._inbox.hand_out(messages)
+        if is_full and self.state == _OPEN:
             self.stream.pause_reading()  # type: ignore[union-attr]
         if self._step is not None:
             self.stream.uncork()  # type: ignore[union-attr]
             self._step()
 
-    def _receive_events(self, messages: Sequence[Data], rest: bytes) -> None:
+    def _receive_events(self, messages: Sequence[Data], rest: bytes) -> bool:
         inbox = self._inbox
         for message in messages:
             inbox.put(message)
@@ -224,6 +224,7 @@ class Connection:
         if self.stream is not None:  # fewer, larger reads of a large message
             missing = min(self.driver.missing, MAX_READ_SIZE)  # type: ignore[union-attr]
             self.stream.read_size = max(missing, READ_SIZE)
+        return inbox.is_full
 
     def ended(self) -> None:
         """The peer has ended TCP: 1006, unless it said goodbye before."""
@@ -245,7 +246,7 @@ class Connection:
         if stream is None or stream.buffered > self._settings.high_water // 4:
             return
         self._answer_pings()
-        self._outbox.wake()
+        self.outbox.wake()
         if self._close_event is None:
             self._inbox.tell(DrainEvent())
         if self._step is not None:
@@ -305,22 +306,23 @@ class Connection:
             raise self.closed_error()
         return message
 
-    def take(self, timeout: float | None = None) -> Data | None:
-        """The next message, None at the end; TimeoutError after ``timeout``."""
+    @property
+    def take(self) -> Callable[..., Data | None]:
+        """A function ``(timeout=None)``: the next message, None at the end, or TimeoutError."""
         if _get_ident() != self._thread:
             raise RuntimeError('receive belongs to the thread that made the connection')
-        return self._inbox.take(timeout)
+        return self._inbox.take
 
     # Out
 
     def send(self, message: Sendable, timeout: float | None = None) -> None:
         """Send a message; blocks while more than the high-water mark waits for the peer."""
-        self._outbox.send(message, timeout)
+        self.outbox.send(message, timeout)
 
     @property
     def has_room(self) -> bool:
         """Whether ``send`` would not block."""
-        return self._outbox.has_room
+        return self.outbox.has_room
 
     # Pings
 
@@ -330,7 +332,7 @@ class Connection:
         if driver is None or stream is None or self._close_event or driver.state != _OPEN:
             return False
         if _get_ident() != self._thread:
-            self._outbox.call(self.ping, data, callback)
+            self.outbox.call(self.ping, data, callback)
             return True
         frame = driver.ping(data)
         if frame is None:
@@ -375,7 +377,7 @@ class Connection:
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = '') -> None:
         """Begin the closing handshake. Does not wait; does nothing a second time."""
         if _get_ident() != self._thread:
-            self._outbox.call(self.close, code, reason)
+            self.outbox.call(self.close, code, reason)
         elif self.state == ReadyState.CONNECTING and self.driver is None:
             self.fail('', code, reason)
         elif self.state == ReadyState.CONNECTING:
@@ -396,13 +398,13 @@ class Connection:
         """Wait until the descriptor is closed; TimeoutError after ``timeout``."""
         if _get_ident() != self._thread:
             raise RuntimeError('wait_closed belongs to the thread that made the connection')
-        if not self._outbox.wait_until(lambda: self.state == ReadyState.CLOSED, timeout):
+        if not self.outbox.wait_until(lambda: self.state == ReadyState.CLOSED, timeout):
             raise TimeoutError('the connection was not closed in time')
 
     def wait_told(self) -> None:
         """Wait until it is closed and all listeners have heard of it."""
         self._inbox.is_awaited = True
-        self._outbox.wait_until(
+        self.outbox.wait_until(
             lambda: self._is_over and not self._inbox.is_telling, None
         )
 
@@ -424,7 +426,7 @@ class Connection:
             stream.write(frame)
         self._clock().expect_end(patience, self._give_up)
         stream.resume_reading()  # what still comes is dropped, but for the peer's close frame
-        self._hub.loop.run_callback(self._outbox.wake)
+        self._hub.loop.run_callback(self.outbox.wake)
         if not driver.has_closing_handshake:
             self._note_eof()
             self._hub.loop.run_callback(self._go_on)
@@ -436,7 +438,7 @@ class Connection:
         if self._step is not None:
             self._step()
         else:
-            self._outbox.wake()
+            self.outbox.wake()
 
     def _answer(self) -> None:
         """Step 1: who deals with what came before is heard first, if it answers at once."""
@@ -499,7 +501,7 @@ class Connection:
         self._inbox.tell(self._close_event)
         self._inbox.deliver()
         self._inbox.end()
-        self._outbox.wake()
+        self.outbox.wake()
 
     def _release(self) -> None:
         if self._keepalive is not None:

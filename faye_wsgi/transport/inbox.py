@@ -92,11 +92,6 @@ class Inbox:
         self.is_awaited = False  # the owner wants to hear of ``consumed``
 
     @property
-    def holds(self) -> bool:
-        """Whether there is anything that the consumer has not taken."""
-        return bool(self._messages or self._jobs)
-
-    @property
     def is_full(self) -> bool:
         """Whether reading must stop until half of it has been consumed."""
         self._full = (
@@ -123,15 +118,16 @@ class Inbox:
 
     # From the connection, in the hub
 
-    def hand_out(self, messages: Sequence[Data]) -> None:
-        """Take messages that arrived, and deliver them."""
+    def hand_out(self, messages: Sequence[Data]) -> bool:
+        """Take messages that arrived, and deliver them; whether reading must stop now."""
         waiters = self._waiters
         if waiters and len(messages) == 1 and not self._messages:
             waiters.popleft().switch(messages[0])  # the usual case, and the shortest way
-        else:
-            for data in messages:
-                self.put(data)
-            self.deliver()
+            return False
+        for data in messages:
+            self.put(data)
+        self.deliver()
+        return self.is_full
 
     def put(self, data: Data) -> None:
         """Take a message that arrived; ``deliver`` comes later."""
@@ -204,7 +200,7 @@ class Inbox:
 
     # From the view
 
-    def take(self, timeout: float | None) -> Data | None:
+    def take(self, timeout: float | None = None) -> Data | None:
         """The next message, None at the end; TimeoutError after ``timeout`` seconds."""
         waiters = self._waiters
         if self._messages and not waiters:

@@ -1,7 +1,7 @@
 """How the frameworks differ: the response that a view returns, and what surrounds a listener.
 
 WSGI, WebOb and Flask views may all return a WSGI application. Django's may not: its
-glue is in ``faye_wsgi.django``, which is imported only when a Django request shows up.
+glue is in ``faye_wsgi.django_responses``, which is imported when a Django request shows up.
 """
 
 from __future__ import annotations
@@ -108,4 +108,4 @@ def after_listener(request: Any) -> Callable[[], object] | None:
 
 
 def _django(request: Any) -> Any:
-    return import_module('faye_wsgi.django') if hasattr(request, 'META') else None
+    return import_module('faye_wsgi.django_responses') if hasattr(request, 'META') else None

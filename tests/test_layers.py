@@ -41,6 +41,7 @@ ARROWS = {
     "client": MIDDLE | {"endpoint"},
     "eventsource": MIDDLE,
     "views": {"errors", "driver"},
+    "django_responses": set(),
     "flask": {"views"} | CONNECTIONS,
     "django": {"views"} | CONNECTIONS,
     "__init__": MIDDLE | CONNECTIONS,
@@ -85,6 +86,7 @@ THIRD_PARTY = {
     "views": set(),
     "flask": {"flask", "werkzeug", "webob"},
     "django": {"django", "webob"},
+    "django_responses": {"django"},
     "__main__": {"gevent"},
 }
 

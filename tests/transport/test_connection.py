@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -893,3 +895,30 @@ def test_abandon_tells_the_peer_and_releases_at_once(both: Pair) -> None:
     assert both.peer.read_close().close_code == 1011
     both.peer.read_eof()
     assert both.connection.state == ReadyState.CLOSED
+
+
+def test_a_loop_of_sends_and_native_sleeps_learns_that_the_peer_has_gone() -> None:
+    """Outside a greenlet of the hub, nothing else lets the hub run."""
+    script = (
+        "import socket, time\n"
+        "from faye_wsgi.driver.hybi import Hybi\n"
+        "from faye_wsgi.errors import ConnectionClosed\n"
+        "from faye_wsgi.transport.connection import Connection\n"
+        "from faye_wsgi.transport.settings import Settings\n"
+        "from faye_wsgi.transport.stream import PlainSocket\n"
+        "class Sink:\n"
+        "    def has_listeners(self, type): return False\n"
+        "    def dispatch(self, event): pass\n"
+        "ours, theirs = socket.socketpair()\n"
+        "sock = PlainSocket(fileno=ours.detach()); sock.setblocking(False)\n"
+        "connection = Connection(Sink(), Settings())\n"
+        "connection.open(Hybi(), sock, b'')\n"
+        "connection.send('one'); theirs.close()\n"
+        "try:\n"
+        "    for _ in range(100): connection.send('more'); time.sleep(0.06)\n"
+        "except ConnectionClosed: print('told')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.stdout, done.stderr) == ("told\n", "")

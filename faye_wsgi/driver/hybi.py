@@ -24,7 +24,7 @@ from faye_wsgi.driver.frames import (
     is_valid_close_code,
     parse_messages,
 )
-from faye_wsgi.driver.masking import Buffer, mask
+from faye_wsgi.driver.masking import Buffer, mask, mask_pieces
 from faye_wsgi.driver.utf8 import Utf8Validator
 from faye_wsgi.errors import ExtensionError
 from faye_wsgi.extensions.base import Message
@@ -55,6 +55,7 @@ class Hybi(Driver):
         '_closing',
         '_fin',
         '_fragments',
+        '_frame',
         '_key',
         '_mask_bit',
         '_max_fragments',
@@ -101,6 +102,7 @@ class Hybi(Driver):
         self._fragments = 0
         # The frame that is arriving, while its payload is not whole:
         self._remaining = 0
+        self._frame: list[bytes | bytearray] = []
         self._key = b''
         self._fin = False
         self._slow = self._is_special  # receive_messages has nothing to take
@@ -277,32 +279,47 @@ class Hybi(Driver):
     def _receive_payload(self, events: list[Event], piece: bytes) -> None:
         assert self._payload is not None
         self._remaining -= len(piece)
-        if self._key:
-            turn = len(piece) & 3
-            piece, key = mask(piece, self._key), self._key
-            self._key = key[turn:] + key[:turn]
         last = self._fin and not self._remaining
-        if self._validator is not None and not self._validator.accepts(piece, last):
-            self._fail_utf8(events)
-            return
+        if self._validator is not None:  # text is looked at as it arrives
+            piece = self._unmask(piece)
+            if not self._validator.accepts(piece, last):
+                self._fail_utf8(events)
+                return
         self._store(piece)
+        if not self._remaining:
+            self._end_frame()
         if last:
             self._end_message(events)
+
+    def _unmask(self, piece: bytes) -> bytes:
+        if not self._key:
+            return piece
+        turn = len(piece) & 3
+        piece, key = mask(piece, self._key), self._key
+        self._key = key[turn:] + key[:turn]
+        return piece
 
     def _store(self, piece: bytes) -> None:
         # Large pieces are kept as they came, to be copied once; small ones go together,
         # for a list of bytes takes far more room than the bytes.
-        payload = self._payload
-        assert payload is not None
+        frame = self._frame
         self._stored += len(piece)
         if len(piece) >= LARGE_PIECE:
-            payload.append(piece)
+            frame.append(piece)
         elif not piece:
             pass
-        elif payload and isinstance(payload[-1], bytearray):
-            payload[-1] += piece
+        elif frame and isinstance(frame[-1], bytearray):
+            frame[-1] += piece
         else:
-            payload.append(bytearray(piece))
+            frame.append(bytearray(piece))
+
+    def _end_frame(self) -> None:
+        assert self._payload is not None
+        frame, self._frame = self._frame, []
+        if self._key and self._validator is None:
+            self._payload.append(mask_pieces(frame, self._key))
+        else:
+            self._payload += frame
 
     def _end_message(self, events: list[Event]) -> None:
         payload, opcode = self._payload, self._opcode
@@ -348,6 +365,7 @@ class Hybi(Driver):
     def _end(self, events: list[Event], code: int | None, reason: str | None) -> None:
         super()._end(events, code, reason)
         self._remaining, self._payload, self._stored, self._validator = 0, None, 0, None
+        self._frame = []
 
     # Out
 

@@ -1,14 +1,16 @@
 """Masking of payloads, RFC 6455 §5.3: each byte is XORed with one of the four key bytes.
 
-``mask`` is the C function where the extension was built, else its Python twin.
+``mask`` and ``mask_pieces`` are C functions where the extension was built, else their
+Python twins.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Union
 
-__all__ = ['mask', 'mask_python']
+__all__ = ['mask', 'mask_pieces', 'mask_pieces_python', 'mask_python']
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -23,9 +25,18 @@ def mask_python(data: Buffer, key: bytes) -> bytes:
     )
 
 
+def mask_pieces_python(pieces: Sequence[Buffer], key: bytes) -> bytes:
+    """``mask`` of several pieces of one payload, put together."""
+    return mask_python(b''.join(pieces), key)
+
+
 mask = mask_python
+mask_pieces = mask_pieces_python
 if not os.environ.get('FAYE_WSGI_PURE'):
     try:
-        from faye_wsgi.driver._speedups import mask  # type: ignore[import-not-found,no-redef]
+        from faye_wsgi.driver._speedups import (  # type: ignore[import-not-found,no-redef]
+            mask,
+            mask_pieces,
+        )
     except ImportError:
         pass

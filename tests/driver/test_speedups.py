@@ -1,0 +1,137 @@
+"""The C functions against their Python twins, and both against a reading by hand."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from faye_wsgi.driver import frames as driver_frames
+from faye_wsgi.driver import masking
+from faye_wsgi.driver.hybi import Hybi
+
+from ..support import frames
+
+TWINS = {
+    "mask": masking.mask_python,
+    "mask_pieces": masking.mask_pieces_python,
+    "parse_messages": driver_frames.parse_messages_python,
+    "build_message": driver_frames.build_message_python,
+}
+
+try:
+    speedups: Any = importlib.import_module("faye_wsgi.driver._speedups")
+except ImportError:
+    speedups = None
+
+needs_c = pytest.mark.skipif(speedups is None, reason="the C extension was not built")
+
+KEY = st.binary(min_size=4, max_size=4)
+SIZES = st.sampled_from([0, 1, 7, 8, 9, 125, 126, 127, 300, 65535, 65536, 70000])
+TEXTS = st.one_of(st.text(max_size=300), SIZES.map("x".__mul__), SIZES.map("ü".__mul__))
+MESSAGES = st.one_of(TEXTS, st.binary(max_size=300), SIZES.map(b"\xff".__mul__))
+
+
+def implementations(name: str) -> list[Any]:
+    found = [pytest.param(TWINS[name], id="python")]
+    if speedups is not None:
+        found.append(pytest.param(getattr(speedups, name), id="c"))
+    return found
+
+
+def encode(message: str | bytes, key: bytes | None) -> bytes:
+    opcode = frames.TEXT if isinstance(message, str) else frames.BINARY
+    data = message.encode() if isinstance(message, str) else message
+    return frames.frame(opcode, data, mask=key)
+
+
+@pytest.mark.parametrize("build", implementations("build_message"))
+@settings(deadline=None)
+@given(message=MESSAGES)
+def test_a_message_becomes_the_shortest_frame(build: Any, message: str | bytes) -> None:
+    assert build(message) == encode(message, None)
+
+
+@pytest.mark.parametrize("build", implementations("build_message"))
+def test_buffers_and_what_is_none(build: Any) -> None:
+    assert build(bytearray(b"abc")) == build(memoryview(b"abc")) == b"\x82\x03abc"
+    with pytest.raises(UnicodeEncodeError):
+        build("\ud800")
+    with pytest.raises(TypeError):
+        build(1)
+
+
+@pytest.mark.parametrize("parse", implementations("parse_messages"))
+@settings(deadline=None)
+@given(messages=st.lists(MESSAGES, max_size=5), key=st.none() | KEY, rest=st.binary(max_size=1))
+def test_a_run_of_messages_is_read_back(
+    parse: Any, messages: list[Any], key: bytes | None, rest: bytes
+) -> None:
+    run = b"".join(encode(message, key) for message in messages)
+    assert parse(run + rest, key is not None, 2**20) == (messages, len(run))
+
+
+@needs_c
+@settings(deadline=None, max_examples=500)
+@given(
+    messages=st.lists(MESSAGES, min_size=1, max_size=4),
+    key=st.none() | KEY,
+    changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4),
+    cut=st.integers(0, 20),
+    limit=st.sampled_from([0, 5, 125, 126, 2**20]),
+)
+def test_twins_stop_at_the_same_byte(
+    messages: list[Any], key: bytes | None, changes: Any, cut: int, limit: int
+) -> None:
+    run = bytearray(b"".join(encode(message, key) for message in messages))
+    for place, value in changes:
+        run[place % len(run)] = value
+    data = bytes(run[: len(run) - cut])
+    masked = key is not None
+    twin = driver_frames.parse_messages_python(data, masked, limit)
+    assert speedups.parse_messages(data, masked, limit) == twin
+    assert speedups.parse_messages(bytearray(data), masked, limit) == twin
+
+
+@needs_c
+@given(st.lists(st.binary(max_size=40) | st.binary(max_size=40).map(bytearray), max_size=6), KEY)
+def test_pieces_are_unmasked_together(pieces: list[Any], key: bytes) -> None:
+    assert speedups.mask_pieces(pieces, key) == masking.mask_pieces_python(pieces, key)
+
+
+@needs_c
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("mask", (b"a",)),
+        ("mask", (1, b"1234")),
+        ("mask", (b"a", b"123")),
+        ("mask_pieces", ([b"a"], b"123")),
+        ("mask_pieces", ([1], b"1234")),
+        ("mask_pieces", ((b"a",), b"1234")),
+        ("parse_messages", (b"a", True)),
+        ("parse_messages", (b"a", True, -1)),
+        ("parse_messages", ("a", True, 1)),
+    ],
+)
+def test_wrong_arguments_raise(name: str, arguments: Any) -> None:
+    with pytest.raises((TypeError, ValueError, OverflowError)):
+        getattr(speedups, name)(*arguments)
+
+
+@settings(deadline=None)
+@given(st.lists(MESSAGES, max_size=4), st.binary(max_size=20), st.integers(0, 50))
+def test_the_short_way_and_the_loop_agree(messages: list[Any], tail: bytes, split: int) -> None:
+    """receive_messages and receive_data together report what receive_data alone does."""
+    data = b"".join(encode(message, b"\1\2\3\4") for message in messages) + tail
+    both, alone = Hybi(), Hybi()
+    found: list[Any] = []
+    for piece in (data[:split], data[split:]):
+        short, rest = both.receive_messages(piece)
+        found += short
+        found += [getattr(event, "data", event) for event in both.receive_data(rest)]
+    expected = alone.receive_data(data[:split]) + alone.receive_data(data[split:])
+    assert found == [getattr(event, "data", event) for event in expected]

@@ -193,6 +193,11 @@ class Hybi(Driver):
         return events
 
     @property
+    def read_size(self) -> int:  # type: ignore[override]
+        # What one read holds is inflated before anybody can push back: up to 1000 times.
+        return super().read_size if self._pipeline is None else 4096
+
+    @property
     def missing(self) -> int:
         return self._remaining
 

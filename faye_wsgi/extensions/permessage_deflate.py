@@ -38,7 +38,7 @@ _RANGES = {
 
 _TAIL = b'\x00\x00\xff\xff'  # RFC 7692 §7.2.1: left out by the sender of each message
 _INPUT = 1 << 16  # bytes read at a time
-_OUTPUT = 1 << 16  # and written: what a message may go over its limit before it is seen
+_OUTPUT = 1 << 17  # and written: what a message may go over its limit before it is seen
 _MAX_FINAL_BLOCKS = 1024  # in a message: each of them costs a new context
 
 

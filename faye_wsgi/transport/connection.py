@@ -36,7 +36,7 @@ from faye_wsgi.transport.inbox import Inbox, Sink
 from faye_wsgi.transport.keepalive import Callback, Keepalive
 from faye_wsgi.transport.outbox import Outbox, Sendable
 from faye_wsgi.transport.settings import Settings
-from faye_wsgi.transport.stream import MAX_READ_SIZE, READ_SIZE, Stream
+from faye_wsgi.transport.stream import MAX_READ_SIZE, Stream
 
 __all__ = ['Connection', 'Sendable']
 
@@ -144,6 +144,7 @@ class Connection:
         self.driver = driver
         self._cancel = None
         self.stream = Stream(sock, self._hub.loop, self)
+        self.stream.read_size = driver.read_size
         if head:
             self.stream.write(head)
         if driver.state != ReadyState.CONNECTING:
@@ -223,7 +224,7 @@ class Connection:
         inbox.deliver()
         if self.stream is not None:  # fewer, larger reads of a large message
             missing = min(self.driver.missing, MAX_READ_SIZE)  # type: ignore[union-attr]
-            self.stream.read_size = max(missing, READ_SIZE)
+            self.stream.read_size = max(missing, self.driver.read_size)  # type: ignore[union-attr]
         return inbox.is_full
 
     def ended(self) -> None:

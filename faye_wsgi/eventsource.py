@@ -23,10 +23,10 @@ from faye_wsgi.environ import environ_of, is_eventsource, text_of, url_of
 from faye_wsgi.errors import HijackError
 from faye_wsgi.events import EventTarget, handler
 from faye_wsgi.options import check_seconds, make_settings
-from faye_wsgi.takeover import end_in_thread, take_over
+from faye_wsgi.takeover import take_over
 from faye_wsgi.transport import threads
 from faye_wsgi.transport.connection import Connection
-from faye_wsgi.transport.iterable import IterableStream
+from faye_wsgi.transport.iterable import Body, IterableStream
 
 __all__ = ['EventSource']
 
@@ -112,7 +112,7 @@ class EventSource(EventTarget):
         except HijackError:
             stream = IterableStream(self, settings, encode_comment())
             self._connection: Any = stream
-            self._response = frameworks.stream_response(request, head.headers, stream)
+            self._response = frameworks.stream_response(request, head.headers, Body(stream))
             self._serve: frameworks.Serve = None
             if retry_line:
                 stream.send(retry_line)
@@ -132,7 +132,7 @@ class EventSource(EventTarget):
         """Close, after what was sent."""
         self.close()
         if error is not None and self._serve is not None:
-            end_in_thread(self._connection)  # the exception takes its thread away
+            threads.end_in_thread(self._connection)  # the exception takes its thread away
 
     def __repr__(self) -> str:
         return f'<EventSource {self.url} {self.ready_state.name}>'

@@ -13,7 +13,7 @@ from faye_wsgi.transport import threads
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.hijack import take
 
-__all__ = ['ViewOver', 'end_in_thread', 'take_over']
+__all__ = ['ViewOver', 'take_over']
 
 ViewOver = Callable[[Any], None]
 
@@ -43,12 +43,6 @@ def take_over(
     return lambda: _serve_in_thread(connection, over)
 
 
-def end_in_thread(connection: Connection) -> None:
-    """Wait for the end of a connection whose thread is about to leave it."""
-    connection.wait_told()
-    threads.release_hub()
-
-
 def _serve_in_thread(
     connection: Connection, view_over: weakref.WeakMethod[Any]
 ) -> Iterator[bytes]:
@@ -56,6 +50,6 @@ def _serve_in_thread(
     if over is not None:
         over(101)
     over = None
-    end_in_thread(connection)
+    threads.end_in_thread(connection)
     return
     yield b''

@@ -22,7 +22,7 @@ from faye_wsgi.errors import HandshakeError
 from faye_wsgi.eventsource import EventSource
 from faye_wsgi.extensions.negotiation import Extensions, check_extensions
 from faye_wsgi.options import check_size, make_settings
-from faye_wsgi.takeover import end_in_thread, take_over
+from faye_wsgi.takeover import take_over
 from faye_wsgi.transport import threads
 
 __all__ = ['WebSocket']
@@ -40,7 +40,7 @@ class WebSocket(Endpoint):
     ``response`` is the HTTP error for the server to send.
 
     ``environ`` is the request's environ; when the view has returned, only the text of it
-    (the headers, the path, ...) is kept.
+    (the headers, the path, ...) is kept; on threaded servers, that is so from the start.
     """
 
     __slots__ = ('_after_listener', '_response', '_serve', 'environ')
@@ -159,7 +159,7 @@ class WebSocket(Endpoint):
         """Close: with 1000, or with 1011 if an exception leaves the block."""
         super().__exit__(kind, error, traceback)
         if error is not None and self._serve is not None:
-            end_in_thread(self._connection)  # the exception takes its thread away
+            threads.end_in_thread(self._connection)  # the exception takes its thread away
 
     def dispatch(self, event: Event) -> None:
         try:
@@ -188,7 +188,7 @@ class WebSocket(Endpoint):
 
     def _settle(self) -> None:
         if threads.is_alone():  # nobody else runs the hub that tells the listeners
-            end_in_thread(self._connection)
+            threads.end_in_thread(self._connection)
 
     def _view_over(self, status: int | None) -> None:
         """The server has ended the request, with ``status`` in its response."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Callable
 
-import gevent
 from gevent.monkey import get_original
 
 from faye_wsgi.driver.base import Driver, ReadyState
@@ -63,19 +62,21 @@ class Connection:
         '_hub',
         '_hurries',
         '_inbox',
-        '_is_over',
         '_keepalive',
         '_settings',
         '_sink',
         '_step',
         '_thread',
+        '__weakref__',
         'driver',
+        'is_over',
         'outbox',
         'stream',
     )
 
     def __init__(self, sink: Sink, settings: Settings) -> None:
-        self._hub = gevent.get_hub()
+        self.is_over = False  # all is released, and listeners are being told
+        self._hub = worker.reserve(self)
         self._thread = _get_ident()
         self._settings = settings
         self._sink = sink
@@ -92,7 +93,6 @@ class Connection:
         self._error_event: ErrorEvent | None = None
         self._close_event: CloseEvent | None = None
         self._hurries = False  # the process stops
-        self._is_over = False  # all is released, and listeners are being told
 
     @property
     def state(self) -> ReadyState:
@@ -406,7 +406,7 @@ class Connection:
         """Wait until it is closed and all listeners have heard of it."""
         self._inbox.is_awaited = True
         self.outbox.wait_until(
-            lambda: self._is_over and not self._inbox.is_telling, None
+            lambda: self.is_over and not self._inbox.is_telling, None
         )
 
     def closed_error(self) -> ConnectionClosed:
@@ -493,9 +493,9 @@ class Connection:
     def _tear_down(self) -> None:
         """Step 5: release everything, then tell."""
         self._step = None
-        if self._close_event is None or self._is_over:
+        if self._close_event is None or self.is_over:
             return
-        self._is_over = True
+        self.is_over = True
         self._release()
         if self._error_event is not None:
             self._inbox.tell(self._error_event)
@@ -522,5 +522,5 @@ class Connection:
         stream.write(driver.close(code, '') if self._step is None else driver.closing_frame())
         if self._close_event is None:
             self._note_eof()
-        self._is_over = True
+        self.is_over = True
         self._release()

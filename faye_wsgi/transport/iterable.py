@@ -18,7 +18,7 @@ from faye_wsgi.errors import ConnectionClosed
 from faye_wsgi.transport.inbox import Sink
 from faye_wsgi.transport.settings import Settings
 
-__all__ = ['IterableStream']
+__all__ = ['Body', 'IterableStream']
 
 log = logging.getLogger('faye_wsgi')
 
@@ -91,6 +91,10 @@ class IterableStream:
         finally:
             self._finish()
 
+    def end_unread(self) -> None:
+        """The server has done with the response without iterating it."""
+        self._finish()
+
     def _next_piece(self) -> bytes:
         with self._changed:
             self._changed.wait_for(self._is_due, self._settings.ping)
@@ -108,6 +112,8 @@ class IterableStream:
 
     def _finish(self) -> None:
         with self._changed:
+            if self.state == ReadyState.CLOSED:
+                return
             self.state = ReadyState.CLOSED
             self.close_event = CloseEvent(None, None)
             self._pieces, self.buffered = [], 0
@@ -137,3 +143,21 @@ class IterableStream:
 
     def open(self, *args: Any) -> None:
         """The server opens it, by iterating."""
+
+
+class Body:
+    """The iterable of the response, whose ``close`` (PEP 3333) ends the stream."""
+
+    def __init__(self, stream: IterableStream) -> None:
+        self._stream = stream
+        self._iterator: Any = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._iterator = iter(self._stream)
+        return self._iterator  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """End the stream, whether it was iterated or not."""
+        if self._iterator is not None:
+            self._iterator.close()
+        self._stream.end_unread()

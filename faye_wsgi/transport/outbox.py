@@ -13,7 +13,6 @@ from time import monotonic
 from typing import Any, Callable, Protocol, Union
 
 import gevent
-from gevent.event import Event as GeventEvent
 from gevent.monkey import get_original
 from greenlet import getcurrent
 
@@ -61,18 +60,18 @@ class Outbox:
         '_handed_over',
         '_high_water',
         '_hub',
-        '_is_alone',
         '_owner',
         '_thread',
         '_turned_at',
         '_unsent',
         '_waiting',
+        'is_alone',
     )
 
     def __init__(self, hub: Any, owner: Owner, high_water: int) -> None:
         self._hub = hub
         self._thread = _get_ident()
-        self._is_alone = getcurrent().parent is None  # the hub runs only while we wait
+        self.is_alone = getcurrent().parent is None  # the hub runs only while we wait
         self._turned_at = monotonic()
         self._owner = owner
         self._high_water = high_water
@@ -103,7 +102,7 @@ class Outbox:
         if _get_ident() != self._thread:
             self._hand_over(message, timeout)
             return
-        if self._is_alone:
+        if self.is_alone:
             self._give_turn()
         driver = self._owner.driver
         if driver is None or driver.state is not _OPEN:
@@ -255,11 +254,42 @@ class Outbox:
 
     def _wait_elsewhere(self, timeout: float | None) -> None:
         # The caller's thread may have a hub of its own, with other greenlets to go on.
-        has_hub = gevent._hub_local.get_hub_if_exists() is not None
-        room = GeventEvent() if has_hub else _NativeEvent()
-        self.call(self._tell_of_room, room.set)
-        if not room.wait(timeout):
+        hub = gevent._hub_local.get_hub_if_exists()
+        if hub is not None:
+            has_room = self._wait_in_hub(hub, timeout)
+        else:
+            room = _NativeEvent()
+            self.call(self._tell_of_room, room.set)
+            has_room = self._owner.state == ReadyState.CLOSED or room.wait(timeout)
+        if not has_room:
             raise TimeoutError('the peer did not read in time; the message is still on its way')
+
+    def _wait_in_hub(self, hub: Any, timeout: float | None) -> bool:
+        waker = hub.loop.async_()
+        waker.start(getcurrent().switch)
+        waiting = [waker]
+
+        def tell() -> None:  # in the connection's thread
+            with _counting:
+                if waiting:
+                    waker.send()
+
+        with gevent.Timeout.start_new(timeout) as expiry:
+            try:
+                self.call(self._tell_of_room, tell)
+                # A hub that ends runs what it was asked before its connection closed.
+                if self._owner.state != ReadyState.CLOSED:
+                    hub.switch()
+                return True
+            except gevent.Timeout as error:
+                if error is not expiry:
+                    raise
+                return False
+            finally:
+                with _counting:
+                    waiting.clear()
+                waker.stop()
+                waker.close()
 
     def _tell_of_room(self, tell: Callable[[], object]) -> None:
         if self.has_room:

@@ -19,9 +19,10 @@ from faye_wsgi.transport import worker
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.hijack import Void
 
-__all__ = ['is_alone', 'own_environ', 'release_hub', 'watch_request']
+__all__ = ['end_in_thread', 'is_alone', 'own_environ', 'release_hub', 'watch_request']
 
 _KEY = 'faye_wsgi.request'
+_PLAIN = (str, bool, int, tuple)
 
 
 class _Token:
@@ -38,10 +39,13 @@ def watch_request(environ: dict[str, Any], connection: Connection, void: Void) -
 
 
 def own_environ(environ: dict[str, Any]) -> dict[str, Any]:
-    """The environ to keep: not the server's, if that tells by its end that a request is over."""
+    """The environ to keep: not the server's, if that tells by its end that a request is over.
+
+    Nor anything in it that may hold it itself, as Werkzeug's request does.
+    """
     if _KEY not in environ:
         return environ
-    return {key: value for key, value in environ.items() if key != _KEY}
+    return {key: value for key, value in environ.items() if type(value) in _PLAIN}
 
 
 def _request_over(connection: Connection, void: Void) -> None:
@@ -57,9 +61,16 @@ def is_alone() -> bool:
     return getcurrent().parent is None
 
 
+def end_in_thread(connection: Connection) -> None:
+    """Wait for the end of a connection whose thread is about to leave it."""
+    connection.wait_told()
+    gevent.sleep(0)  # for what other threads have asked of the hub
+    release_hub()
+
+
 def release_hub() -> None:
     """Destroy this thread's hub (it holds descriptors), unless it still serves something."""
     if threading.current_thread() is not threading.main_thread():
         hub = gevent.get_hub()
-        if not worker.serves(hub) and getcurrent() is not hub:
+        if getcurrent() is not hub and worker.release(hub):
             hub.destroy(destroy_loop=True)

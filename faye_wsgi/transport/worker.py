@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import atexit
 import signal
+import weakref
 from typing import Any, Protocol
 
 import gevent
+from gevent.monkey import get_original
+from greenlet import getcurrent
 
-__all__ = ['Member', 'join', 'leave', 'serves']
+__all__ = ['Member', 'join', 'leave', 'release', 'reserve']
+
+get_ident = get_original('_thread', 'get_ident')
 
 POLL_INTERVAL = 0.25  # seconds
 EXIT_TIMEOUT = 0.5  # seconds that the hook at exit gives the close frames
@@ -21,6 +26,8 @@ EXIT_TIMEOUT = 0.5  # seconds that the hook at exit gives the close frames
 
 class Member(Protocol):
     """A live connection, as the registry sees it."""
+
+    is_over: bool
 
     def go_away(self) -> None:
         """The process stops: begin the closing handshake with 1001."""
@@ -79,9 +86,37 @@ def leave(hub: Any, member: Member) -> None:
         registry.close()
 
 
-def serves(hub: Any) -> bool:
-    """Whether any live connection is served by ``hub``."""
-    return hub in _registries
+# Connections that are being made in threads without a running hub, which must not be
+# destroyed under them.
+_reserved: weakref.WeakKeyDictionary[Any, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
+
+
+# Threads that are about to reserve their hub: garbage collection may call ``release`` then.
+_reserving: set[int] = set()
+
+
+def reserve(member: Member) -> Any:
+    """The hub of this thread, kept for a connection that has not been entered yet."""
+    thread = get_ident()
+    _reserving.add(thread)
+    try:
+        hub = gevent.get_hub()
+        if getcurrent().parent is None:  # else it runs, and nobody destroys it
+            _reserved.setdefault(hub, weakref.WeakSet()).add(member)
+        return hub
+    finally:
+        _reserving.discard(thread)
+
+
+def release(hub: Any) -> bool:
+    """Give up ``hub``, if no connection needs it; whether that is so."""
+    reserved = _reserved.get(hub, ())
+    if get_ident() in _reserving:
+        return False
+    if hub in _registries or not all(member.is_over for member in reserved):
+        return False
+    _reserved.pop(hub, None)
+    return True
 
 
 def _gunicorn_worker() -> Any | None:

@@ -107,9 +107,7 @@ def test_events_one_by_one(proxy: Any) -> None:
 
 def test_events_at_http_1_0(proxy: Any) -> None:
     with Acknowledgements() as acks:
-        with EventReader(
-            proxy, "/es/step", version="HTTP/1.0", n=3, ack=acks.path
-        ) as reader:
+        with EventReader(proxy, "/es/step", version="HTTP/1.0", n=3, ack=acks.path) as reader:
             read_one_by_one(reader, acks, 3)
 
 

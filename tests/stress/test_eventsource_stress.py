@@ -104,7 +104,7 @@ def held_and_cut(client: Client) -> None:
     """The application still holds a stream that was cut; it lets go later."""
     key = next(KEYS)
     ask(client, f"held?key={key}")
-    read_to(client, b"retry")
+    read_to(client, b"held")
     client.close()
     tell(client.server, f"/es/drop?key={key}")
 
@@ -112,7 +112,7 @@ def held_and_cut(client: Client) -> None:
 def held_and_closed(client: Client) -> None:
     key = next(KEYS)
     ask(client, f"held?key={key}")
-    read_to(client, b"retry")
+    read_to(client, b"held")
     tell(client.server, f"/es/close?key={key}")
     client.read_eof()
 
@@ -181,7 +181,8 @@ def test_streams_of_threads() -> None:
     """A thread has a hub of its own, which must go with it."""
     with run_server("gunicorn-gthread") as server:
         run_all([lambda ending=ending: job(server, ending) for ending in ENDINGS], at_once=8)
-        before = held(server)
+        before = settled(server)
         load = ENDINGS * 12
         run_all([lambda ending=ending: job(server, ending) for ending in load], at_once=8)
+        # The pool of threads grows up to its size, and stays.
         wait_for_held(server, {**before, "threads": held(server)["threads"]})

@@ -182,6 +182,7 @@ def looping(es: EventSource, values: Query) -> None:
 def held(es: EventSource, values: Query) -> None:
     """Somebody else sends: see `send_held`."""
     HELD[values["key"]] = es
+    es.send("held")
 
 
 def dropped(es: EventSource, values: Query) -> None:
@@ -205,10 +206,11 @@ def flood(es: EventSource, values: Query) -> None:
 
 def amount(es: EventSource, values: Query) -> None:
     """?n=&size=: so many events of so many characters, through a slow reader."""
-    for number in range(int(values["n"])):
-        es.send("x" * int(values["size"]), id=number)
-        if number % 50 == 0:
-            note(values, es.buffered_amount)
+    with contextlib.suppress(ConnectionClosed):
+        for number in range(int(values["n"])):
+            es.send("x" * int(values["size"]), id=number)
+            if number % 50 == 0:
+                note(values, es.buffered_amount)
     es.close()
 
 

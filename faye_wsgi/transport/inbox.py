@@ -248,7 +248,9 @@ class Inbox:
             self._owner.relieved()
 
     def _start_timer(self, timeout: float, waiter: Any) -> Any:
-        timer = self._hub.loop.timer(max(timeout, 0))
+        loop = self._hub.loop
+        loop.update_now()  # its clock stood still if nothing has waited for a while
+        timer = loop.timer(max(timeout, 0))
         timer.start(self._time_out, waiter)
         return timer
 

@@ -99,6 +99,7 @@ class Keepalive:
         self._ticker = self._deadline = self._ending = None
 
     def _start(self, seconds: float, action: Callback, repeat: float = 0.0) -> Any:
+        self._loop.update_now()  # its clock stood still if nothing has waited for a while
         timer = self._loop.timer(max(seconds, 0.0), repeat)
         timer.start(action)
         return timer

@@ -55,8 +55,9 @@ class TlsSocket:
                 raise BlockingIOError from None
         except _AT_END:
             pass
-        except OSError:
-            if not pieces:
+        except OSError as error:
+            # Number 0 is how Python 3.9 tells of an end without close_notify.
+            if not pieces and error.errno:
                 raise
         return b''.join(pieces) if len(pieces) != 1 else pieces[0]
 

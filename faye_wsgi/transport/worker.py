@@ -16,7 +16,7 @@ import gevent
 from gevent.monkey import get_original
 from greenlet import getcurrent
 
-__all__ = ['Member', 'join', 'leave', 'release', 'reserve']
+__all__ = ['Member', 'join', 'leave', 'release', 'reserve', 'serves']
 
 get_ident = get_original('_thread', 'get_ident')
 
@@ -108,12 +108,17 @@ def reserve(member: Member) -> Any:
         _reserving.discard(thread)
 
 
+def serves(hub: Any) -> bool:
+    """Whether any live connection is served by ``hub``."""
+    return hub in _registries
+
+
 def release(hub: Any) -> bool:
     """Give up ``hub``, if no connection needs it; whether that is so."""
     reserved = _reserved.get(hub, ())
     if get_ident() in _reserving:
         return False
-    if hub in _registries or not all(member.is_over for member in reserved):
+    if serves(hub) or not all(member.is_over for member in reserved):
         return False
     _reserved.pop(hub, None)
     return True

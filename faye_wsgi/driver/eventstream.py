@@ -33,8 +33,6 @@ _HEADERS = (
     ('X-Accel-Buffering', 'no'),
     ('Connection', 'close'),
 )
-# The only ends of lines of §9.2.6; str.splitlines knows others, which are data here.
-_LINE_END = re.compile(r'\r\n|\r|\n')
 _FORBIDDEN = re.compile(r'[\r\n\0]')
 
 
@@ -55,7 +53,7 @@ def encode_event(data: str, *, event: str | None = None, id: str | int | None = 
     if id is not None:
         is_number = isinstance(id, int) and not isinstance(id, bool)
         lines.append(_field('id', str(id) if is_number else id))
-    lines += [f'data: {line}' for line in _LINE_END.split(data)]
+    lines += [f'data: {line}' for line in _lines(data)]
     return _encode(lines)
 
 
@@ -63,7 +61,7 @@ def encode_comment(text: str = '') -> bytes:
     """A comment, which the client ignores; an empty one keeps a connection alive."""
     if not isinstance(text, str):
         raise TypeError(f'a comment is str, not {type(text).__name__}')
-    return _encode([f': {line}' if line else ':' for line in _LINE_END.split(text)])
+    return _encode([f': {line}' if line else ':' for line in _lines(text)])
 
 
 def encode_retry(seconds: float) -> bytes:
@@ -80,6 +78,11 @@ def _field(name: str, value: object) -> str:
     if _FORBIDDEN.search(value):
         raise ValueError(f'{name} may not contain CR, LF or NUL')
     return f'{name}: {value}'
+
+
+def _lines(text: str) -> list[str]:
+    # The only ends of lines of §9.2.6; str.splitlines knows others, which are data here.
+    return text.replace('\r\n', '\n').replace('\r', '\n').split('\n')
 
 
 def _encode(lines: list[str]) -> bytes:

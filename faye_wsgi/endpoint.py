@@ -9,7 +9,7 @@ from typing import Callable
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import Data, EventType
 from faye_wsgi.driver.frames import MAX_CONTROL_PAYLOAD, CloseCode, check_close
-from faye_wsgi.errors import HandshakeError
+from faye_wsgi.errors import ConnectionClosed, HandshakeError
 from faye_wsgi.events import EventTarget, handler
 from faye_wsgi.pipes import Destination, pipe
 from faye_wsgi.transport.connection import Connection, Sendable
@@ -112,15 +112,7 @@ class Endpoint(EventTarget):
     def __iter__(self) -> Iterator[Data]:
         """All messages until the close, whatever its code."""
         self._check_consumer()
-        return self._messages()
-
-    def _messages(self) -> Iterator[Data]:
-        take = self._connection.take
-        while True:
-            message = take()
-            if message is None:
-                return
-            yield message
+        return iter(self._connection.take, None)  # None is the end
 
     def _check_consumer(self) -> None:
         if self.has_listeners('message'):
@@ -153,9 +145,12 @@ class Endpoint(EventTarget):
         connection (HandshakeError if it never opened), TimeoutError when the time is up
         (the message is on its way all the same).
         """
-        if self._handshake_error is not None:
-            raise self._handshake_error
-        self._outbox.send(message, timeout)
+        try:
+            self._outbox.send(message, timeout)
+        except ConnectionClosed:
+            if self._handshake_error is not None:
+                raise self._handshake_error from None
+            raise
 
     def ping(self, message: str | bytes = '', callback: Callable[[], object] | None = None) -> bool:
         """Send a ping; True if and only if it was sent.

@@ -23,7 +23,8 @@ class EventTarget:
     EVENTS: frozenset[EventType] = frozenset()
 
     def __init__(self) -> None:
-        self._listeners: dict[str, list[Listener]] = {}
+        # Tuples: a round of calls is not disturbed by listeners that come and go.
+        self._listeners: dict[str, tuple[Listener, ...]] = {}
         self._handlers: dict[str, Listener | None] = {}
 
     @overload
@@ -44,16 +45,17 @@ class EventTarget:
             return lambda function: self.on(type, function)
         if not callable(listener):
             raise TypeError('a listener is a function of one event')
-        self._listeners.setdefault(type, []).append(listener)
+        self._listeners[type] = (*self._listeners.get(type, ()), listener)
         self._listeners_changed()
         return listener
 
     def remove_listener(self, type: EventType, listener: Listener) -> None:
         """Take back one registration of ``listener``; nothing happens if there is none."""
         self._check_type(type)
-        listeners = self._listeners.get(type, [])
+        listeners = list(self._listeners.get(type, ()))
         if listener in listeners:
             listeners.remove(listener)
+            self._listeners[type] = tuple(listeners)
             self._listeners_changed()
 
     def has_listeners(self, type: EventType) -> bool:
@@ -68,10 +70,12 @@ class EventTarget:
     def dispatch(self, event: Event) -> None:
         """Run the listeners of an event, one after the other; what one raises ends it."""
         event.target = self
-        handler = self._handlers.get(event.type)
-        if handler is not None:
-            handler(event)
-        for listener in tuple(self._listeners.get(event.type, ())):
+        listeners = self._listeners.get(event.type, ())
+        if self._handlers:
+            handler = self._handlers.get(event.type)
+            if handler is not None:
+                handler(event)
+        for listener in listeners:
             listener(event)
 
     def _check_type(self, type: str) -> None:

@@ -145,6 +145,7 @@ class Connection:
         self._cancel = None
         self.stream = Stream(sock, self._hub.loop, self)
         self.stream.read_size = driver.read_size
+        self.outbox.set_stream(driver, self.stream)
         if head:
             self.stream.write(head)
         if driver.state != ReadyState.CONNECTING:
@@ -208,23 +209,21 @@ class Connection:
         if is_full and self.state == _OPEN:
             self.stream.pause_reading()  # type: ignore[union-attr]
         if self._step is not None:
-            self.stream.uncork()  # type: ignore[union-attr]
             self._step()
 
     def _receive_events(self, messages: Sequence[Data], rest: bytes) -> bool:
-        inbox = self._inbox
-        for message in messages:
-            inbox.put(message)
-        for event in self.driver.receive_data(rest):  # type: ignore[union-attr]
+        inbox, driver = self._inbox, self.driver
+        inbox.put(messages)
+        for event in driver.receive_data(rest):  # type: ignore[union-attr]
             if type(event) is MessageEvent:
-                inbox.put(event.data)
+                inbox.put((event.data,))
             else:
                 self._note(event)
         self._answer_pings()
         inbox.deliver()
         if self.stream is not None:  # fewer, larger reads of a large message
-            missing = min(self.driver.missing, MAX_READ_SIZE)  # type: ignore[union-attr]
-            self.stream.read_size = max(missing, self.driver.read_size)  # type: ignore[union-attr]
+            missing = min(driver.missing, MAX_READ_SIZE)  # type: ignore[union-attr]
+            self.stream.read_size = max(missing, driver.read_size)  # type: ignore[union-attr]
         return inbox.is_full
 
     def ended(self) -> None:
@@ -471,7 +470,10 @@ class Connection:
     def _flush(self) -> None:
         """Step 3: all that was sent is the kernel's."""
         stream = self.stream
-        if stream is None or (stream.buffered and not stream.broken):
+        if stream is None:
+            return
+        stream.flush()
+        if stream.buffered and not stream.broken:
             return
         # Closing while the peer may still be sending would reset the connection before it
         # has read our last words (RFC 6455 §7.1.1). So its FIN is waited for, a while.
@@ -518,8 +520,8 @@ class Connection:
         driver, stream = self.driver, self.stream
         if driver is None or stream is None or stream.closed:
             return
-        stream.uncork()
         stream.write(driver.close(code, '') if self._step is None else driver.closing_frame())
+        stream.flush()
         if self._close_event is None:
             self._note_eof()
         self.is_over = True

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Callable, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Callable, Protocol, Union
 
 from greenlet import getcurrent, greenlet
 
@@ -21,6 +21,8 @@ from faye_wsgi.transport.settings import Settings
 __all__ = ['Inbox', 'Owner', 'Sink']
 
 log = logging.getLogger('faye_wsgi')
+
+Job = Union[Event, Callable[[], object]]
 
 _EMPTY: Any = ()  # stands for a queue that was never needed: a deque takes 600 bytes
 _TIMED_OUT = object()
@@ -62,13 +64,14 @@ class Inbox:
         '_is_listened_to',
         '_jobs',
         '_messages',
+        '_next_waiters',
         '_owner',
         '_paused',
         '_serving',
         '_settings',
         '_sink',
         '_switch',
-        '_waiters',
+        '_waiter',
         'is_awaited',
     )
 
@@ -78,8 +81,9 @@ class Inbox:
         self._sink = sink
         self._settings = settings
         self._messages = _EMPTY
-        self._waiters = _EMPTY
         self._jobs = _EMPTY
+        self._waiter: Any = None  # the greenlet that gets the next message,
+        self._next_waiters: list[Any] | None = None  # and those that came after it
         self._bytes = 0
         self._full = False
         self._serving = False  # a view has taken a message
@@ -88,7 +92,7 @@ class Inbox:
         self._ended = False
         self._is_listened_to = False
         self._idle: list[Any] | None = None
-        self._switch = hub.switch
+        self._switch = greenlet.switch.__get__(hub)  # the hub's own looks for hooks first
         self.is_awaited = False  # the owner wants to hear of ``consumed``
 
     @property
@@ -105,7 +109,7 @@ class Inbox:
         """Whether the consumer has still to deal with something that arrived."""
         if self._messages or self._jobs or self._dispatching:
             return True
-        return self._serving and not self._waiters
+        return self._serving and self._waiter is None
 
     @property
     def is_telling(self) -> bool:
@@ -120,51 +124,53 @@ class Inbox:
 
     def hand_out(self, messages: Sequence[Data]) -> bool:
         """Take messages that arrived, and deliver them; whether reading must stop now."""
-        waiters = self._waiters
-        if waiters and len(messages) == 1 and not self._messages:
-            waiters.popleft().switch(messages[0])  # the usual case, and the shortest way
+        waiter = self._waiter
+        if waiter is not None and len(messages) == 1 and not self._messages:
+            self._waiter = None  # the usual case, and the shortest way
+            if self._next_waiters:
+                self._waiter = self._next_waiters.pop(0)
+            waiter.switch(messages[0])
             return False
-        for data in messages:
-            self.put(data)
+        self.put(messages)
         self.deliver()
         return self.is_full
 
-    def put(self, data: Data) -> None:
-        """Take a message that arrived; ``deliver`` comes later."""
-        self._bytes += len(data)
+    def put(self, messages: Sequence[Data]) -> None:
+        """Take messages that arrived; ``deliver`` comes later."""
+        self._bytes += sum(map(len, messages))
         if self._is_listened_to:
-            self._append_job(MessageEvent(data))
+            self._append_jobs(map(MessageEvent, messages))
         else:
             if self._messages is _EMPTY:
                 self._messages = deque()
-            self._messages.append(data)
+            self._messages.extend(messages)
 
     def tell(self, event: Event) -> None:
         """Tell listeners, if there are any for this event."""
         if self._sink.has_listeners(event.type):
             self.run(event)
 
-    def run(self, job: Event | Callable[[], object]) -> None:
+    def run(self, job: Job) -> None:
         """Dispatch an event, or call a function, in its turn and never in the hub."""
-        self._append_job(job)
+        self._append_jobs((job,))
         self._hub.loop.run_callback(self.deliver)
 
     def deliver(self) -> None:
         """Switch to who waits, until nothing is left or nobody waits."""
-        while self._messages and self._waiters:
-            self._waiters.popleft().switch(self._pop_message())
+        while self._messages and self._waiter is not None:
+            self._next_waiter().switch(self._pop_message())
         if self._jobs and not self._dispatching and not self._is_held:
             self._dispatching = True
             if self._idle:
                 self._idle.pop().switch(self._dispatch_all)
             else:
-                greenlet(_run_jobs, self._hub).switch(self._hub, self._idle, self._dispatch_all)
+                greenlet(_run_jobs, self._hub).switch(self._switch, self._idle, self._dispatch_all)
 
     def end(self) -> None:
         """Nothing more will come: whoever waits is told."""
         self._ended = True
-        while self._waiters:
-            self._waiters.popleft().switch(None)
+        while self._waiter is not None:
+            self._next_waiter().switch(None)
 
     def set_sink(self, sink: Sink) -> None:
         """Tell somebody else from now on."""
@@ -188,31 +194,39 @@ class Inbox:
         """Messages that wait for a view go to the listeners, if there are any now."""
         self._is_listened_to = self._sink.has_listeners('message')
         if self._messages and self._is_listened_to:
-            for data in self._messages:
-                self._append_job(MessageEvent(data))
+            self._append_jobs(map(MessageEvent, self._messages))
             self._messages.clear()
             self._hub.loop.run_callback(self.deliver)
 
-    def _append_job(self, job: Any) -> None:
+    def _append_jobs(self, jobs: Iterable[Job]) -> None:
         if self._jobs is _EMPTY:
             self._jobs = deque()
-        self._jobs.append(job)
+        self._jobs.extend(jobs)
 
     # From the view
 
     def take(self, timeout: float | None = None) -> Data | None:
         """The next message, None at the end; TimeoutError after ``timeout`` seconds."""
-        waiters = self._waiters
-        if self._messages and not waiters:
-            return self._pop_message()
+        if self._waiter is None:
+            if self._messages:
+                return self._pop_message()
+            if timeout is None and self._serving and not (self._ended or self.is_awaited):
+                waiter = getcurrent()  # nearly always
+                if waiter is not self._hub:
+                    self._waiter = waiter
+                    try:
+                        return self._switch()  # type: ignore[no-any-return]
+                    except BaseException:
+                        self._forget(waiter)
+                        raise
+        return self._take(timeout)
+
+    def _take(self, timeout: float | None) -> Data | None:
+        # All that is rare: the end, a timeout, others that wait before us.
         if self._ended:
             return None
-        # The rest is the wait; a timeout, and others that wait before us, are rare.
-        if waiters is _EMPTY:
-            waiters = self._waiters = deque()
-        waiter = getcurrent()
-        waiters.append(waiter)
         self._serving = True
+        waiter = self._add_waiter()
         if self._messages:
             self._hub.loop.run_callback(self.deliver)
         elif self.is_awaited:
@@ -221,8 +235,7 @@ class Inbox:
         try:
             message = self._switch()
         except BaseException:
-            if waiter in waiters:
-                waiters.remove(waiter)
+            self._forget(waiter)
             raise
         finally:
             if timer is not None:
@@ -232,15 +245,45 @@ class Inbox:
             raise TimeoutError('no message arrived in time')
         return message  # type: ignore[no-any-return]
 
+    def _add_waiter(self) -> Any:
+        waiter = getcurrent()
+        if waiter is self._hub:
+            raise RuntimeError('a callback of the hub cannot wait for messages')
+        if self._waiter is None:
+            self._waiter = waiter
+        elif self._next_waiters is None:
+            self._next_waiters = [waiter]
+        else:
+            self._next_waiters.append(waiter)
+        return waiter
+
+    def _next_waiter(self) -> Any:
+        """Whose turn it is; the one after it moves up."""
+        waiter, self._waiter = self._waiter, None
+        if self._next_waiters:
+            self._waiter = self._next_waiters.pop(0)
+        return waiter
+
+    def _forget(self, waiter: Any) -> bool:
+        """Let ``waiter`` wait no more; whether it still did."""
+        if waiter is self._waiter:
+            self._next_waiter()
+        elif self._next_waiters and waiter in self._next_waiters:
+            self._next_waiters.remove(waiter)
+        else:
+            return False
+        return True
+
     def _pop_message(self) -> Data:
         data: Data = self._messages.popleft()
+        self._bytes -= len(data)
         self._serving = True
-        self._count_out(data)
+        if self._full:
+            self._check_relief()
         return data
 
-    def _count_out(self, data: Data) -> None:
-        self._bytes -= len(data)
-        if self._full and (
+    def _check_relief(self) -> None:
+        if (
             self._bytes * 2 <= self._settings.max_queue_bytes
             and (len(self._messages) + len(self._jobs)) * 2 <= self._settings.max_queue
         ):
@@ -255,8 +298,7 @@ class Inbox:
         return timer
 
     def _time_out(self, waiter: Any) -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
+        if self._forget(waiter):
             waiter.switch(_TIMED_OUT)
 
     # For listeners
@@ -264,34 +306,47 @@ class Inbox:
     def _dispatch_all(self) -> None:
         try:
             while self._jobs and not self._is_held:
-                job = self._jobs.popleft()
-                self._dispatch(job)
-                if type(job) is MessageEvent:
-                    self._count_out(job.data)
+                try:
+                    self._dispatch()
+                except Exception as error:
+                    self._failed(error)
         finally:
             self._dispatching = False
         if self.is_awaited:
             self._owner.consumed()
 
-    def _dispatch(self, job: Any) -> None:
-        try:
-            if isinstance(job, Event):
-                self._sink.dispatch(job)
+    def _dispatch(self) -> None:
+        jobs, sink = self._jobs, self._sink
+        while jobs and not (self._paused and self._is_held):
+            job = jobs.popleft()
+            if type(job) is MessageEvent:
+                try:
+                    sink.dispatch(job)
+                finally:
+                    self._bytes -= len(job.data)
+                    if self._full:
+                        self._check_relief()
+            elif isinstance(job, Event):
+                sink.dispatch(job)
             else:
                 job()
-        except Exception as error:
-            if isinstance(error, ConnectionClosed) and error.target is self._sink:
-                return  # the peer was faster: the close event says so
-            log.exception('a listener raised: its connection is closed with 1011')
-            self._owner.listener_failed()
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, ConnectionClosed) and error.target is self._sink:
+            return  # the peer was faster: the close event says so
+        log.error('a listener raised: its connection is closed with 1011', exc_info=error)
+        self._owner.listener_failed()
 
 
-def _run_jobs(hub: Any, idle: list[Any] | None, job: Callable[[], object] | None) -> None:
+def _run_jobs(
+    switch: Callable[[], Any], idle: list[Any] | None, job: Callable[[], object] | None
+) -> None:
     # A new greenlet costs more than many a job: one rests between two of them.
+    me = getcurrent()
     while job is not None:
         job()
         if idle is None or idle:
             return
-        idle.append(getcurrent())
-        getcurrent().gr_context = None  # the next job's listeners are others
-        job = hub.switch()
+        idle.append(me)
+        me.gr_context = None  # the next job's listeners are others
+        job = switch()

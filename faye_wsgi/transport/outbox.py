@@ -61,6 +61,8 @@ class Outbox:
         '_high_water',
         '_hub',
         '_owner',
+        '_plain',
+        '_stream',
         '_thread',
         '_turned_at',
         '_unsent',
@@ -74,6 +76,8 @@ class Outbox:
         self.is_alone = getcurrent().parent is None  # the hub runs only while we wait
         self._turned_at = monotonic()
         self._owner = owner
+        self._stream: Any = None
+        self._plain: Any = None  # the driver, where a message is a frame on the stream, no more
         self._high_water = high_water
         self._unsent: list[Any] = []  # before open
         self._handed_over = 0  # bytes on their way from other threads
@@ -95,8 +99,32 @@ class Outbox:
         """Whether ``send`` would not block."""
         return self.buffered <= self._high_water or self._owner.state == ReadyState.CLOSED
 
+    def set_stream(self, driver: Driver, stream: Stream) -> None:
+        """From now on messages go to ``stream``."""
+        self._stream = stream
+        self._plain = None if self.is_alone else driver
+
     def send(self, message: Sendable, timeout: float | None = None) -> None:
         """Send a message; blocks while more than the high-water mark waits for the peer."""
+        driver = self._plain
+        if (
+            driver is not None
+            and driver.state is _OPEN
+            and (type(message) is str or type(message) is bytes)
+            and len(message) < LARGE
+            and _get_ident() == self._thread
+        ):
+            try:
+                frame = driver.message(message)  # nearly always
+            except ExtensionError as error:
+                self._owner.close(error.code)
+                raise
+            if self._stream.write(frame) and self.buffered > self._high_water:
+                self._wait_for_room(timeout)
+        else:
+            self._send(message, timeout)
+
+    def _send(self, message: Sendable, timeout: float | None) -> None:
         if type(message) is not str and type(message) is not bytes:
             message = _sendable(message)
         if _get_ident() != self._thread:
@@ -113,7 +141,7 @@ class Outbox:
         elif driver.has_fragments:
             self._send_fragments(iter(message), timeout)  # type: ignore[arg-type]
         else:
-            self.send(_whole(message), timeout)
+            self._send(_whole(message), timeout)
 
     def _give_turn(self) -> None:
         # A loop of sends and native sleeps would never learn that the peer has gone.
@@ -189,6 +217,7 @@ class Outbox:
         if not self.wait_until(lambda: not self._fragmenting, timeout):
             raise TimeoutError('another message did not end in time')
         self._fragmenting = True
+        plain, self._plain = self._plain, None
         try:
             self._write_fragments(pieces, timeout)
         except BaseException:
@@ -196,6 +225,7 @@ class Outbox:
             raise
         finally:
             self._fragmenting = False
+            self._plain = plain
             self._write_deferred()
 
     def _write_fragments(self, pieces: Iterator[Data], timeout: float | None) -> None:

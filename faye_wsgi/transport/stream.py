@@ -1,16 +1,21 @@
 """A non-blocking socket on the hub: reads as they come, one write buffer.
 
 One ``io`` watcher lives as long as the stream; its callback reads once and hands the
-bytes to the receiver. Nothing here blocks, waits or knows a protocol, and all of it
-runs in the thread of the loop. The socket is a native one, or a ``TlsSocket``, with
-``recv``, ``send``, ``sendmsg``, ``pending``, ``shutdown_write``, ``close`` and ``fileno``.
+bytes to the receiver. What is written meanwhile, to this or to other streams of the
+thread, is gathered and goes out when the receiver is done. Nothing here blocks, waits or
+knows a protocol, and all of it runs in the thread of the loop. The socket is a native
+one, or a ``TlsSocket``, with ``recv``, ``send``, ``sendmsg``, ``pending``,
+``shutdown_write``, ``close`` and ``fileno``.
 """
 
 from __future__ import annotations
 
 import _socket
 import socket
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any, Callable, Protocol
+
+from gevent.monkey import get_original
 
 __all__ = ['PlainSocket', 'Receiver', 'Stream', 'tune']
 
@@ -77,11 +82,31 @@ def tune(sock: _socket.socket) -> None:
         pass  # the connection is good without
 
 
+class Batch:
+    """Whether the bytes of one read are being dealt with, and who was written to since."""
+
+    __slots__ = ('is_open', 'written')
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.written: list[Stream] = []
+
+
+class _Here(get_original('_thread', '_local')):  # type: ignore[misc]
+    """What a thread has, and so its loop."""
+
+    def __init__(self) -> None:
+        self.batch = Batch()
+
+
+_here = _Here()
+
+
 class Stream:
     """Reads from, and writes to, a socket that has been made non-blocking."""
 
     __slots__ = (
-        '_corked',
+        '_batch',
         '_gathered',
         '_gathered_size',
         '_loop',
@@ -103,7 +128,7 @@ class Stream:
     def __init__(self, sock: Any, loop: Any, receiver: Receiver) -> None:
         self._socket = sock
         self._recv = sock.recv
-        self._send = sock.send
+        self._send: Callable[[Any], int] = sock.send
         self._loop = loop
         self._receiver = receiver
         self._reader = loop.io(sock.fileno(), READ)
@@ -112,8 +137,8 @@ class Stream:
         # What the kernel would not take: small pieces together, large ones not copied.
         self._waiting: list[bytearray | memoryview] = []
         self._waiting_size = 0
-        self._corked = False
-        self._gathered: list[bytes] = []  # while corked
+        self._batch: Batch = _here.batch
+        self._gathered: list[bytes] = []  # while the batch is open
         self._gathered_size = 0
         self.read_size = READ_SIZE  # bytes to read at a time
         self._may_pend = not isinstance(sock, PlainSocket)
@@ -170,12 +195,15 @@ class Stream:
             self.pause_reading()
             self._receiver.ended()
             return
-        # The answers to one batch go out in one system call.
-        self._corked = True
-        self._receiver.received(data)
-        self._corked = False
-        if self._gathered:
-            self._flush()
+        batch = self._batch
+        batch.is_open = True
+        try:
+            self._receiver.received(data)
+        finally:
+            batch.is_open = False
+            for stream in batch.written:
+                stream.flush()
+            batch.written.clear()
         if self._may_pend and self._reading and self._socket.pending():
             self._loop.run_callback(self._read_pending)
 
@@ -186,17 +214,21 @@ class Stream:
     # Out
 
     def write(self, data: bytes) -> bool:
-        """Send ``data``: at once, or gathered while corked, or when the kernel has room.
+        """Send ``data``: at once, or gathered while a batch is open, or when the kernel has room.
 
         Whether something waits for the kernel.
         """
-        if self._corked:
-            self._gathered.append(data)
+        gathered = self._gathered
+        if self._batch.is_open:
+            if not gathered:
+                self._batch.written.append(self)
+            gathered.append(data)
             self._gathered_size += len(data)
-            if self._gathered_size >= GATHER:
-                self._flush()
+            if self._gathered_size < GATHER:
+                return self._waiting_size > 0
         else:
-            self._send_now(data)
+            gathered.append(data)
+        self.flush()
         return self._waiting_size > 0
 
     def write_large(self, head: bytes, body: bytes) -> bool:
@@ -208,49 +240,46 @@ class Stream:
             self._keep(head)
             self._keep(body)
         else:
-            sent = self._try_send((head, body), self._socket.sendmsg)
+            is_over = self.broken or self.closed
+            send = _total_length if is_over else self._socket.sendmsg
+            try:
+                sent = send((head, body))
+            except OSError as error:
+                sent = self._not_sent(error, len(head) + len(body))
             if sent < len(head):
                 self._keep(head[sent:])
             if sent < len(head) + len(body):
                 self._keep(memoryview(body)[max(sent - len(head), 0) :])
         return self._waiting_size > 0
 
-    def cork(self) -> None:
-        """Gather what is written until ``uncork``."""
-        self._corked = True
-
-    def uncork(self) -> None:
+    def flush(self) -> None:
         """Send what was gathered, in one system call where the kernel takes it."""
-        self._corked = False
-        if self._gathered:
-            self._flush()
-
-    def _flush(self) -> None:
         gathered = self._gathered
-        data = gathered[0] if len(gathered) == 1 else b''.join(gathered)
+        if len(gathered) == 1:
+            data = gathered[0]
+        elif gathered:
+            data = b''.join(gathered)
+        else:
+            return
         gathered.clear()
         self._gathered_size = 0
-        self._send_now(data)
-
-    def _send_now(self, data: bytes) -> None:
         if self._waiting:  # the watcher tells when there is room
             self._keep(data)
             return
-        sent = self._try_send(data, self._send)
+        try:
+            sent = self._send(data)
+        except OSError as error:
+            sent = self._not_sent(error, len(data))
         if sent < len(data):
             self._keep(memoryview(data)[sent:])
 
-    def _try_send(self, data: Any, send: Any) -> int:
-        """How much of ``data`` the kernel took: all of it, once nothing can be sent."""
-        if not self.broken and not self.closed:
-            try:
-                sent: int = send(data)
-                return sent
-            except (BlockingIOError, InterruptedError):
-                return 0
-            except OSError as error:
-                self._break(error)
-        return sum(map(len, data)) if type(data) is tuple else len(data)
+    def _not_sent(self, error: OSError, size: int) -> int:
+        """How much the kernel took: nothing now, or, once nothing can be sent, all of it."""
+        if isinstance(error, (BlockingIOError, InterruptedError)):
+            return 0
+        if not self.broken:
+            self._break(error)
+        return size
 
     def _keep(self, data: bytes | memoryview) -> None:
         last = self._waiting[-1] if self._waiting else None
@@ -279,7 +308,10 @@ class Stream:
     def _send_first(self) -> bool:
         """Send of the first that waits; whether all of it went."""
         first = self._waiting[0]
-        sent = self._try_send(first, self._send)
+        try:
+            sent = self._send(first)
+        except OSError as error:
+            sent = self._not_sent(error, len(first))
         self._waiting_size -= sent
         if sent == len(first):
             del self._waiting[0]
@@ -293,6 +325,7 @@ class Stream:
     def _break(self, error: OSError) -> None:
         # Called from inside somebody's send: what it means is told from the hub.
         self.broken = True
+        self._send = len  # what is written from now on vanishes
         self._loop.run_callback(self._read_last_words, error.strerror or str(error))
 
     def _read_last_words(self, message: str) -> None:
@@ -320,6 +353,7 @@ class Stream:
             self._socket.shutdown_write()
         except OSError:
             self.broken = True
+            self._send = len
 
     def close(self) -> None:
         """Release the descriptor and the watchers; what was not sent is dropped."""
@@ -329,6 +363,7 @@ class Stream:
         self._reading = False
         self._waiting, self._waiting_size = [], 0
         self._gathered, self._gathered_size = [], 0
+        self._send = len
         for watcher in (self._reader, self._writer):
             if watcher is not None:
                 watcher.stop()
@@ -337,3 +372,7 @@ class Stream:
             self._socket.close()
         except OSError:
             pass
+
+
+def _total_length(pieces: Iterable[bytes]) -> int:
+    return sum(map(len, pieces))

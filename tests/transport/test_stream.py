@@ -1,4 +1,4 @@
-"""Stream: reading, the write buffer, corking, and how it ends; on plain sockets and on TLS."""
+"""Stream: reading, the write buffer, gathering, and how it ends; on plain sockets and on TLS."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Log:
         self.data = b""
         self.calls: list[str] = []
         self.room = 0
-        self.reading: Callable[[], None] | None = None
+        self.reading: Callable[[], object] | None = None
 
     def received(self, data: bytes) -> None:
         self.data += data
@@ -242,33 +242,77 @@ def test_both_directions_at_once(ends: Ends) -> None:
     until(lambda: ends.log.data == payload)
 
 
-def test_cork_gathers_and_uncork_sends(plain: Ends) -> None:
+def in_a_batch(ends: Ends, action: Callable[[], object]) -> None:
+    """Runs `action` while the bytes of one read are being dealt with."""
+    ends.log.reading = action
+    ends.stream.resume_reading()
+    ends.peer.sendall(b"go")
+    until(lambda: ends.log.data == b"go")
+
+
+def test_what_is_written_in_a_batch_goes_out_together(plain: Ends) -> None:
     sent = count_sends(plain.stream)
-    plain.stream.cork()
-    for _ in range(10):
-        plain.stream.write(b"x" * 10)
-    assert sent == [] and plain.stream.buffered == 100
-    plain.stream.uncork()
+
+    def write() -> None:
+        for _ in range(10):
+            plain.stream.write(b"x" * 10)
+        assert sent == [] and plain.stream.buffered == 100
+
+    in_a_batch(plain, write)
     assert sent == [100] and plain.read(100) == b"x" * 100
 
 
-def test_a_corked_stream_sends_when_much_is_together(plain: Ends) -> None:
+def test_other_streams_of_the_batch_go_out_with_it(
+    plain: Ends, certificates: Certificates
+) -> None:
+    others = [plain_ends(certificates) for _ in range(3)]
+    sent = [count_sends(other.stream) for other in others]
+
+    def write() -> None:
+        for other in others:
+            other.stream.write(b"one")
+            other.stream.write(b"two")
+        others[2].stream.close()
+        assert sent == [[], [], []]
+
+    in_a_batch(plain, write)
+    assert sent == [[6], [6], []], "and a closed one swallows what it was given"
+    for other in others:
+        other.close()
+
+
+def test_a_batch_that_is_large_goes_out_in_parts(plain: Ends) -> None:
     sent = count_sends(plain.stream)
-    plain.stream.cork()
-    for _ in range(5):
-        plain.stream.write(b"x" * (GATHER // 4))
-    assert len(sent) == 1 and sent[0] >= GATHER
-    plain.stream.uncork()
+
+    def write() -> None:
+        for _ in range(5):
+            plain.stream.write(b"x" * (GATHER // 4))
+        assert len(sent) == 1 and sent[0] >= GATHER
+
+    in_a_batch(plain, write)
     assert sum(sent) == 5 * GATHER // 4
 
 
-def test_uncork_does_not_push_a_blocked_socket(plain: Ends) -> None:
+def test_a_batch_does_not_push_a_blocked_socket(plain: Ends) -> None:
     plain.stream.write(b"x" * (4 * MEGABYTE))
     sent = count_sends(plain.stream)
-    plain.stream.cork()
-    plain.stream.write(b"tail")
-    plain.stream.uncork()
+    in_a_batch(plain, lambda: plain.stream.write(b"tail"))
     assert sent == [], "the watcher tells when there is room"
+
+
+def test_a_receiver_that_raises_does_not_hold_back_what_it_wrote(plain: Ends) -> None:
+    def fail() -> None:
+        plain.stream.write(b"x")
+        raise LookupError
+
+    plain.log.reading = fail
+    plain.stream.resume_reading()
+    plain.stream.pause_reading()
+    plain.peer.sendall(b"go")
+    with pytest.raises(LookupError):
+        plain.stream._readable()
+    plain.stream.write(b"y")
+    assert plain.read(2) == b"xy"
 
 
 def count_sends(stream: Stream) -> list[int]:

@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-BUILD_INPUTS := setup.cfg setup.py $(wildcard faye_wsgi/driver/_speedups.c)
+BUILD_INPUTS := setup.cfg setup.py $(wildcard faye_wsgi/*/*.c)
 CHECKED := $(wildcard faye_wsgi tests examples benchmarks setup.py)
 RUFF := --isolated --line-length 100 --target-version py39 --select E,F,W,I,B,UP
 
@@ -47,7 +47,7 @@ clean:
 	rm -rf $(VENV) .venvs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find faye_wsgi tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} + \
 		2>/dev/null || true
-	rm -f faye_wsgi/driver/*.so
+	rm -f faye_wsgi/*/*.so
 
 $(VENV)/bin/python:
 	@PYTHON=$(PYTHON) bash tests/support/system_packages.sh venv

@@ -1,4 +1,4 @@
-"""Builds the optional C extension; everything else is in setup.cfg.
+"""Builds the optional C extensions; everything else is in setup.cfg.
 
 The package works without a compiler: a build that fails is reported and left out.
 """
@@ -9,20 +9,23 @@ import os
 
 from setuptools import Extension, setup
 
-SOURCE = os.path.join("faye_wsgi", "driver", "_speedups.c")
+SOURCES = (
+    os.path.join("faye_wsgi", "driver", "_speedups.c"),
+    os.path.join("faye_wsgi", "transport", "_hotpath.c"),
+)
 
 
 def extensions() -> list[Extension]:
     here = os.path.dirname(os.path.abspath(__file__))
-    if not os.path.exists(os.path.join(here, SOURCE)):
-        return []
     return [
         Extension(
-            "faye_wsgi.driver._speedups",
-            [SOURCE],
+            os.path.splitext(source)[0].replace(os.sep, "."),
+            [source],
             extra_compile_args=["-O3", "-Wall", "-Wextra"],
             optional=True,
         )
+        for source in SOURCES
+        if os.path.exists(os.path.join(here, source))
     ]
 
 

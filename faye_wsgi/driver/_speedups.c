@@ -83,7 +83,7 @@ speedups_mask_pieces(PyObject *module, PyObject *const *args, Py_ssize_t count)
     const unsigned char *in;
     unsigned char key[4];
     PyObject *result;
-    Py_ssize_t i, size, total = 0;
+    Py_ssize_t i, size = 0, total = 0;
 
     (void)module;
     if (count != 2 || !PyList_Check(args[0]) || !PyBytes_Check(args[1])) {
@@ -114,11 +114,6 @@ speedups_mask_pieces(PyObject *module, PyObject *const *args, Py_ssize_t count)
     }
     return result;
 }
-
-PyDoc_STRVAR(parse_messages_doc,
-"parse_messages(data, masked, max_length)\n--\n\n"
-"The run of whole, unfragmented messages at the start of data: a list of str and bytes,\n"
-"and how many bytes of data they took. It ends before whatever is not plainly right.");
 
 /* A text message from its payload; NULL without an error set where it is no UTF-8. */
 static PyObject *
@@ -163,17 +158,25 @@ read_binary(const unsigned char *in, Py_ssize_t size, const unsigned char *key)
     return bytes;
 }
 
+/* What a run may hold. */
+struct limits {
+    int masked, rsv_mask;
+    uint64_t max_length;
+};
+
 /* The sizes of the frame at the start of data: its header's, 0 if this is no whole plain
  * message; *length gets its payload's. */
 static Py_ssize_t
-measure_message(const unsigned char *data, Py_ssize_t size, int masked,
-                uint64_t max_length, uint64_t *length)
+measure_message(const unsigned char *data, Py_ssize_t size, const struct limits *limits,
+                uint64_t *length)
 {
     Py_ssize_t header = 2;
     uint64_t minimum = 0;
     int i;
 
-    if (size < 2 || (data[0] != 0x81 && data[0] != 0x82) || (data[1] >> 7) != masked)
+    if (size < 2 || (data[1] >> 7) != limits->masked)
+        return 0;
+    if ((data[0] & ~limits->rsv_mask) != 0x81 && (data[0] & ~limits->rsv_mask) != 0x82)
         return 0;
     *length = data[1] & 0x7f;
     if (*length >= 126) {
@@ -185,63 +188,119 @@ measure_message(const unsigned char *data, Py_ssize_t size, int masked,
         for (*length = 0, i = 2; i < header; i++)
             *length = *length << 8 | data[i];
     }
-    header += masked ? 4 : 0;
-    if (*length < minimum || *length > max_length || size < header ||
+    header += limits->masked ? 4 : 0;
+    if (*length < minimum || *length > limits->max_length || size < header ||
             *length > (uint64_t)(size - header))
         return 0;
     return header;
 }
 
-static PyObject *
-parse_run(const unsigned char *data, Py_ssize_t size, int masked, uint64_t max_length)
-{
-    PyObject *messages = PyList_New(0);
-    Py_ssize_t pos = 0;
+/* What a run makes of a frame; NULL without an error set ends the run before it. */
+typedef PyObject *(*read_frame)(int first, const unsigned char *in, Py_ssize_t size,
+                                const unsigned char *key);
 
-    while (messages != NULL) {
+static PyObject *
+read_message(int first, const unsigned char *in, Py_ssize_t size, const unsigned char *key)
+{
+    return first == 0x81 ? read_text(in, size, key) : read_binary(in, size, key);
+}
+
+static PyObject *
+read_pair(int first, const unsigned char *in, Py_ssize_t size, const unsigned char *key)
+{
+    PyObject *payload = read_binary(in, size, key);
+    return payload == NULL ? NULL : Py_BuildValue("(iN)", first, payload);
+}
+
+/* The results of read for all frames of a run, and the bytes that follow it. */
+static PyObject *
+parse_run(PyObject *data, const struct limits *limits, read_frame read)
+{
+    const unsigned char *bytes = (const unsigned char *)PyBytes_AS_STRING(data);
+    Py_ssize_t size = PyBytes_GET_SIZE(data), pos = 0;
+    PyObject *rest, *pair, *run = PyList_New(0);
+
+    while (run != NULL) {
         uint64_t length = 0;
-        Py_ssize_t header = measure_message(data + pos, size - pos, masked, max_length, &length);
-        const unsigned char *payload = data + pos + header;
-        const unsigned char *key = masked ? payload - 4 : NULL;
-        PyObject *message;
+        Py_ssize_t header = measure_message(bytes + pos, size - pos, limits, &length);
+        const unsigned char *payload = bytes + pos + header;
+        PyObject *item;
+        int failed;
 
         if (header == 0)
             break;
-        message = data[pos] == 0x81 ? read_text(payload, (Py_ssize_t)length, key)
-                                    : read_binary(payload, (Py_ssize_t)length, key);
-        if (message == NULL) {
+        item = read(bytes[pos], payload, (Py_ssize_t)length, limits->masked ? payload - 4 : NULL);
+        if (item == NULL) {
             if (PyErr_Occurred())
-                Py_CLEAR(messages);
+                Py_CLEAR(run);
             break;
         }
-        if (PyList_Append(messages, message) < 0)
-            Py_CLEAR(messages);
-        Py_DECREF(message);
+        failed = PyList_Append(run, item) < 0;
+        Py_DECREF(item);
+        if (failed)
+            Py_CLEAR(run);
         pos += header + (Py_ssize_t)length;
     }
-    return messages == NULL ? NULL : Py_BuildValue("(Nn)", messages, pos);
+    if (run == NULL)
+        return NULL;
+    rest = PyBytes_FromStringAndSize((const char *)bytes + pos, size - pos);
+    pair = rest == NULL ? NULL : PyTuple_Pack(2, run, rest);
+    Py_XDECREF(rest);
+    Py_DECREF(run);
+    return pair;
 }
+
+/* Reads the arguments that both functions begin with; returns 0 with an error set. */
+static int
+read_limits(PyObject *const *args, struct limits *limits)
+{
+    limits->rsv_mask = 0;
+    limits->masked = PyObject_IsTrue(args[0]);
+    limits->max_length = PyLong_AsUnsignedLongLong(args[1]);
+    return limits->masked >= 0 && !PyErr_Occurred();
+}
+
+PyDoc_STRVAR(parse_messages_doc,
+"parse_messages(masked, max_length, data)\n--\n\n"
+"The run of whole, unfragmented messages at the start of data, a list of str and bytes,\n"
+"and the rest of data. It ends before whatever is not plainly right.");
 
 static PyObject *
 speedups_parse_messages(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    Py_buffer data;
-    PyObject *result;
-    unsigned long long max_length;
-    int masked;
+    struct limits limits;
 
     (void)module;
-    if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "parse_messages() takes exactly 3 arguments");
+    if (count != 3 || !PyBytes_Check(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "parse_messages() takes a bool, an int and bytes");
         return NULL;
     }
-    masked = PyObject_IsTrue(args[1]);
-    max_length = PyLong_AsUnsignedLongLong(args[2]);
-    if (masked < 0 || PyErr_Occurred() || PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE) < 0)
+    return read_limits(args, &limits) ? parse_run(args[2], &limits, read_message) : NULL;
+}
+
+PyDoc_STRVAR(parse_frames_doc,
+"parse_frames(masked, max_length, rsv_mask, data)\n--\n\n"
+"The same for messages of extensions: the first byte and the payload of each frame.\n"
+"rsv_mask has the RSV bits that may be set.");
+
+static PyObject *
+speedups_parse_frames(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    struct limits limits;
+    long rsv_mask;
+
+    (void)module;
+    if (count != 4 || !PyBytes_Check(args[3])) {
+        PyErr_SetString(PyExc_TypeError, "parse_frames() takes a bool, two ints and bytes");
         return NULL;
-    result = parse_run(data.buf, data.len, masked, max_length);
-    PyBuffer_Release(&data);
-    return result;
+    }
+    if (!read_limits(args, &limits))
+        return NULL;
+    rsv_mask = PyLong_AsLong(args[2]);
+    if (rsv_mask == -1 && PyErr_Occurred())
+        return NULL;
+    limits.rsv_mask = (int)(rsv_mask & 0x70);
+    return parse_run(args[3], &limits, read_pair);
 }
 
 PyDoc_STRVAR(build_message_doc,
@@ -309,6 +368,8 @@ static PyMethodDef methods[] = {
      mask_pieces_doc},
     {"parse_messages", (PyCFunction)(void (*)(void))speedups_parse_messages, METH_FASTCALL,
      parse_messages_doc},
+    {"parse_frames", (PyCFunction)(void (*)(void))speedups_parse_frames, METH_FASTCALL,
+     parse_frames_doc},
     {"build_message", speedups_build_message, METH_O, build_message_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Callable
 
 from faye_wsgi.driver.events import CloseEvent, Data, ErrorEvent, Event
 from faye_wsgi.driver.frames import CloseCode
@@ -66,6 +67,11 @@ class Driver:
         if not self._ended:
             self._end(events, CloseCode.ABNORMAL_CLOSURE, '')
         return events
+
+    @property
+    def build(self) -> Callable[[str | bytes], bytes]:
+        """A function that does what ``message`` does, maybe faster."""
+        return self.message
 
     def message(self, message: str | bytes) -> bytes:
         """A text message for a str, a binary one for bytes."""

@@ -18,6 +18,7 @@ __all__ = [
     'check_close',
     'close_payload',
     'is_valid_close_code',
+    'parse_frames',
     'parse_messages',
 ]
 
@@ -103,38 +104,67 @@ def build_header(first: int, length: int, mask_bit: int = 0) -> bytes:
 
 
 # The run of whole, unfragmented messages with which nearly everything that arrives begins,
-# and their answers: what a driver does most, so that it has a C twin. It takes only what is
+# and their answers: what a driver does most, so that it has C twins. They take only what is
 # plainly right; all else is left to the driver's own loop, which knows what is wrong.
 
 
-def parse_messages_python(data: Buffer, masked: bool, max_length: int) -> tuple[list[Data], int]:
-    """The run of whole messages at the start of ``data``, and how many bytes it took."""
+def parse_messages_python(masked: bool, max_length: int, data: bytes) -> tuple[list[Data], bytes]:
+    """The run of whole messages at the start of ``data``, and the rest of it."""
     messages: list[Data] = []
-    pos, size = 0, len(data)
-    while size - pos >= 2:
-        first, length = data[pos], data[pos + 1] & 0x7F
-        body = pos + 2
-        if first not in (0x81, 0x82) or data[pos + 1] >> 7 != masked:
-            break
-        if length > 125:
-            minimum = 126 if length == 126 else 65536
-            body += 2 if length == 126 else 8
-            length = int.from_bytes(data[pos + 2 : body], 'big')
-            if size < body or length < minimum:
-                break
-        body += 4 if masked else 0
-        end = body + length
-        if length > max_length or end > size:
-            break
-        payload = bytes(data[body:end])
-        if masked:
-            payload = mask(payload, bytes(data[body - 4 : body]))
+    pos = 0
+    while True:
+        first, payload, end = _parse_frame(masked, max_length, 0, data, pos)
         try:
-            messages.append(payload if first == 0x82 else str(payload, 'utf-8'))
+            if not first:
+                break
+            messages.append(payload if first & 15 == Opcode.BINARY else str(payload, 'utf-8'))
         except UnicodeDecodeError:
             break
         pos = end
-    return messages, pos
+    return messages, data[pos:]
+
+
+def parse_frames_python(
+    masked: bool, max_length: int, rsv_mask: int, data: bytes
+) -> tuple[list[tuple[int, bytes]], bytes]:
+    """The same for messages of extensions: the first byte and the payload of each frame.
+
+    ``rsv_mask`` has the RSV bits that may be set.
+    """
+    frames: list[tuple[int, bytes]] = []
+    pos = 0
+    while True:
+        first, payload, end = _parse_frame(masked, max_length, rsv_mask, data, pos)
+        if not first:
+            return frames, data[pos:]
+        frames.append((first, payload))
+        pos = end
+
+
+def _parse_frame(
+    masked: bool, max_length: int, rsv_mask: int, data: bytes, pos: int
+) -> tuple[int, bytes, int]:
+    # The first byte, the payload and where it ends; zeros for what is no whole message.
+    nothing = 0, b'', 0
+    size = len(data)
+    if size - pos < 2:
+        return nothing
+    first, length = data[pos], data[pos + 1] & 0x7F
+    body = pos + 2
+    if first & ~rsv_mask not in (0x81, 0x82) or data[pos + 1] >> 7 != masked:
+        return nothing
+    if length > 125:
+        minimum = 126 if length == 126 else 65536
+        body += 2 if length == 126 else 8
+        length = int.from_bytes(data[pos + 2 : body], 'big')
+        if size < body or length < minimum:
+            return nothing
+    body += 4 if masked else 0
+    end = body + length
+    if length > max_length or end > size:
+        return nothing
+    payload = data[body:end]
+    return first, mask(payload, data[body - 4 : body]) if masked else payload, end
 
 
 def build_message_python(message: str | Buffer) -> bytes:
@@ -145,11 +175,13 @@ def build_message_python(message: str | Buffer) -> bytes:
 
 
 parse_messages = parse_messages_python
+parse_frames = parse_frames_python
 build_message = build_message_python
 if not os.environ.get('FAYE_WSGI_PURE'):
     try:
         from faye_wsgi.driver._speedups import (  # type: ignore[import-not-found,no-redef]
             build_message,
+            parse_frames,
             parse_messages,
         )
     except ImportError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import Callable
 
 from faye_wsgi.driver.base import Driver, ReadyState
@@ -22,6 +23,7 @@ from faye_wsgi.driver.frames import (
     build_message,
     close_payload,
     is_valid_close_code,
+    parse_frames,
     parse_messages,
 )
 from faye_wsgi.driver.masking import Buffer, mask, mask_pieces
@@ -40,6 +42,19 @@ LARGE_MESSAGE = 32768  # bytes of a message that is not worth copying behind its
 _FIN = 0x80
 _TEXT = _FIN | Opcode.TEXT
 _BINARY = _FIN | Opcode.BINARY
+
+
+Received = tuple[Sequence[Data], bytes]
+
+
+@lru_cache(maxsize=64)
+def _short_way(masked: bool, max_length: int) -> Callable[[bytes], Received]:
+    # One for all connections with the same settings
+    return partial(parse_messages, masked, max_length)
+
+
+def _receive_nothing(data: bytes) -> Received:
+    return (), data
 
 
 class Hybi(Driver):
@@ -68,12 +83,13 @@ class Hybi(Driver):
         '_remaining',
         '_rest',
         '_rsv',
-        '_slow',
         '_stored',
         '_validator',
+        'receive_messages',
     )
 
     version = 'hybi-13'
+    receive_messages: Callable[[bytes], Received]  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -105,24 +121,20 @@ class Hybi(Driver):
         self._frame: list[bytes | bytearray] = []
         self._key = b''
         self._fin = False
-        self._slow = self._is_special  # receive_messages has nothing to take
         # What is owed to the peer:
         self._pong: bytes | None = None
         self._closing: bytes | None = None  # the payload of a close frame
+        self._choose_way()
 
     # In
-
-    def receive_messages(self, data: bytes) -> tuple[Sequence[Data], bytes]:
-        if self._slow:
-            return (), data
-        messages, taken = parse_messages(data, not self._client, self._max_length)
-        return messages, b'' if taken == len(data) else data[taken:]
 
     def receive_data(self, data: bytes) -> list[Event]:
         events: list[Event] = []
         if self._rest:
             data = self._rest + data
             self._rest = b''
+        if self._pipeline is not None and not self._opcode:
+            data = self._receive_frames(events, data)
         pos = 0
         size = len(data)
         while not self._ended:
@@ -189,8 +201,16 @@ class Hybi(Driver):
             pos = end
         if not self._ended and pos < size:
             self._rest = data[pos:]
-        self._slow = bool(self._rest or self._opcode or self._ended or self._is_special)
+        self._choose_way()
         return events
+
+    def _choose_way(self) -> None:
+        # The short way is open between messages; those of extensions go through the pipeline,
+        # and after our close frame they are dropped.
+        is_short = not (self._rest or self._opcode or self._ended)
+        self.receive_messages = _receive_nothing
+        if is_short and self._pipeline is None and self.state == ReadyState.OPEN:
+            self.receive_messages = _short_way(not self._client, self._max_length)
 
     @property
     def read_size(self) -> int:  # type: ignore[override]
@@ -200,11 +220,6 @@ class Hybi(Driver):
     @property
     def missing(self) -> int:
         return self._remaining
-
-    @property
-    def _is_special(self) -> bool:
-        # Messages pass extensions, or are dropped.
-        return self._pipeline is not None or self.state != ReadyState.OPEN
 
     def _check_header(self, first: int, second: int) -> str:
         # RFC 6455 §5.1, §5.2, §5.4, §5.5; the checks stand in the order of the bytes, so
@@ -244,6 +259,19 @@ class Hybi(Driver):
             return True
         self._fail(events, CloseCode.MESSAGE_TOO_BIG, message)
         return False
+
+    def _receive_frames(self, events: list[Event], data: bytes) -> bytes:
+        # The short way of a pipeline: the whole messages that data begins with.
+        if self._ended:
+            return data
+        assert self._pipeline is not None
+        masked, rsv_mask = not self._client, self._pipeline.rsv_mask
+        frames, rest = parse_frames(masked, self._max_length, rsv_mask, data)
+        for first, payload in frames:
+            self._receive_message(events, first, payload)
+            if self._ended:
+                return b''
+        return rest
 
     def _receive_message(self, events: list[Event], first: int, payload: bytes) -> None:
         opcode = first & 15
@@ -379,10 +407,10 @@ class Hybi(Driver):
         """Extensions work on whole messages."""
         return self._pipeline is None
 
-    def message(self, message: str | bytes) -> bytes:
-        if self._client or self._pipeline is not None:
-            return super().message(message)
-        return build_message(message)
+    @property
+    def build(self) -> Callable[[str | bytes], bytes]:
+        is_plain = not self._client and self._pipeline is None
+        return build_message if is_plain else self.message
 
     def large_message(self, message: str | bytes) -> tuple[bytes, bytes] | None:
         if len(message) < LARGE_MESSAGE or self._client or self._pipeline is not None:
@@ -423,7 +451,7 @@ class Hybi(Driver):
         if self.state != ReadyState.OPEN:
             return b''
         self.state = ReadyState.CLOSING
-        self._slow = True
+        self._choose_way()
         self._pong = None
         return self._build(_FIN | Opcode.CLOSE, close_payload(code, reason))
 
@@ -436,7 +464,7 @@ class Hybi(Driver):
         if self.state == ReadyState.OPEN and self._closing is not None:
             frame = self.output() + self._build(_FIN | Opcode.CLOSE, self._closing)
         self.state = ReadyState.CLOSED
-        self._slow = True
+        self._choose_way()
         if self._pipeline is not None:
             self._pipeline.close()
         return frame

@@ -16,6 +16,7 @@ from greenlet import getcurrent, greenlet
 
 from faye_wsgi.driver.events import Data, Event, EventType, MessageEvent
 from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.transport.hotpath import InboxPath
 from faye_wsgi.transport.settings import Settings
 
 __all__ = ['Inbox', 'Owner', 'Sink']
@@ -51,49 +52,30 @@ class Owner(Protocol):
         """A listener raised; it has been logged."""
 
 
-class Inbox:
+class Inbox(InboxPath):
     """The queues of one connection."""
 
     __slots__ = (
-        '_bytes',
         '_dispatching',
-        '_ended',
-        '_full',
-        '_hub',
         '_idle',
         '_is_listened_to',
         '_jobs',
-        '_messages',
-        '_next_waiters',
         '_owner',
         '_paused',
-        '_serving',
         '_settings',
         '_sink',
-        '_switch',
-        '_waiter',
-        'is_awaited',
     )
 
     def __init__(self, hub: Any, owner: Owner, sink: Sink, settings: Settings) -> None:
-        self._hub = hub
+        super().__init__(hub)
         self._owner = owner
         self._sink = sink
         self._settings = settings
-        self._messages = _EMPTY
         self._jobs = _EMPTY
-        self._waiter: Any = None  # the greenlet that gets the next message,
-        self._next_waiters: list[Any] | None = None  # and those that came after it
-        self._bytes = 0
-        self._full = False
-        self._serving = False  # a view has taken a message
         self._dispatching = False
         self._paused = False
-        self._ended = False
         self._is_listened_to = False
         self._idle: list[Any] | None = None
-        self._switch = greenlet.switch.__get__(hub)  # the hub's own looks for hooks first
-        self.is_awaited = False  # the owner wants to hear of ``consumed``
 
     @property
     def is_full(self) -> bool:
@@ -122,15 +104,7 @@ class Inbox:
 
     # From the connection, in the hub
 
-    def hand_out(self, messages: Sequence[Data]) -> bool:
-        """Take messages that arrived, and deliver them; whether reading must stop now."""
-        waiter = self._waiter
-        if waiter is not None and len(messages) == 1 and not self._messages:
-            self._waiter = None  # the usual case, and the shortest way
-            if self._next_waiters:
-                self._waiter = self._next_waiters.pop(0)
-            waiter.switch(messages[0])
-            return False
+    def _hand_out(self, messages: Sequence[Data]) -> bool:
         self.put(messages)
         self.deliver()
         return self.is_full
@@ -205,24 +179,7 @@ class Inbox:
 
     # From the view
 
-    def take(self, timeout: float | None = None) -> Data | None:
-        """The next message, None at the end; TimeoutError after ``timeout`` seconds."""
-        if self._waiter is None:
-            if self._messages:
-                return self._pop_message()
-            if timeout is None and self._serving and not (self._ended or self.is_awaited):
-                waiter = getcurrent()  # nearly always
-                if waiter is not self._hub:
-                    self._waiter = waiter
-                    try:
-                        return self._switch()  # type: ignore[no-any-return]
-                    except BaseException:
-                        self._forget(waiter)
-                        raise
-        return self._take(timeout)
-
     def _take(self, timeout: float | None) -> Data | None:
-        # All that is rare: the end, a timeout, others that wait before us.
         if self._ended:
             return None
         self._serving = True
@@ -233,7 +190,7 @@ class Inbox:
             self._owner.consumed()
         timer = None if timeout is None else self._start_timer(timeout, waiter)
         try:
-            message = self._switch()
+            message: Data | None = self._switch()
         except BaseException:
             self._forget(waiter)
             raise
@@ -243,7 +200,7 @@ class Inbox:
                 timer.close()
         if message is _TIMED_OUT:
             raise TimeoutError('no message arrived in time')
-        return message  # type: ignore[no-any-return]
+        return message
 
     def _add_waiter(self) -> Any:
         waiter = getcurrent()
@@ -251,10 +208,10 @@ class Inbox:
             raise RuntimeError('a callback of the hub cannot wait for messages')
         if self._waiter is None:
             self._waiter = waiter
-        elif self._next_waiters is None:
-            self._next_waiters = [waiter]
-        else:
+        elif self._next_waiters:
             self._next_waiters.append(waiter)
+        else:
+            self._next_waiters = [waiter]
         return waiter
 
     def _next_waiter(self) -> Any:

@@ -20,7 +20,8 @@ from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import Data
 from faye_wsgi.driver.frames import CloseCode, Opcode
 from faye_wsgi.errors import ConnectionClosed, ExtensionError
-from faye_wsgi.transport.stream import LARGE, Stream
+from faye_wsgi.transport.hotpath import LARGE, OutboxPath
+from faye_wsgi.transport.stream import Stream
 
 __all__ = ['Outbox', 'Owner', 'Sendable']
 
@@ -51,7 +52,7 @@ class Owner(Protocol):
         """What a call on a closing or closed connection raises."""
 
 
-class Outbox:
+class Outbox(OutboxPath):
     """The sending side of one connection."""
 
     __slots__ = (
@@ -61,9 +62,6 @@ class Outbox:
         '_high_water',
         '_hub',
         '_owner',
-        '_plain',
-        '_stream',
-        '_thread',
         '_turned_at',
         '_unsent',
         '_waiting',
@@ -71,13 +69,11 @@ class Outbox:
     )
 
     def __init__(self, hub: Any, owner: Owner, high_water: int) -> None:
+        super().__init__()
         self._hub = hub
-        self._thread = _get_ident()
         self.is_alone = getcurrent().parent is None  # the hub runs only while we wait
         self._turned_at = monotonic()
         self._owner = owner
-        self._stream: Any = None
-        self._plain: Any = None  # the driver, where a message is a frame on the stream, no more
         self._high_water = high_water
         self._unsent: list[Any] = []  # before open
         self._handed_over = 0  # bytes on their way from other threads
@@ -102,27 +98,8 @@ class Outbox:
     def set_stream(self, driver: Driver, stream: Stream) -> None:
         """From now on messages go to ``stream``."""
         self._stream = stream
+        self._build = driver.build
         self._plain = None if self.is_alone else driver
-
-    def send(self, message: Sendable, timeout: float | None = None) -> None:
-        """Send a message; blocks while more than the high-water mark waits for the peer."""
-        driver = self._plain
-        if (
-            driver is not None
-            and driver.state is _OPEN
-            and (type(message) is str or type(message) is bytes)
-            and len(message) < LARGE
-            and _get_ident() == self._thread
-        ):
-            try:
-                frame = driver.message(message)  # nearly always
-            except ExtensionError as error:
-                self._owner.close(error.code)
-                raise
-            if self._stream.write(frame) and self.buffered > self._high_water:
-                self._wait_for_room(timeout)
-        else:
-            self._send(message, timeout)
 
     def _send(self, message: Sendable, timeout: float | None) -> None:
         if type(message) is not str and type(message) is not bytes:
@@ -136,8 +113,8 @@ class Outbox:
         if driver is None or driver.state is not _OPEN:
             self._keep_unsent(message)
         elif isinstance(message, (str, bytes)):
-            if self._write(message) and self.buffered > self._high_water:
-                self._wait_for_room(timeout)
+            if self._write(message):
+                self._wait_if_full(timeout)
         elif driver.has_fragments:
             self._send_fragments(iter(message), timeout)  # type: ignore[arg-type]
         else:
@@ -159,14 +136,22 @@ class Outbox:
             if large is not None:
                 return stream.write_large(*large)  # type: ignore[no-any-return]
         try:
-            frame = driver.message(message)
+            frame = self._build(message)
         except ExtensionError as error:
-            self._owner.close(error.code)
+            self._not_built(error)
             raise
         if self._fragmenting:
             self._deferred.append(frame)
             return True
         return stream.write(frame)  # type: ignore[no-any-return]
+
+    def _not_built(self, error: Exception) -> None:
+        if isinstance(error, ExtensionError):
+            self._owner.close(error.code)
+
+    def _wait_if_full(self, timeout: float | None) -> None:
+        if self.buffered > self._high_water:
+            self._wait_for_room(timeout)
 
     # Before open
 
@@ -251,8 +236,8 @@ class Outbox:
         if driver is None or stream is None or driver.state != _OPEN:
             raise self._owner.closed_error()
         data = piece.encode() if isinstance(piece, str) else piece
-        if stream.write(driver.fragment(data, opcode, fin)) and self.buffered > self._high_water:
-            self._wait_for_room(timeout)
+        if stream.write(driver.fragment(data, opcode, fin)):
+            self._wait_if_full(timeout)
 
     def _write_deferred(self) -> None:
         driver, stream = self._owner.driver, self._owner.stream

@@ -17,14 +17,14 @@ from typing import Any, Callable, Protocol
 
 from gevent.monkey import get_original
 
+from faye_wsgi.transport.hotpath import GATHER, LARGE, Batch, StreamPath
+
 __all__ = ['PlainSocket', 'Receiver', 'Stream', 'tune']
 
 READ = 1
 WRITE = 2
 READ_SIZE = 65536
 MAX_READ_SIZE = 2**20
-GATHER = 65536  # what is gathered goes out when this much is together
-LARGE = 32768  # what is not worth copying
 # Seconds, seconds and a number; where the platform has them.
 _KEEPALIVE = (('TCP_KEEPIDLE', 60), ('TCP_KEEPINTVL', 15), ('TCP_KEEPCNT', 4))
 LAST_READS = 256  # how often a broken socket is read for the peer's last words
@@ -82,16 +82,6 @@ def tune(sock: _socket.socket) -> None:
         pass  # the connection is good without
 
 
-class Batch:
-    """Whether the bytes of one read are being dealt with, and who was written to since."""
-
-    __slots__ = ('is_open', 'written')
-
-    def __init__(self) -> None:
-        self.is_open = False
-        self.written: list[Stream] = []
-
-
 class _Here(get_original('_thread', '_local')):  # type: ignore[misc]
     """What a thread has, and so its loop."""
 
@@ -102,45 +92,27 @@ class _Here(get_original('_thread', '_local')):  # type: ignore[misc]
 _here = _Here()
 
 
-class Stream:
+class Stream(StreamPath):
     """Reads from, and writes to, a socket that has been made non-blocking."""
 
     __slots__ = (
-        '_batch',
-        '_gathered',
-        '_gathered_size',
         '_loop',
         '_may_pend',
         '_reader',
         '_reading',
-        '_receiver',
-        '_recv',
-        '_send',
         '_socket',
-        '_waiting',
-        '_waiting_size',
         '_writer',
-        'closed',
         'broken',
-        'read_size',
+        'closed',
     )
 
     def __init__(self, sock: Any, loop: Any, receiver: Receiver) -> None:
+        super().__init__(sock, receiver, _here.batch, READ_SIZE)
         self._socket = sock
-        self._recv = sock.recv
-        self._send: Callable[[Any], int] = sock.send
         self._loop = loop
-        self._receiver = receiver
         self._reader = loop.io(sock.fileno(), READ)
         self._reading = False
         self._writer: Any | None = None  # made when the kernel first says no
-        # What the kernel would not take: small pieces together, large ones not copied.
-        self._waiting: list[bytearray | memoryview] = []
-        self._waiting_size = 0
-        self._batch: Batch = _here.batch
-        self._gathered: list[bytes] = []  # while the batch is open
-        self._gathered_size = 0
-        self.read_size = READ_SIZE  # bytes to read at a time
         self._may_pend = not isinstance(sock, PlainSocket)
         self.closed = False
         self.broken = False  # a write failed: nothing more can be sent
@@ -167,7 +139,7 @@ class Stream:
         if self._reading or self.closed:
             return
         self._reading = True
-        self._reader.start(self._readable)
+        self._reader.start(self._read_pending if self._may_pend else self.readable)
         if self._socket.pending():
             self._loop.run_callback(self._read_pending)
 
@@ -180,56 +152,25 @@ class Stream:
     def read_now(self) -> None:
         """Read what has arrived but was not yet told of."""
         if self._reading:
-            self._readable()
-
-    def _readable(self) -> None:
-        try:
-            data = self._recv(self.read_size)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self.pause_reading()
-            self._receiver.lost(error.strerror or str(error))
-            return
-        if not data:
-            self.pause_reading()
-            self._receiver.ended()
-            return
-        batch = self._batch
-        batch.is_open = True
-        try:
-            self._receiver.received(data)
-        finally:
-            batch.is_open = False
-            for stream in batch.written:
-                stream.flush()
-            batch.written.clear()
-        if self._may_pend and self._reading and self._socket.pending():
-            self._loop.run_callback(self._read_pending)
+            self.readable()
 
     def _read_pending(self) -> None:
         if self._reading:
-            self._readable()
+            self.readable()
+            # The rest of what has been decrypted, in its turn
+            if self._reading and self._socket.pending():
+                self._loop.run_callback(self._read_pending)
+
+    def _not_read(self, error: OSError) -> None:
+        if not isinstance(error, (BlockingIOError, InterruptedError)):
+            self.pause_reading()
+            self._receiver.lost(error.strerror or str(error))
+
+    def _read_end(self) -> None:
+        self.pause_reading()
+        self._receiver.ended()
 
     # Out
-
-    def write(self, data: bytes) -> bool:
-        """Send ``data``: at once, or gathered while a batch is open, or when the kernel has room.
-
-        Whether something waits for the kernel.
-        """
-        gathered = self._gathered
-        if self._batch.is_open:
-            if not gathered:
-                self._batch.written.append(self)
-            gathered.append(data)
-            self._gathered_size += len(data)
-            if self._gathered_size < GATHER:
-                return self._waiting_size > 0
-        else:
-            gathered.append(data)
-        self.flush()
-        return self._waiting_size > 0
 
     def write_large(self, head: bytes, body: bytes) -> bool:
         """``write`` both, without a copy of ``body``."""
@@ -237,8 +178,8 @@ class Stream:
         self._gathered.clear()
         self._gathered_size = 0
         if self._waiting:
-            self._keep(head)
-            self._keep(body)
+            self._keep(head, 0)
+            self._keep(body, 0)
         else:
             is_over = self.broken or self.closed
             send = _total_length if is_over else self._socket.sendmsg
@@ -247,31 +188,10 @@ class Stream:
             except OSError as error:
                 sent = self._not_sent(error, len(head) + len(body))
             if sent < len(head):
-                self._keep(head[sent:])
+                self._keep(head, sent)
             if sent < len(head) + len(body):
-                self._keep(memoryview(body)[max(sent - len(head), 0) :])
+                self._keep(body, max(sent - len(head), 0))
         return self._waiting_size > 0
-
-    def flush(self) -> None:
-        """Send what was gathered, in one system call where the kernel takes it."""
-        gathered = self._gathered
-        if len(gathered) == 1:
-            data = gathered[0]
-        elif gathered:
-            data = b''.join(gathered)
-        else:
-            return
-        gathered.clear()
-        self._gathered_size = 0
-        if self._waiting:  # the watcher tells when there is room
-            self._keep(data)
-            return
-        try:
-            sent = self._send(data)
-        except OSError as error:
-            sent = self._not_sent(error, len(data))
-        if sent < len(data):
-            self._keep(memoryview(data)[sent:])
 
     def _not_sent(self, error: OSError, size: int) -> int:
         """How much the kernel took: nothing now, or, once nothing can be sent, all of it."""
@@ -281,15 +201,16 @@ class Stream:
             self._break(error)
         return size
 
-    def _keep(self, data: bytes | memoryview) -> None:
+    def _keep(self, data: bytes, start: int) -> None:
         last = self._waiting[-1] if self._waiting else None
-        if len(data) >= LARGE:
-            self._waiting.append(memoryview(data))
+        rest = memoryview(data)[start:]
+        self._waiting_size += len(rest)
+        if len(rest) >= LARGE:
+            self._waiting.append(rest)
         elif isinstance(last, bytearray) and len(last) < GATHER:
-            last += data
+            last += rest
         else:
-            self._waiting.append(bytearray(data))
-        self._waiting_size += len(data)
+            self._waiting.append(bytearray(rest))
         self._watch_writable()
 
     def _watch_writable(self) -> None:
@@ -361,8 +282,10 @@ class Stream:
             return
         self.closed = True
         self._reading = False
-        self._waiting, self._waiting_size = [], 0
-        self._gathered, self._gathered_size = [], 0
+        self._waiting.clear()
+        self._waiting_size = 0
+        self._gathered.clear()
+        self._gathered_size = 0
         self._send = len
         for watcher in (self._reader, self._writer):
             if watcher is not None:

@@ -19,6 +19,7 @@ TWINS = {
     "mask": masking.mask_python,
     "mask_pieces": masking.mask_pieces_python,
     "parse_messages": driver_frames.parse_messages_python,
+    "parse_frames": driver_frames.parse_frames_python,
     "build_message": driver_frames.build_message_python,
 }
 
@@ -71,7 +72,23 @@ def test_a_run_of_messages_is_read_back(
     parse: Any, messages: list[Any], key: bytes | None, rest: bytes
 ) -> None:
     run = b"".join(encode(message, key) for message in messages)
-    assert parse(run + rest, key is not None, 2**20) == (messages, len(run))
+    assert parse(key is not None, 2**20, run + rest) == (messages, rest)
+
+
+@pytest.mark.parametrize("parse", implementations("parse_frames"))
+@settings(deadline=None)
+@given(
+    messages=st.lists(st.tuples(st.sampled_from([0x81, 0x82, 0xC1, 0xE2]), st.binary(max_size=300))),
+    key=st.none() | KEY,
+    rest=st.binary(max_size=1),
+)
+def test_a_run_of_frames_is_read_back(
+    parse: Any, messages: list[Any], key: bytes | None, rest: bytes
+) -> None:
+    run = b"".join(
+        frames.frame(first & 15, data, rsv=first >> 4 & 7, mask=key) for first, data in messages
+    )
+    assert parse(key is not None, 2**20, 0x60, run + rest) == (messages, rest)
 
 
 @needs_c
@@ -91,9 +108,11 @@ def test_twins_stop_at_the_same_byte(
         run[place % len(run)] = value
     data = bytes(run[: len(run) - cut])
     masked = key is not None
-    twin = driver_frames.parse_messages_python(data, masked, limit)
-    assert speedups.parse_messages(data, masked, limit) == twin
-    assert speedups.parse_messages(bytearray(data), masked, limit) == twin
+    twin = driver_frames.parse_messages_python(masked, limit, data)
+    assert speedups.parse_messages(masked, limit, data) == twin
+    for rsv_mask in (0, 0x40, 0x70):
+        pairs = driver_frames.parse_frames_python(masked, limit, rsv_mask, data)
+        assert speedups.parse_frames(masked, limit, rsv_mask, data) == pairs
 
 
 @needs_c
@@ -112,9 +131,12 @@ def test_pieces_are_unmasked_together(pieces: list[Any], key: bytes) -> None:
         ("mask_pieces", ([b"a"], b"123")),
         ("mask_pieces", ([1], b"1234")),
         ("mask_pieces", ((b"a",), b"1234")),
-        ("parse_messages", (b"a", True)),
-        ("parse_messages", (b"a", True, -1)),
-        ("parse_messages", ("a", True, 1)),
+        ("parse_messages", (True, 1)),
+        ("parse_messages", (True, -1, b"a")),
+        ("parse_messages", (True, 1, "a")),
+        ("parse_frames", (True, 1, b"a")),
+        ("parse_frames", (True, 1, "a", b"a")),
+        ("parse_frames", (True, 1, 0, bytearray(b"a"))),
     ],
 )
 def test_wrong_arguments_raise(name: str, arguments: Any) -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from faye_wsgi.adapters.base import Place
 from faye_wsgi.transport.hijack import take
-from faye_wsgi.transport.stream import GATHER, PlainSocket, Stream
+from faye_wsgi.transport.hotpath import GATHER
+from faye_wsgi.transport.stream import PlainSocket, Stream
 
 from ..support.certs import Certificates
 from .harness import NOTHING_FOR, TIMEOUT, is_open, turn, until
@@ -310,7 +311,7 @@ def test_a_receiver_that_raises_does_not_hold_back_what_it_wrote(plain: Ends) ->
     plain.stream.pause_reading()
     plain.peer.sendall(b"go")
     with pytest.raises(LookupError):
-        plain.stream._readable()
+        plain.stream.readable()
     plain.stream.write(b"y")
     assert plain.read(2) == b"xy"
 

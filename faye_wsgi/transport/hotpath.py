@@ -1,0 +1,279 @@
+"""What happens for nearly every message, on its way in and out: the short way, and no more.
+
+Three base classes, one below each of ``Stream``, ``Inbox`` and ``Outbox``, with what these
+need for it and a hook for everything else. Each has a C twin in ``_hotpath.c``, for between
+the two system calls of a message an interpreter takes as long as one of these; the tests
+run over both. ``FAYE_WSGI_PURE=1`` leaves the C ones out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Callable
+
+from gevent.monkey import get_original
+from greenlet import getcurrent, greenlet
+
+from faye_wsgi.driver.base import Driver, ReadyState
+from faye_wsgi.driver.events import Data
+
+__all__ = ['GATHER', 'LARGE', 'Batch', 'InboxPath', 'OutboxPath', 'StreamPath']
+
+GATHER = 65536  # bytes: what is gathered goes out when this much is together
+LARGE = 32768  # bytes: what is not worth copying
+
+_get_ident = get_original('_thread', 'get_ident')
+_OPEN = ReadyState.OPEN
+_NONE: Any = ()  # stands for a queue that was never needed: a deque takes 600 bytes
+
+
+class PythonBatch:
+    """Whether the bytes of one read are being dealt with, and who was written to since."""
+
+    __slots__ = ('is_open', 'written')
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.written: list[Any] = []
+
+
+class PythonStreamPath:
+    """One read, and the writes that answer it."""
+
+    __slots__ = (
+        '_batch',
+        '_gathered',
+        '_gathered_size',
+        '_receiver',
+        '_recv',
+        '_send',
+        '_waiting',
+        '_waiting_size',
+        'read_size',
+    )
+
+    def __init__(self, sock: Any, receiver: Any, batch: Any, read_size: int) -> None:
+        self._recv: Callable[[int], bytes] = sock.recv
+        self._send: Callable[[Any], int] = sock.send
+        self._receiver = receiver
+        self._batch = batch
+        self._gathered: list[bytes] = []  # while the batch is open
+        self._gathered_size = 0
+        # What the kernel would not take: small pieces together, large ones not copied.
+        self._waiting: list[bytearray | memoryview] = []
+        self._waiting_size = 0
+        self.read_size = read_size  # bytes to read at a time
+
+    def readable(self) -> None:
+        """Read once, and flush what was written while the receiver dealt with it."""
+        try:
+            data = self._recv(self.read_size)
+        except OSError as error:
+            self._not_read(error)
+            return
+        if not data:
+            self._read_end()
+            return
+        batch = self._batch
+        batch.is_open = True
+        try:
+            self._receiver.received(data)
+        finally:
+            batch.is_open = False
+            for stream in batch.written:
+                stream.flush()
+            batch.written.clear()
+
+    def write(self, data: bytes) -> bool:
+        """Send ``data``: at once, or gathered while a batch is open, or when the kernel has room.
+
+        Whether something waits for the kernel.
+        """
+        gathered = self._gathered
+        if self._batch.is_open:
+            if not gathered:
+                self._batch.written.append(self)
+            gathered.append(data)
+            self._gathered_size += len(data)
+            if self._gathered_size < GATHER:
+                return self._waiting_size > 0
+        else:
+            gathered.append(data)
+        self.flush()
+        return self._waiting_size > 0
+
+    def flush(self) -> None:
+        """Send what was gathered, in one system call where the kernel takes it."""
+        gathered = self._gathered
+        if not gathered:
+            return
+        data = gathered[0] if len(gathered) == 1 else b''.join(gathered)
+        gathered.clear()
+        self._gathered_size = 0
+        if self._waiting:  # the watcher tells when there is room
+            self._keep(data, 0)
+            return
+        try:
+            sent = self._send(data)
+        except OSError as error:
+            sent = self._not_sent(error, len(data))
+        if sent < len(data):
+            self._keep(data, sent)
+
+    # Hooks
+
+    def _not_read(self, error: OSError) -> None:
+        """``recv`` has raised."""
+        raise NotImplementedError
+
+    def _read_end(self) -> None:
+        """``recv`` has returned nothing: the peer will send no more."""
+        raise NotImplementedError
+
+    def _not_sent(self, error: OSError, size: int) -> int:
+        """``send`` has raised; how much of ``size`` bytes are dealt with all the same."""
+        raise NotImplementedError
+
+    def _keep(self, data: bytes, start: int) -> None:
+        """Keep what follows ``start`` until the kernel has room."""
+        raise NotImplementedError
+
+
+class PythonInboxPath:
+    """Messages for a view: who waits for one, or which wait for it."""
+
+    __slots__ = (
+        '_bytes',
+        '_ended',
+        '_full',
+        '_hub',
+        '_messages',
+        '_next_waiters',
+        '_serving',
+        '_switch',
+        '_waiter',
+        'is_awaited',
+    )
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+        self._switch = greenlet.switch.__get__(hub)  # the hub's own looks for hooks first
+        self._messages: Any = _NONE
+        self._bytes = 0  # of what waits
+        self._full = False  # reading has stopped
+        self._waiter: Any = None  # the greenlet that gets the next message,
+        self._next_waiters: Any = _NONE  # and those that came after it
+        self._serving = False  # a view has taken a message
+        self._ended = False  # there will be no more
+        self.is_awaited = False  # the owner wants to hear of ``consumed``
+
+    def hand_out(self, messages: Sequence[Data]) -> bool:
+        """Take messages that arrived, and deliver them; whether reading must stop now."""
+        waiter = self._waiter
+        if waiter is not None and len(messages) == 1 and not self._messages:
+            self._waiter = self._next_waiters.pop(0) if self._next_waiters else None
+            waiter.switch(messages[0])
+            return False
+        return self._hand_out(messages)
+
+    def take(self, timeout: float | None = None) -> Data | None:
+        """The next message, None at the end; TimeoutError after ``timeout`` seconds."""
+        if self._waiter is None:
+            if self._messages:
+                data: Data = self._messages.popleft()
+                self._bytes -= len(data)
+                self._serving = True
+                if self._full:
+                    self._check_relief()
+                return data
+            if timeout is None and self._serving and not (self._ended or self.is_awaited):
+                waiter = getcurrent()
+                if waiter is not self._hub:
+                    self._waiter = waiter
+                    try:
+                        return self._switch()  # type: ignore[no-any-return]
+                    except BaseException:
+                        self._forget(waiter)
+                        raise
+        return self._take(timeout)
+
+    # Hooks
+
+    def _hand_out(self, messages: Sequence[Data]) -> bool:
+        """``hand_out``, whatever there is and whoever waits."""
+        raise NotImplementedError
+
+    def _take(self, timeout: float | None) -> Data | None:
+        """``take``, whatever there is and whoever waits."""
+        raise NotImplementedError
+
+    def _check_relief(self) -> None:
+        """A message was taken from a full queue."""
+        raise NotImplementedError
+
+    def _forget(self, waiter: Any) -> bool:
+        """Let ``waiter`` wait no more; whether it still did."""
+        raise NotImplementedError
+
+
+class PythonOutboxPath:
+    """A message that is a frame on the stream, and no more."""
+
+    __slots__ = ('_build', '_plain', '_stream', '_thread')
+
+    def __init__(self) -> None:
+        self._thread = _get_ident()
+        self._stream: Any = None
+        self._plain: Driver | None = None  # where there is more to do than this, None
+        self._build: Any = None  # the driver's
+
+    def send(self, message: Any, timeout: float | None = None) -> None:
+        """Send a message; blocks while more than the high-water mark waits for the peer."""
+        driver = self._plain
+        if (
+            driver is None
+            or driver.state is not _OPEN
+            or (type(message) is not str and type(message) is not bytes)
+            or len(message) >= LARGE
+            or _get_ident() != self._thread
+        ):
+            self._send(message, timeout)
+            return
+        try:
+            frame: bytes = self._build(message)
+        except Exception as error:
+            self._not_built(error)
+            raise
+        if self._stream.write(frame):
+            self._wait_if_full(timeout)
+
+    # Hooks
+
+    def _send(self, message: Any, timeout: float | None) -> None:
+        """``send``, whatever the message and the state."""
+        raise NotImplementedError
+
+    def _not_built(self, error: Exception) -> None:
+        """The driver has raised."""
+        raise NotImplementedError
+
+    def _wait_if_full(self, timeout: float | None) -> None:
+        """Something waits for the kernel: too much?"""
+        raise NotImplementedError
+
+
+Batch = PythonBatch
+StreamPath = PythonStreamPath
+InboxPath = PythonInboxPath
+OutboxPath = PythonOutboxPath
+if not os.environ.get('FAYE_WSGI_PURE'):
+    try:
+        from faye_wsgi.transport._hotpath import (  # type: ignore[import-not-found,no-redef]
+            Batch,
+            InboxPath,
+            OutboxPath,
+            StreamPath,
+        )
+    except ImportError:
+        pass

@@ -18,7 +18,7 @@ class EventTarget:
     before those that ``on`` registered; these run in the order of their registration.
     """
 
-    __slots__ = ('_listeners', '_handlers')
+    __slots__ = ('_after_listeners', '_handlers', '_listeners')
 
     EVENTS: frozenset[EventType] = frozenset()
 
@@ -26,6 +26,7 @@ class EventTarget:
         # Tuples: a round of calls is not disturbed by listeners that come and go.
         self._listeners: dict[str, tuple[Listener, ...]] = {}
         self._handlers: dict[str, Listener | None] = {}
+        self._after_listeners: Callable[[], object] | None = None
 
     @overload
     def on(self, type: EventType) -> Callable[[Listener], Listener]: ...
@@ -74,9 +75,13 @@ class EventTarget:
         if self._handlers:
             handler = self._handlers.get(event.type)
             if handler is not None:
-                handler(event)
-        for listener in listeners:
-            listener(event)
+                listeners = (handler, *listeners)
+        try:
+            for listener in listeners:
+                listener(event)
+        finally:
+            if self._after_listeners is not None:
+                self._after_listeners()
 
     def _check_type(self, type: str) -> None:
         if type not in self.EVENTS:

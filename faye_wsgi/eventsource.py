@@ -49,7 +49,6 @@ class EventSource(EventTarget):
     __slots__ = (
         '__dict__',
         '__weakref__',
-        '_after_listener',
         '_connection',
         '_response',
         '_serve',
@@ -106,7 +105,7 @@ class EventSource(EventTarget):
         self.environ = environ
         self.url = url_of(environ, _SCHEMES, trust_forwarded)
         self.last_event_id = _last_event_id(environ, last_event_id_param)
-        self._after_listener = frameworks.after_listener(request)
+        self._after_listeners = frameworks.after_listener(request)
         try:
             place = find_place(environ)
         except HijackError:
@@ -207,13 +206,6 @@ class EventSource(EventTarget):
         if message is not None:
             self.send(message)
         self.close()
-
-    def dispatch(self, event: Event) -> None:
-        try:
-            super().dispatch(event)
-        finally:
-            if self._after_listener is not None:
-                self._after_listener()
 
     def _view_over(self, status: int | None) -> None:
         self.environ = text_of(self.environ)

@@ -10,7 +10,6 @@ from faye_wsgi.adapters.known import check_http_version, find_place
 from faye_wsgi.client import Client
 from faye_wsgi.driver import server
 from faye_wsgi.driver.base import ReadyState
-from faye_wsgi.driver.events import Event
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.driver.headers import HeadersLike, check_headers
 from faye_wsgi.driver.hixie76 import find_handshake
@@ -43,7 +42,7 @@ class WebSocket(Endpoint):
     (the headers, the path, ...) is kept; on threaded servers, that is so from the start.
     """
 
-    __slots__ = ('_after_listener', '_response', '_serve', 'environ')
+    __slots__ = ('_response', '_serve', 'environ')
 
     Client = Client  # as in faye
     EventSource = EventSource
@@ -114,7 +113,7 @@ class WebSocket(Endpoint):
         environ = environ_of(request)
         super().__init__(url_of(environ, _SCHEMES, trust_forwarded), settings)
         self.environ = environ
-        self._after_listener = frameworks.after_listener(request)
+        self._after_listeners = frameworks.after_listener(request)
         self._response: Any = None
         self._serve: frameworks.Serve = None
         try:
@@ -160,13 +159,6 @@ class WebSocket(Endpoint):
         super().__exit__(kind, error, traceback)
         if error is not None and self._serve is not None:
             threads.end_in_thread(self._connection)  # the exception takes its thread away
-
-    def dispatch(self, event: Event) -> None:
-        try:
-            super().dispatch(event)
-        finally:
-            if self._after_listener is not None:
-                self._after_listener()
 
     def _check_origin(self, origin: str | None, origins: Origins, trust: bool) -> None:
         host = host_of(self.environ, trust)

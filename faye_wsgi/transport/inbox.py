@@ -23,7 +23,7 @@ __all__ = ['Inbox', 'Owner', 'Sink']
 
 log = logging.getLogger('faye_wsgi')
 
-Job = Union[Event, Callable[[], object]]
+Job = Union[Data, Event, Callable[[], object]]  # data is that of a message
 
 _EMPTY: Any = ()  # stands for a queue that was never needed: a deque takes 600 bytes
 _TIMED_OUT = object()
@@ -100,20 +100,28 @@ class Inbox(InboxPath):
 
     @property
     def _is_held(self) -> bool:
-        return self._paused and type(self._jobs[0]) is MessageEvent
+        return self._paused and type(self._jobs[0]) in (str, bytes)
 
     # From the connection, in the hub
 
     def _hand_out(self, messages: Sequence[Data]) -> bool:
-        self.put(messages)
-        self.deliver()
-        return self.is_full
+        if not self._is_listened_to:
+            self.put(messages)
+            self.deliver()
+            return self.is_full
+        self._bytes += len(messages[0]) if len(messages) == 1 else sum(map(len, messages))
+        if self._jobs is _EMPTY:
+            self._jobs = deque()
+        self._jobs.extend(messages)
+        if not self._dispatching and not self._paused:
+            self._start_dispatching()
+        return (self._dispatching or self._paused) and self.is_full
 
     def put(self, messages: Sequence[Data]) -> None:
         """Take messages that arrived; ``deliver`` comes later."""
         self._bytes += sum(map(len, messages))
         if self._is_listened_to:
-            self._append_jobs(map(MessageEvent, messages))
+            self._append_jobs(messages)
         else:
             if self._messages is _EMPTY:
                 self._messages = deque()
@@ -134,11 +142,7 @@ class Inbox(InboxPath):
         while self._messages and self._waiter is not None:
             self._next_waiter().switch(self._pop_message())
         if self._jobs and not self._dispatching and not self._is_held:
-            self._dispatching = True
-            if self._idle:
-                self._idle.pop().switch(self._dispatch_all)
-            else:
-                greenlet(_run_jobs, self._hub).switch(self._switch, self._idle, self._dispatch_all)
+            self._start_dispatching()
 
     def end(self) -> None:
         """Nothing more will come: whoever waits is told."""
@@ -168,7 +172,7 @@ class Inbox(InboxPath):
         """Messages that wait for a view go to the listeners, if there are any now."""
         self._is_listened_to = self._sink.has_listeners('message')
         if self._messages and self._is_listened_to:
-            self._append_jobs(map(MessageEvent, self._messages))
+            self._append_jobs(self._messages)
             self._messages.clear()
             self._hub.loop.run_callback(self.deliver)
 
@@ -260,33 +264,41 @@ class Inbox(InboxPath):
 
     # For listeners
 
-    def _dispatch_all(self) -> None:
+    def _start_dispatching(self) -> None:
+        self._dispatching = True
+        if self._idle:
+            self._idle.pop().switch(self)
+        else:
+            greenlet(_dispatch_for, self._hub).switch(self, self._switch, self._idle)
+
+    def dispatch_all(self) -> None:
+        """Run all jobs that may run, in the greenlet that is made for it."""
+        jobs = self._jobs
         try:
-            while self._jobs and not self._is_held:
+            while jobs and not (self._paused and self._is_held):
+                job = jobs.popleft()
+                is_message = type(job) is str or type(job) is bytes
                 try:
-                    self._dispatch()
+                    if is_message:
+                        self._sink.dispatch(MessageEvent(job))
+                    else:
+                        self._run(job)
                 except Exception as error:
                     self._failed(error)
+                if is_message:
+                    self._bytes -= len(job)
+                    if self._full:
+                        self._check_relief()
         finally:
             self._dispatching = False
         if self.is_awaited:
             self._owner.consumed()
 
-    def _dispatch(self) -> None:
-        jobs, sink = self._jobs, self._sink
-        while jobs and not (self._paused and self._is_held):
-            job = jobs.popleft()
-            if type(job) is MessageEvent:
-                try:
-                    sink.dispatch(job)
-                finally:
-                    self._bytes -= len(job.data)
-                    if self._full:
-                        self._check_relief()
-            elif isinstance(job, Event):
-                sink.dispatch(job)
-            else:
-                job()
+    def _run(self, job: Any) -> None:
+        if isinstance(job, Event):
+            self._sink.dispatch(job)
+        else:
+            job()
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, ConnectionClosed) and error.target is self._sink:
@@ -295,15 +307,16 @@ class Inbox(InboxPath):
         self._owner.listener_failed()
 
 
-def _run_jobs(
-    switch: Callable[[], Any], idle: list[Any] | None, job: Callable[[], object] | None
+def _dispatch_for(
+    inbox: Inbox | None, switch: Callable[[], Any], idle: list[Any] | None
 ) -> None:
     # A new greenlet costs more than many a job: one rests between two of them.
     me = getcurrent()
-    while job is not None:
-        job()
+    while inbox is not None:
+        inbox.dispatch_all()
         if idle is None or idle:
             return
         idle.append(me)
         me.gr_context = None  # the next job's listeners are others
-        job = switch()
+        inbox = None  # which may go while we rest
+        inbox = switch()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import _socket
 import socket
 from collections.abc import Iterable
-from typing import Any, Callable, Protocol
+from typing import Any, Protocol
 
 from gevent.monkey import get_original
 

@@ -30,6 +30,7 @@ except ImportError:
 
 needs_c = pytest.mark.skipif(speedups is None, reason="the C extension was not built")
 
+FIRST_BYTES = st.sampled_from([0x81, 0x82, 0xC1, 0xE2])
 KEY = st.binary(min_size=4, max_size=4)
 SIZES = st.sampled_from([0, 1, 7, 8, 9, 125, 126, 127, 300, 65535, 65536, 70000])
 TEXTS = st.one_of(st.text(max_size=300), SIZES.map("x".__mul__), SIZES.map("ü".__mul__))
@@ -78,7 +79,7 @@ def test_a_run_of_messages_is_read_back(
 @pytest.mark.parametrize("parse", implementations("parse_frames"))
 @settings(deadline=None)
 @given(
-    messages=st.lists(st.tuples(st.sampled_from([0x81, 0x82, 0xC1, 0xE2]), st.binary(max_size=300))),
+    messages=st.lists(st.tuples(FIRST_BYTES, st.binary(max_size=300))),
     key=st.none() | KEY,
     rest=st.binary(max_size=1),
 )

@@ -35,7 +35,7 @@ from faye_wsgi.transport.inbox import Inbox, Sink
 from faye_wsgi.transport.keepalive import Callback, Keepalive
 from faye_wsgi.transport.outbox import Outbox, Sendable
 from faye_wsgi.transport.settings import Settings
-from faye_wsgi.transport.stream import MAX_READ_SIZE, Stream
+from faye_wsgi.transport.stream import Stream
 
 __all__ = ['Connection', 'Sendable']
 
@@ -221,9 +221,8 @@ class Connection:
                 self._note(event)
         self._answer_pings()
         inbox.deliver()
-        if self.stream is not None:  # fewer, larger reads of a large message
-            missing = min(driver.missing, MAX_READ_SIZE)  # type: ignore[union-attr]
-            self.stream.read_size = max(missing, driver.read_size)  # type: ignore[union-attr]
+        if self.stream is not None:
+            self.stream.expect(driver.missing, driver.read_size)  # type: ignore[union-attr]
         return inbox.is_full
 
     def ended(self) -> None:

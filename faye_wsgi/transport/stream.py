@@ -13,6 +13,7 @@ from __future__ import annotations
 import _socket
 import socket
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, Protocol
 
 from gevent.monkey import get_original
@@ -25,6 +26,7 @@ READ = 1
 WRITE = 2
 READ_SIZE = 65536
 MAX_READ_SIZE = 2**20
+LARGE_BLOCK = 2**24
 # Seconds, seconds and a number; where the platform has them.
 _KEEPALIVE = (('TCP_KEEPIDLE', 60), ('TCP_KEEPINTVL', 15), ('TCP_KEEPCNT', 4))
 LAST_READS = 256  # how often a broken socket is read for the peer's last words
@@ -153,6 +155,12 @@ class Stream(StreamPath):
         """Read what has arrived but was not yet told of."""
         if self._reading:
             self.readable()
+
+    def expect(self, missing: int, usual: int) -> None:
+        """``missing`` bytes are known to be on their way: fewer, larger reads than ``usual``."""
+        if missing > usual:
+            _prepare_for_large()
+        self.read_size = max(min(missing, MAX_READ_SIZE), usual)
 
     def _read_pending(self) -> None:
         if self._reading:
@@ -295,6 +303,14 @@ class Stream(StreamPath):
             self._socket.close()
         except OSError:
             pass
+
+
+@cache
+def _prepare_for_large() -> None:
+    # glibc would give the memory of a large message back to the kernel, to be faulted in
+    # again, page by page, for the next one, which takes three times as long as the message.
+    # Once a larger block has come and gone it keeps some (mallopt(3), M_TRIM_THRESHOLD).
+    bytearray(LARGE_BLOCK)
 
 
 def _total_length(pieces: Iterable[bytes]) -> int:

@@ -135,6 +135,8 @@ class Hybi(Driver):
             self._rest = b''
         if self._pipeline is not None and not self._opcode:
             data = self._receive_frames(events, data)
+            if not data:  # nearly always
+                return events
         pos = 0
         size = len(data)
         while not self._ended:

@@ -310,7 +310,7 @@ def _prepare_for_large() -> None:
     # glibc would give the memory of a large message back to the kernel, to be faulted in
     # again, page by page, for the next one, which takes three times as long as the message.
     # Once a larger block has come and gone it keeps some (mallopt(3), M_TRIM_THRESHOLD).
-    bytearray(LARGE_BLOCK)
+    bytes(LARGE_BLOCK)  # of zeros, which the kernel need not provide
 
 
 def _total_length(pieces: Iterable[bytes]) -> int:

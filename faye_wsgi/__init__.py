@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = '0.1.0'
 
 if TYPE_CHECKING:
+    from faye_wsgi.broadcast import broadcast
     from faye_wsgi.client import Client
     from faye_wsgi.driver.base import ReadyState
     from faye_wsgi.driver.frames import CloseCode
@@ -46,6 +47,7 @@ _EXPORTS = {
     'ReadyState': 'faye_wsgi.driver.base',
     'WebSocket': 'faye_wsgi.websocket',
     'WebSocketError': 'faye_wsgi.errors',
+    'broadcast': 'faye_wsgi.broadcast',
 }
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     'ReadyState',
     'WebSocket',
     'WebSocketError',
+    'broadcast',
 ]
 
 

@@ -36,6 +36,7 @@ ARROWS = {
     "options": {"driver", "transport"},
     "takeover": {"driver", "adapters", "frameworks", "transport"},
     "pipes": {"errors", "driver"},
+    "broadcast": {"endpoint"},
     "endpoint": SANS_IO | {"events", "pipes", "transport"},
     "websocket": MIDDLE | {"endpoint", "client", "eventsource"},
     "client": MIDDLE | {"endpoint"},
@@ -44,7 +45,7 @@ ARROWS = {
     "django_responses": set(),
     "flask": {"views"} | CONNECTIONS,
     "django": {"views"} | CONNECTIONS,
-    "__init__": MIDDLE | CONNECTIONS,
+    "__init__": MIDDLE | CONNECTIONS | {"broadcast"},
     "__main__": MIDDLE | CONNECTIONS | {"__init__"},
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Callable
+from typing import Any, Callable
 
 from faye_wsgi.driver.events import CloseEvent, Data, ErrorEvent, Event
 from faye_wsgi.driver.frames import CloseCode
@@ -76,6 +76,10 @@ class Driver:
     def message(self, message: str | bytes) -> bytes:
         """A text message for a str, a binary one for bytes."""
         return self.text(message) if isinstance(message, str) else self.binary(message)
+
+    def shared_message(self, message: str | bytes, shared: dict[Any, Any]) -> bytes:
+        """``message`` for one that goes to many: ``shared`` has what drivers made for others."""
+        return self.message(message)
 
     def large_message(self, message: str | bytes) -> tuple[bytes, bytes] | None:
         """A large message as a header and a payload; None where ``message`` does better."""

@@ -8,7 +8,7 @@ the byte that makes it one, so any split of the input gives the same events.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Callable, NoReturn
+from typing import Any, Callable, NoReturn
 
 from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import Event, MessageEvent
@@ -20,7 +20,7 @@ from faye_wsgi.driver.masking import Buffer
 from faye_wsgi.driver.server import Protocols, choose_protocol, refusal
 from faye_wsgi.driver.utf8 import Utf8Validator
 
-__all__ = ['Hixie75', 'answer_headers', 'check_request', 'handshake']
+__all__ = ['Hixie75', 'handshake']
 
 TEXT_FRAME = 0x00
 TERMINATOR = b'\xff'
@@ -35,6 +35,9 @@ class Hixie75(Driver):
     __slots__ = ('_length', '_max_length', '_payload', '_phase', '_type', '_validator')
 
     version = 'hixie-75'
+    header_prefix = 'WebSocket-'  # begins the names of headers that differ by draft
+    # §4.1: clients compare the first 85 bytes, with this space in 'Web Socket'.
+    phrase = 'Web Socket Protocol Handshake'
     has_closing_handshake = False
     has_pongs = False
     has_fragments = False
@@ -48,6 +51,11 @@ class Hixie75(Driver):
         self._length = 0  # of a skipped frame: bytes still to come, or bytes seen
         self._payload = bytearray()
         self._validator: Utf8Validator | None = None
+
+    @classmethod
+    def from_request(cls, request: Request, **options: Any) -> Hixie75:
+        """The driver that answers ``request``; HandshakeError where that is at fault."""
+        return cls(**options)
 
     # In
 
@@ -172,21 +180,22 @@ def handshake(
     protocols: Protocols = None,
     headers: Sequence[tuple[str, str]] = (),
     max_length: int = MAX_LENGTH,
+    kind: type[Hixie75] = Hixie75,
 ) -> tuple[Driver, Response]:
-    """Answer an opening handshake (§5.2): the driver, and the response to send.
+    """Answer an opening handshake (§5.2): the driver, and the head to send at once.
 
-    ``url`` is the WebSocket's own. HandshakeError, with the HTTP error to send instead,
-    where the request is at fault.
+    ``url`` is the WebSocket's own, ``kind`` the draft's driver. HandshakeError, with the
+    HTTP error to send instead, where the request is at fault.
     """
-    check_request(request)
-    protocol = choose_protocol(request.headers.get('websocket-protocol', ''), protocols)
-    answer = answer_headers('WebSocket-', request, url, protocol)
-    driver = Hixie75(protocol=protocol, max_length=max_length)
-    # §4.1: clients compare the first 85 bytes, with this space in 'Web Socket'.
-    return driver, Response(101, [*answer, *headers], phrase='Web Socket Protocol Handshake')
+    _check_request(request)
+    offered = request.headers.get(f'{kind.header_prefix}Protocol'.lower(), '')
+    protocol = choose_protocol(offered, protocols)
+    driver = kind.from_request(request, protocol=protocol, max_length=max_length)
+    answer = _answer_headers(kind.header_prefix, request, url, protocol)
+    return driver, Response(101, [*answer, *headers], phrase=kind.phrase)
 
 
-def check_request(request: Request) -> None:
+def _check_request(request: Request) -> None:
     """Refuse what is no WebSocket request of the drafts."""
     upgrades = request.has_token('upgrade', 'websocket')
     if request.method != 'GET' or not upgrades or not request.has_token('connection', 'upgrade'):
@@ -197,10 +206,9 @@ def check_request(request: Request) -> None:
         raise refusal(400, 'a WebSocket request has no body')
 
 
-def answer_headers(
+def _answer_headers(
     prefix: str, request: Request, url: str, protocol: str
 ) -> list[tuple[str, str]]:
-    """The headers of the 101; ``prefix`` begins the names of those that differ by draft."""
     origin = request.headers.get('origin')
     answer = [('Upgrade', 'WebSocket'), ('Connection', 'Upgrade')]  # in this order: §4.1
     if origin is not None:

@@ -8,17 +8,17 @@ starts in CONNECTING, and is open when the eight bytes have come.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from functools import partial
 from hashlib import md5
-from typing import Callable
+from typing import Any, Callable
 
 from faye_wsgi.driver import hixie75
 from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import Event, OpenEvent
-from faye_wsgi.driver.hixie75 import Hixie75, answer_headers, check_request
+from faye_wsgi.driver.hixie75 import Hixie75
 from faye_wsgi.driver.http import Request, Response
 from faye_wsgi.driver.hybi import MAX_LENGTH
-from faye_wsgi.driver.server import Protocols, choose_protocol, refusal
+from faye_wsgi.driver.server import refusal
 
 __all__ = ['Hixie76', 'find_handshake', 'handshake']
 
@@ -38,6 +38,8 @@ class Hixie76(Hixie75):
     __slots__ = ('_answer', '_body', '_challenge', '_is_close_owed')
 
     version = 'hixie-76'
+    header_prefix = 'Sec-WebSocket-'
+    phrase = 'WebSocket Protocol Handshake'
     has_closing_handshake = True
 
     def __init__(
@@ -49,6 +51,11 @@ class Hixie76(Hixie75):
         self._body = b''
         self._answer = b''
         self._is_close_owed = False
+
+    @classmethod
+    def from_request(cls, request: Request, **options: Any) -> Hixie76:
+        keys = (_read_key(request, f'Sec-WebSocket-Key{number}') for number in (1, 2))
+        return cls(b''.join(keys), **options)
 
     # In
 
@@ -107,6 +114,8 @@ class Hixie76(Hixie75):
 
 Handshake = Callable[..., tuple[Driver, Response]]
 
+handshake = partial(hixie75.handshake, kind=Hixie76)
+
 
 def find_handshake(request: Request) -> Handshake | None:
     """The handshake of the draft that ``request`` speaks; None if it speaks none.
@@ -119,27 +128,6 @@ def find_handshake(request: Request) -> Handshake | None:
     if 'sec-websocket-version' in headers or 'sec-websocket-key' in headers:
         return None
     return handshake if 'sec-websocket-key1' in headers else hixie75.handshake
-
-
-def handshake(
-    request: Request,
-    *,
-    url: str,
-    protocols: Protocols = None,
-    headers: Sequence[tuple[str, str]] = (),
-    max_length: int = MAX_LENGTH,
-) -> tuple[Driver, Response]:
-    """Answer an opening handshake (§5.2): the driver, and the head to send at once.
-
-    ``url`` is the WebSocket's own. HandshakeError, with the HTTP error to send instead,
-    where the request is at fault.
-    """
-    check_request(request)
-    challenge = _read_key(request, 'Sec-WebSocket-Key1') + _read_key(request, 'Sec-WebSocket-Key2')
-    protocol = choose_protocol(request.headers.get('sec-websocket-protocol', ''), protocols)
-    answer = answer_headers('Sec-WebSocket-', request, url, protocol)
-    driver = Hixie76(challenge, protocol=protocol, max_length=max_length)
-    return driver, Response(101, [*answer, *headers], phrase='WebSocket Protocol Handshake')
 
 
 def _read_key(request: Request, name: str) -> bytes:

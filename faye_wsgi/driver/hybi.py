@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import Callable
+from typing import Any, Callable
 
 from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import Data, Event, MessageEvent, PingEvent, PongEvent
@@ -413,6 +413,19 @@ class Hybi(Driver):
     def build(self) -> Callable[[str | bytes], bytes]:
         is_plain = not self._client and self._pipeline is None
         return build_message if is_plain else self.message
+
+    def shared_message(self, message: str | bytes, shared: dict[Any, Any]) -> bytes:
+        if self._client:  # each frame has a masking key of its own
+            return self.message(message)
+        if self._pipeline is not None:
+            opcode = Opcode.TEXT if isinstance(message, str) else Opcode.BINARY
+            data = message.encode() if isinstance(message, str) else message
+            outgoing = self._pipeline.process_shared(Message(opcode, data), shared)
+            return build_frame(_FIN | outgoing.rsv | outgoing.opcode, outgoing.data)
+        frame: bytes | None = shared.get(Hybi)
+        if frame is None:
+            frame = shared[Hybi] = build_message(message)
+        return frame
 
     def large_message(self, message: str | bytes) -> tuple[bytes, bytes] | None:
         if len(message) < LARGE_MESSAGE or self._client or self._pipeline is not None:

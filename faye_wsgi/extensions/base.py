@@ -119,6 +119,12 @@ class Session(Protocol):
     broke the extension's rules, 1007 for data that cannot be read, 1009 where it is too
     large. Any other exception is a fault of the extension's own and fails the connection
     too (1002 for an incoming message, 1011 for an outgoing one).
+
+    A session that makes the same of a message as those of other connections may have a
+    method ``process_shared_message(message, shared)``: for a message that goes to many, it
+    is called instead of ``process_outgoing_message`` where no other extension is active.
+    ``shared`` is a dict for what they have in common, under a key that only they use; a
+    message from it must not be changed any more.
     """
 
     max_length: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 from faye_wsgi.driver.headers import Parameters, is_token, parse_extensions
 from faye_wsgi.errors import ExtensionError
@@ -88,6 +88,18 @@ class Pipeline:
         if message.rsv & ~self.rsv_mask:
             raise ExtensionError('an extension set an RSV bit that is not its own', _OUTGOING)
         return message
+
+    def process_shared(self, message: Message, shared: dict[Any, Any]) -> Message:
+        """``process_outgoing`` of a message that goes to many, of which ``shared`` knows."""
+        if len(self._outgoing) == 1:
+            extension, session = self._outgoing[0]
+            process = getattr(session, 'process_shared_message', None)
+            if process is not None:
+                try:
+                    return process(message, shared)  # type: ignore[no-any-return]
+                except Exception as error:
+                    raise _fault(extension, error, _OUTGOING) from error
+        return self.process_outgoing(message)
 
     def close(self) -> None:
         """Close every session, once; a session that fails at it is logged, no more."""

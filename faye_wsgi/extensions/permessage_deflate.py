@@ -158,6 +158,18 @@ class DeflateSession:
         self._deflater = deflater if self._own_takeover else None
         return message
 
+    def process_shared_message(self, message: Message, shared: dict[Any, Any]) -> Message:
+        """Compress a message that goes to many, once for all who do it alike."""
+        # Their contexts differ, so it refers to no earlier message. What follows must not
+        # refer to what is before it either: our context does not have it, the peer's has.
+        self._deflater = None
+        key = self._config, self._own_bits
+        done: Message | None = shared.get(key)
+        if done is None:
+            done = shared[key] = self.process_outgoing_message(message)
+            self._deflater = None
+        return done
+
     def process_incoming_message(self, message: Message) -> Message:
         """Read a compressed message; one without RSV1 is as it was (RFC 7692 §7.2.2)."""
         if message.rsv1 and message.data:

@@ -120,6 +120,33 @@ class Outbox(OutboxPath):
         else:
             self._send(_whole(message), timeout)
 
+    def send_shared(self, message: Data, shared: dict[Any, Any]) -> bool:
+        """Send one that goes to many, without waiting; False: too much waits already."""
+        driver = self._plain
+        if driver is None or driver.state is not _OPEN or _get_ident() != self._thread:
+            return self._offer(message)
+        if self._stream.is_blocked and not self.has_room:
+            return False
+        try:
+            self._stream.write(driver.shared_message(message, shared))
+        except ExtensionError as error:
+            self._not_built(error)
+        return True
+
+    def _offer(self, message: Data) -> bool:
+        state = self._owner.state
+        if state not in (ReadyState.CONNECTING, _OPEN):
+            return True
+        if not self.has_room:
+            return False
+        if _get_ident() != self._thread:
+            self._pass_on(message)
+        elif state == _OPEN:
+            self._write(message)
+        else:
+            self._unsent.append(message)
+        return True
+
     def _give_turn(self) -> None:
         # A loop of sends and native sleeps would never learn that the peer has gone.
         now = monotonic()
@@ -251,12 +278,14 @@ class Outbox(OutboxPath):
     def _hand_over(self, message: Sendable, timeout: float | None) -> None:
         if self._owner.state not in (ReadyState.CONNECTING, _OPEN):
             raise self._owner.closed_error()
-        whole = _whole(message)
-        with _counting:
-            self._handed_over += len(whole)
-        self.call(self._send_handed_over, whole)
+        self._pass_on(_whole(message))
         if self.buffered > self._high_water:
             self._wait_elsewhere(timeout)
+
+    def _pass_on(self, message: Data) -> None:
+        with _counting:
+            self._handed_over += len(message)
+        self.call(self._send_handed_over, message)
 
     def _send_handed_over(self, message: str | bytes) -> None:
         with _counting:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from . import measure, peers
 from .scenarios import SCENARIOS, Scenario
-from .servers import BASELINE, SERVERS, Server
+from .servers import SERVERS, Server
 
 DESCRIPTION = """\
 What a WebSocket message costs a server.
@@ -43,6 +43,8 @@ DISTURBED = 0.05
 
 Column = tuple[str, str, int]
 
+BASELINES = {scenario.key: scenario.baseline for scenario in SCENARIOS}
+
 
 class Result(NamedTuple):
     """One round of one server in one scenario."""
@@ -72,6 +74,13 @@ def usable(chosen: list[Server], left_out: dict[str, str]) -> list[Server]:
     return found
 
 
+def takes_part(server: Server, scenario: Scenario) -> bool:
+    """Whether a server is measured in a scenario."""
+    if scenario.servers:
+        return server.name in (scenario.baseline, *scenario.servers)
+    return not server.special
+
+
 def run_scenario(scenario: Scenario, servers: list[Server], rounds: int,
                  seconds: float, failures: dict[str, str]) -> list[Result]:
     """All rounds of a scenario. The servers take turns, so that a noisy minute hits them all."""
@@ -79,7 +88,7 @@ def run_scenario(scenario: Scenario, servers: list[Server], rounds: int,
     with contextlib.ExitStack() as stack:
         running = []
         for server in servers:
-            if scenario.servers and server.name not in (BASELINE, *scenario.servers):
+            if not takes_part(server, scenario):
                 continue
             try:
                 running.append(stack.enter_context(measure.Running(server)))
@@ -106,7 +115,8 @@ def of_server(results: list[Result], name: str) -> list[Result]:
 
 def ratio(results: list[Result], name: str, key: str) -> float:
     """The median over the rounds of a server's figure through the yardstick's."""
-    base = {result.round: result.figures[key] for result in of_server(results, BASELINE)}
+    baseline = BASELINES[results[0].scenario]
+    base = {result.round: result.figures[key] for result in of_server(results, baseline)}
     ratios = [result.figures[key] / base[result.round] for result in of_server(results, name)
               if base.get(result.round)]
     return statistics.median(ratios) if ratios else float('nan')
@@ -175,7 +185,7 @@ def wanted(options: argparse.Namespace) -> tuple[list[Scenario], list[Server]]:
     unknown = set(keys) - {scenario.key for scenario in SCENARIOS}
     if unknown:
         raise SystemExit(f'no such scenario: {", ".join(sorted(unknown))}')
-    servers = [server for server in SERVERS if server.name == BASELINE or (
+    servers = [server for server in SERVERS if server.name in BASELINES.values() or (
         (options.peers or not server.peer) and (options.server or '') in server.name)]
     return [scenario for scenario in SCENARIOS if scenario.key in keys], servers
 

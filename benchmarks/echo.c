@@ -1,7 +1,8 @@
 /*
  * echo: the cheapest echo server there is, in C with epoll, to show what the kernel alone costs.
+ * With "broadcast" it sends what arrives to all connections.
  *
- *     cc -O2 -o echo echo.c && ./echo 8000
+ *     cc -O2 -o echo echo.c && ./echo 8000 [broadcast]
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -16,7 +17,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { CHUNK = 65536 };
+enum { CHUNK = 65536, MAX_CONNECTIONS = 65536 };
 
 struct connection {
     int fd;
@@ -24,7 +25,8 @@ struct connection {
     size_t length;
 };
 
-static int poller;
+static int poller, broadcasts, connected;
+static struct connection *all[MAX_CONNECTIONS];
 static char buffer[CHUNK];
 
 static void watch(struct connection *c, int operation, uint32_t events) {
@@ -33,25 +35,43 @@ static void watch(struct connection *c, int operation, uint32_t events) {
 }
 
 static void drop(struct connection *c) {
+    for (int i = 0; i < connected; i++)
+        if (all[i] == c)
+            all[i--] = all[--connected];
     close(c->fd);
     free(c->rest);
     free(c);
 }
 
-static void accept_one(int listener) {
+static int accept_one(int listener) {
     int yes = 1, fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
     if (fd < 0)
-        return;
+        return 0;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     struct connection *c = calloc(1, sizeof *c);
     c->fd = fd;
+    if (broadcasts && connected < MAX_CONNECTIONS)
+        all[connected++] = c;
     watch(c, EPOLL_CTL_ADD, EPOLLIN);
+    return 1;
 }
 
 static void keep(struct connection *c, const char *data, size_t length) {
-    c->rest = malloc(length);
-    memcpy(c->rest, data, c->length = length);
+    c->rest = realloc(c->rest, c->length + length);
+    memcpy(c->rest + c->length, data, length);
+    c->length += length;
     watch(c, EPOLL_CTL_MOD, EPOLLOUT);
+}
+
+static void answer(struct connection *c, size_t length) {
+    ssize_t sent = c->length ? 0 : send(c->fd, buffer, length, MSG_NOSIGNAL);
+    if (sent < 0 && errno != EAGAIN) {
+        drop(c);
+        return;
+    }
+    size_t taken = sent < 0 ? 0 : (size_t)sent;
+    if (taken < length)
+        keep(c, buffer + taken, length - taken);
 }
 
 static void readable(struct connection *c) {
@@ -62,11 +82,10 @@ static void readable(struct connection *c) {
         drop(c);
         return;
     }
-    ssize_t sent = send(c->fd, buffer, (size_t)length, MSG_NOSIGNAL);
-    if (sent < 0 && errno != EAGAIN)
-        drop(c);
-    else if (sent < length)
-        keep(c, buffer + (sent < 0 ? 0 : sent), (size_t)(length - (sent < 0 ? 0 : sent)));
+    if (!broadcasts)
+        answer(c, (size_t)length);
+    for (int i = connected - 1; i >= 0; i--)
+        answer(all[i], (size_t)length);
 }
 
 static void writable(struct connection *c) {
@@ -103,12 +122,16 @@ int main(int count, char **arguments) {
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
+    broadcasts = count > 2 && !strcmp(arguments[2], "broadcast");
     int listener = listen_on(count > 1 ? atoi(arguments[1]) : 8000);
     poller = epoll_create1(0);
     struct epoll_event events[256], first = {.events = EPOLLIN, .data.ptr = NULL};
     epoll_ctl(poller, EPOLL_CTL_ADD, listener, &first);
     for (;;) {
         int ready = epoll_wait(poller, events, 256, -1);
+        /* All that have connected are there before what the first of them sends. */
+        while (broadcasts && accept_one(listener))
+            ;
         for (int i = 0; i < ready; i++) {
             struct connection *c = events[i].data.ptr;
             if (!c)

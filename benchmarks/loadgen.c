@@ -17,7 +17,8 @@
  *     idle     open the connections, echo one message on each, print a line, hold them until
  *              something arrives on the standard input
  *     receive  count the messages that the server sends to all connections; with --publish the
- *              first connection sends one to be broadcast, and the next when all have it
+ *              first connection sends --window of them to be broadcast, and one more whenever
+ *              all have one; with --events they are those of EventSource, over HTTP
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -55,7 +56,7 @@ static struct {
     const char *address, *host, *path;
     int port, connections, window, cpu;
     size_t size;
-    bool raw, binary, publish, spin;
+    bool raw, binary, publish, events, spin;
     double seconds, warmup, timeout;
     uint64_t messages;
     pid_t processes[MAX_PROCESSES];
@@ -92,7 +93,7 @@ static int opening, open_count, ended_count;
 static bool measuring, stopping;
 static uint64_t counted;           /* messages (churn: cycles) in the measured interval */
 static uint64_t total;             /* the same since the start: progress */
-static uint64_t published;
+static uint64_t completed;         /* messages that all connections have got */
 
 static uint8_t *tape;              /* our message as it goes over the wire, window + 1 times */
 static size_t wire_length, tape_length;
@@ -217,6 +218,8 @@ static void prepare_messages(void) {
     const char *form = "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\n"
                        "Connection: Upgrade\r\nSec-WebSocket-Key: " KEY "\r\n"
                        "Sec-WebSocket-Version: 13\r\n\r\n";
+    if (set.events)
+        form = "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n\r\n";
     if (asprintf(&request, form, set.path, set.host) < 0)
         fail("out of memory");
 }
@@ -331,6 +334,16 @@ static void ended(struct connection *c) {
 
 /* --------------------------------------------------------------- receiving */
 
+static void publish_next(struct connection *c) {
+    completed++;
+    c->in_flight--;
+    c->oldest = (c->oldest + 1) % (unsigned)set.window;
+    if (stopping)
+        return;
+    queue_message(c);
+    flush_output(c);
+}
+
 static void got_message(struct connection *c) {
     switch (set.mode) {
     case ECHO:
@@ -346,13 +359,9 @@ static void got_message(struct connection *c) {
         start_closing(c);
         break;
     case RECEIVE:
-        count(c, set.publish ? connections[0].times[0] : now);
-        if (set.publish && !stopping && total == published * (uint64_t)set.connections) {
-            connections[0].in_flight = 0;
-            queue_message(&connections[0]);
-            published++;
-            flush_output(&connections[0]);
-        }
+        count(c, set.publish ? connections[0].times[connections[0].oldest] : now);
+        if (set.publish && total == (completed + 1) * (uint64_t)set.connections)
+            publish_next(&connections[0]);
     }
 }
 
@@ -445,6 +454,19 @@ static void parse_raw(struct connection *c, const uint8_t *data, size_t length) 
     }
 }
 
+/* An event is a line "data: ..."; sizes of chunks, in between, never begin with "dat". */
+static void parse_events(struct connection *c, const uint8_t *data, size_t length) {
+    for (size_t i = 0; i < length; i++) {
+        if (data[i] == '\n') {
+            c->header_length = 0;
+        } else if (c->header_length < 3) {
+            c->header[c->header_length++] = data[i];
+            if (c->header_length == 3 && !memcmp(c->header, "dat", 3))
+                got_message(c);
+        }
+    }
+}
+
 static void parse_response(struct connection *c, const uint8_t *data, size_t length) {
     size_t before = c->head_length, room = HEAD_SIZE - 1 - before;
     size_t part = length < room ? length : room;
@@ -454,11 +476,12 @@ static void parse_response(struct connection *c, const uint8_t *data, size_t len
     char *end = strstr(c->head, "\r\n\r\n");
     if (!end && c->head_length < HEAD_SIZE - 1)
         return;
-    if (!end || strncmp(c->head, "HTTP/1.1 101", 12) || !strstr(c->head, ACCEPT))
+    const char *status = set.events ? "HTTP/1.1 200" : "HTTP/1.1 101";
+    if (!end || strncmp(c->head, status, 12) || (!set.events && !strstr(c->head, ACCEPT)))
         fail("the handshake failed: %.12s", c->head);
     size_t used = (size_t)(end + 4 - c->head) - before;
     opened(c);
-    parse_frames(c, data + used, length - used);
+    (set.events ? parse_events : parse_frames)(c, data + used, length - used);
 }
 
 static void readable(struct connection *c) {
@@ -474,6 +497,8 @@ static void readable(struct connection *c) {
     }
     if (c->phase == HANDSHAKE)
         parse_response(c, input, (size_t)length);
+    else if (set.events)
+        parse_events(c, input, (size_t)length);
     else if (set.raw)
         parse_raw(c, input, (size_t)length);
     else
@@ -531,8 +556,8 @@ static void start_traffic(void) {
     } else if (set.mode == ECHO) {
         send_first(set.window);
     } else if (set.publish) {
-        published = 1;
-        queue_message(&connections[0]);
+        for (int i = 0; i < set.window; i++)
+            queue_message(&connections[0]);
         flush_output(&connections[0]);
     }
 }
@@ -646,7 +671,7 @@ static void read_options(int count_of, char **values) {
         {"window", 1, 0, 'w'}, {"seconds", 1, 0, 't'}, {"messages", 1, 0, 'n'},
         {"warmup", 1, 0, 'W'}, {"timeout", 1, 0, 'T'}, {"cpu", 1, 0, 'C'}, {"pids", 1, 0, 'P'},
         {"raw", 0, 0, 'r'}, {"binary", 0, 0, 'b'}, {"publish", 0, 0, 'B'},
-        {"no-spin", 0, 0, 'S'}, {0, 0, 0, 0}};
+        {"events", 0, 0, 'e'}, {"no-spin", 0, 0, 'S'}, {0, 0, 0, 0}};
     for (int o; (o = getopt_long(count_of, values, "", OPTIONS, NULL)) != -1;) {
         switch (o) {
         case 'm': set.mode = mode_named(optarg); break;
@@ -666,6 +691,7 @@ static void read_options(int count_of, char **values) {
         case 'r': set.raw = true; break;
         case 'b': set.binary = true; break;
         case 'B': set.publish = true; break;
+        case 'e': set.events = true; break;
         case 'S': set.spin = false; break;
         default: fail("an unknown option");
         }

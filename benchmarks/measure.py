@@ -101,13 +101,14 @@ class Running:
         pin = functools.partial(os.sched_setaffinity, 0, processors()[:1])
         try:
             self._process = subprocess.Popen(
-                self.server.command(self.port), cwd=FOLDER, env={**os.environ, 'PYTHONPATH': path},
+                self.server.command(self.port), cwd=FOLDER,
+                env={**os.environ, 'PYTHONPATH': path, **dict(self.server.environment)},
                 stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
                 start_new_session=True, preexec_fn=pin)
         except OSError as error:
             raise Failed(str(error)) from None
         try:
-            self._wait_until_it_echoes()
+            self._wait_until_it_answers()
         except BaseException:
             self._stop()
             raise
@@ -137,7 +138,7 @@ class Running:
         errors = [line for line in lines if re.match(r'[\w.]*(Error|Exception)\b', line)]
         return (errors or lines or ['it said nothing'])[-1]
 
-    def _wait_until_it_echoes(self) -> None:
+    def _wait_until_it_answers(self) -> None:
         # An open port is not enough: a master listens long before its worker can answer.
         deadline = time.monotonic() + START_TIMEOUT
         while self._process.poll() is None and time.monotonic() < deadline:
@@ -146,7 +147,7 @@ class Running:
                     break
             except OSError:
                 time.sleep(0.05)
-        one = ['--messages', '1', '--timeout', str(START_TIMEOUT), '--no-spin']
+        one = [*self.server.check, '--messages', '1', '--timeout', str(START_TIMEOUT), '--no-spin']
         try:
             read_line(generator(self, one))
         except Failed as error:

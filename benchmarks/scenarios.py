@@ -17,7 +17,8 @@ class Scenario:
     binary: bool = False
     path: str = ''                    # instead of the server's own path
     options: tuple[str, ...] = ()     # more arguments for the load generator
-    servers: tuple[str, ...] = ()     # only these, by name; empty is all
+    servers: tuple[str, ...] = ()     # only these, by name; empty is all that echo
+    baseline: str = 'gevent recv/sendall'
 
     def arguments(self) -> list[str]:
         """The load generator's arguments for this scenario."""
@@ -30,6 +31,10 @@ class Scenario:
         return arguments + list(self.options)
 
 
+FEEDS = ('faye_wsgi feed', 'Flask generator', 'Node faye-websocket')
+BROADCASTS = ('faye_wsgi, blocking', 'faye_wsgi, a loop of sends', 'gevent-websocket',
+              'flask-sock', 'picows', 'Node faye-websocket', 'Node ws')
+
 SCENARIOS = (
     Scenario('a', '1 connection, 32 bytes, one in flight', size=32),
     Scenario('b', '100 connections, 128 bytes, one in flight', connections=100),
@@ -40,5 +45,17 @@ SCENARIOS = (
              connections=4, size=1 << 20, binary=True),
     Scenario('f', 'connect, echo one message, close; 16 at a time', mode='churn', connections=16),
     Scenario('g', 'memory of 2,000 idle connections', mode='idle', connections=2000),
+    Scenario('h', 'EventSource: events of 100 bytes on one connection, as fast as they go',
+             mode='receive', options=('--events',), path='/feed',
+             servers=FEEDS, baseline='gevent feed'),
+    Scenario('i', 'one message of 128 bytes to 1,000 receivers, one in flight',
+             mode='receive', connections=1000, options=('--publish',), path='/broadcast',
+             servers=BROADCASTS, baseline='C broadcast'),
+    Scenario('i16', 'one message of 128 bytes to 1,000 receivers, 16 in flight',
+             mode='receive', connections=1000, window=16, options=('--publish',),
+             path='/broadcast', servers=BROADCASTS, baseline='C broadcast'),
+    Scenario('i10', 'one message of 128 bytes to 10,000 receivers, one in flight',
+             mode='receive', connections=10000, options=('--publish',), path='/broadcast',
+             servers=BROADCASTS, baseline='C broadcast'),
     Scenario('g10', 'memory of 10,000 idle connections', mode='idle', connections=10000),
 )

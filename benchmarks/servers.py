@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / 'servers'
@@ -28,6 +29,9 @@ class Server:
     path: str = '/echo'
     raw: bool = False                 # plain TCP, no WebSocket
     peer: bool = False                # measured with --peers only
+    check: tuple[str, ...] = ()       # for the load generator: how to see that it answers
+    special: bool = False             # only for the scenarios that name it
+    environment: tuple[tuple[str, str], ...] = ()
     modules: tuple[str, ...] = ()     # must be importable here
     pip: tuple[str, ...] = ()         # installed into the peers' environment
     npm: tuple[str, ...] = ()         # installed into the peers' folder
@@ -47,6 +51,7 @@ def gunicorn(worker: str, application: str) -> str:
     )
 
 
+FEED: dict[str, Any] = {'path': '/feed', 'check': ('--mode', 'receive', '--events')}
 GUNICORN = ('gevent', 'gunicorn[gevent]')
 FLASK = ('flask', 'gevent', 'gunicorn', 'faye_wsgi')
 WORKER = 'geventwebsocket.gunicorn.workers.GeventWebSocketWorker'
@@ -55,6 +60,17 @@ SERVERS = (
     Server(BASELINE, '{python} raw_gevent.py {port}', raw=True, modules=('gevent',)),
     Server('faye_wsgi, blocking', gunicorn('gevent', 'ours:app'), modules=FLASK),
     Server('faye_wsgi, events', gunicorn('gevent', 'ours:app'), path='/events', modules=FLASK),
+    Server('faye_wsgi, pure', gunicorn('gevent', 'ours:app'), modules=FLASK,
+           environment=(('FAYE_WSGI_PURE', '1'),)),
+    Server('faye_wsgi, plain WSGI', gunicorn('gevent', 'ours:application'), modules=FLASK),
+    Server('faye_wsgi feed', gunicorn('gevent', 'ours:app'), special=True, modules=FLASK, **FEED),
+    Server('faye_wsgi, a loop of sends', gunicorn('gevent', 'ours_loop:app'), path='/broadcast',
+           special=True, modules=FLASK),
+    Server('gevent feed', '{python} raw_gevent.py {port} feed', special=True,
+           modules=('gevent',), **FEED),
+    Server('Flask generator', gunicorn('gevent', 'peer_flask:app'), special=True, modules=FLASK,
+           **FEED),
+    Server('C broadcast', '{build}/echo {port} broadcast', raw=True, special=True),
     Server('C epoll, no WebSocket', '{build}/echo {port}', raw=True, peer=True),
     Server('gevent-websocket', gunicorn(WORKER, 'peer_gevent_websocket:application'),
            peer=True, pip=(*GUNICORN, 'gevent-websocket', 'wsaccel')),

@@ -1,13 +1,15 @@
-"""faye_wsgi in Flask views, as its README writes them: the blocking style and the event style."""
+"""faye_wsgi as its README writes it: blocking, with listeners, without Flask, and to many."""
 from __future__ import annotations
 
 from typing import Any
 
 from flask import Flask, request
 
-from faye_wsgi import WebSocket
+from faye_wsgi import ConnectionClosed, EventSource, WebSocket, broadcast
 
 app = Flask(__name__)
+everybody: list[WebSocket] = []
+EVENT = 'x' * 100
 
 
 @app.route('/echo', websocket=True)
@@ -23,3 +25,31 @@ def events() -> Any:
     ws = WebSocket(request)
     ws.on('message', lambda event: ws.send(event.data))
     return ws.response
+
+
+@app.route('/broadcast', websocket=True)
+def to_many() -> Any:
+    ws = WebSocket(request)
+    everybody.append(ws)
+    ws.on('message', lambda event: broadcast(everybody, event.data))
+    ws.on('close', lambda event: everybody.remove(ws))
+    return ws.response
+
+
+@app.route('/feed')
+def feed() -> Any:
+    es = EventSource(request)
+    try:
+        while True:
+            es.send(EVENT)
+    except ConnectionClosed:
+        pass
+    return es.response
+
+
+def application(environ: Any, start_response: Any) -> Any:
+    """The echo as plain WSGI."""
+    ws = WebSocket(environ)
+    for message in ws:
+        ws.send(message)
+    return ws.response(environ, start_response)

@@ -1,4 +1,4 @@
-"""picows's echo: a listener in Cython, on asyncio."""
+"""picows's echo, and its broadcast: a listener in Cython, on asyncio."""
 from __future__ import annotations
 
 import asyncio
@@ -17,8 +17,30 @@ class Echo(WSListener):  # type: ignore[misc,unused-ignore]
             transport.send(frame.msg_type, frame.get_payload_as_memoryview())
 
 
+class Broadcast(WSListener):  # type: ignore[misc,unused-ignore]
+    everybody: set[Any] = set()
+
+    def on_ws_connected(self, transport: Any) -> None:
+        self.everybody.add(transport)
+
+    def on_ws_disconnected(self, transport: Any) -> None:
+        self.everybody.discard(transport)
+
+    def on_ws_frame(self, transport: Any, frame: Any) -> None:
+        if frame.msg_type == WSMsgType.CLOSE:
+            transport.disconnect()
+            return
+        payload = frame.get_payload_as_bytes()
+        for one in self.everybody:
+            one.send(frame.msg_type, payload)
+
+
+def listener(request: Any) -> Any:
+    return Broadcast() if request.path == b'/broadcast' else Echo()
+
+
 async def main(port: int) -> None:
-    server = await ws_create_server(lambda request: Echo(), '127.0.0.1', port, backlog=2048)
+    server = await ws_create_server(listener, '127.0.0.1', port, backlog=2048)
     await server.serve_forever()
 
 

@@ -1,10 +1,13 @@
-"""The yardstick: gevent's own server, echoing bytes with recv and sendall, and no protocol."""
+"""The yardstick: gevent's own server, without a protocol: an echo, or a feed of events."""
 from __future__ import annotations
 
 import sys
 
 from gevent import socket
 from gevent.server import StreamServer
+
+HEAD = b'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n'
+EVENT = b'data: ' + b'x' * 100 + b'\n\n'
 
 
 def echo(connection: socket.socket, address: object) -> None:
@@ -16,4 +19,16 @@ def echo(connection: socket.socket, address: object) -> None:
         connection.sendall(data)
 
 
-StreamServer(('127.0.0.1', int(sys.argv[1])), echo, backlog=2048).serve_forever()
+def feed(connection: socket.socket, address: object) -> None:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.recv(65536)
+    connection.sendall(HEAD)
+    try:
+        while True:
+            connection.sendall(EVENT)
+    except OSError:
+        pass
+
+
+SERVE = feed if sys.argv[2:] == ['feed'] else echo
+StreamServer(('127.0.0.1', int(sys.argv[1])), SERVE, backlog=2048).serve_forever()

@@ -7,7 +7,7 @@ its own field.
 from __future__ import annotations
 
 import re
-from typing import NoReturn
+from typing import Any, Callable, NoReturn
 
 from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import Event
@@ -47,6 +47,8 @@ def encode_event(data: str, *, event: str | None = None, id: str | int | None = 
     """One event; ``data`` may have many lines, ``event`` and ``id`` are one line each."""
     if not isinstance(data, str):
         raise TypeError(f'an event has str for its data, not {type(data).__name__}')
+    if event is None and id is None and '\n' not in data and '\r' not in data:
+        return f'data: {data}\r\n\r\n'.encode()  # nearly always
     lines = []
     if event is not None:
         lines.append(_field('event', event))
@@ -105,6 +107,10 @@ class EventStream(Driver):
     def receive_data(self, data: bytes) -> list[Event]:
         """Drop it: an HTTP client has nothing to say while it is being answered."""
         return []
+
+    @property
+    def build(self) -> Callable[[Any], bytes]:
+        return bytes
 
     def text(self, message: str) -> NoReturn:
         raise TypeError('an event stream takes encoded events')

@@ -8,11 +8,13 @@
 
 #define GATHER 65536 /* bytes: what is gathered goes out when this much is together */
 #define LARGE 32768  /* bytes: what is not worth copying */
+#define TURN 64      /* what a thread may write before the others have their turn: */
+#define TURN_BYTES 2048 /* a system call counts as one, and so do this many bytes */
 #define OPEN 1       /* ReadyState.OPEN */
 
 #define NAMES(X) \
-    X(__get__) X(_check_relief) X(_forget) X(_hand_out) X(_keep) X(_not_built) X(_not_read) \
-    X(_not_sent) X(_read_end) X(_send) X(_take) X(_wait_if_full) X(join) X(pop) \
+    X(__get__) X(_check_relief) X(_forget) X(_hand_out) X(_hold_back) X(_keep) X(_not_built) X(_not_read) \
+    X(_not_sent) X(_read_end) X(_send) X(_take) X(join) X(pop) \
     X(popleft) X(received) X(recv) X(send) X(state) X(switch) X(write)
 
 #define DECLARE(name) static PyObject *str_##name;
@@ -106,6 +108,7 @@ tell_of_exception(PyObject *self, PyObject *hook, PyObject *arg)
 typedef struct {
     PyObject_HEAD
     char is_open;
+    Py_ssize_t turn;   /* what was written since the hub last ran */
     PyObject *written; /* a list, always */
 } Batch;
 
@@ -145,6 +148,7 @@ batch_dealloc(Batch *self)
 
 static PyMemberDef batch_members[] = {
     {"is_open", T_BOOL, offsetof(Batch, is_open), 0, NULL},
+    {"turn", T_PYSSIZET, offsetof(Batch, turn), 0, NULL},
     {"written", T_OBJECT_EX, offsetof(Batch, written), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
@@ -284,6 +288,8 @@ stream_send(StreamPath *self, PyObject *data)
 
     if (size < 0)
         return -1;
+    if (self->batch != NULL)
+        self->batch->turn += 1 + size / TURN_BYTES;
     if (PyList_GET_SIZE(self->waiting)) /* the watcher tells when there is room */
         return stream_keep(self, data, 0);
     if ((send = held(self->send)) == NULL)
@@ -331,7 +337,7 @@ stream_flush(StreamPath *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* Whether something waits for the kernel now; -1: it raised. */
+/* Whether the sender must look if it may go on; -1: it raised. */
 static int
 stream_write_bytes(StreamPath *self, PyObject *data)
 {
@@ -355,13 +361,14 @@ stream_write_bytes(StreamPath *self, PyObject *data)
     }
     else if (PyList_Append(self->gathered, data) < 0 || stream_flush_all(self) < 0)
         return -1;
-    return self->waiting_size > 0;
+    return self->waiting_size > 0 || (self->batch != NULL && self->batch->turn >= TURN);
 }
 
 PyDoc_STRVAR(write_doc,
 "write(data)\n--\n\n"
 "Send data: at once, or gathered while a batch is open, or when the kernel has room.\n\n"
-"Whether something waits for the kernel.");
+"Whether the sender must look if it may go on: something waits for the kernel, or it has\n"
+"had its turn.");
 
 static PyObject *
 stream_write(StreamPath *self, PyObject *data)
@@ -400,6 +407,7 @@ stream_receive(StreamPath *self, PyObject *data)
         return NULL;
     }
     batch->is_open = 1;
+    batch->turn = 0;
     result = PyObject_CallMethodOneArg(receiver, str_received, data);
     batch->is_open = 0;
     if (result == NULL)
@@ -410,6 +418,7 @@ stream_receive(StreamPath *self, PyObject *data)
     }
     else if (error != NULL)
         restore_exception(error);
+    batch->turn = 0;
     Py_DECREF(receiver);
     Py_DECREF(batch);
     return result;
@@ -822,7 +831,7 @@ outbox_send(OutboxPath *self, PyObject *const *args, Py_ssize_t count)
     if (waits < 0)
         return NULL;
     if (waits)
-        return PyObject_CallMethodOneArg((PyObject *)self, str__wait_if_full, timeout);
+        return PyObject_CallMethodOneArg((PyObject *)self, str__hold_back, timeout);
     Py_RETURN_NONE;
 }
 

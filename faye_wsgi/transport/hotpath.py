@@ -22,6 +22,10 @@ __all__ = ['GATHER', 'LARGE', 'Batch', 'InboxPath', 'OutboxPath', 'StreamPath']
 
 GATHER = 65536  # bytes: what is gathered goes out when this much is together
 LARGE = 32768  # bytes: what is not worth copying
+# What a thread may write before the others have their turn: a system call counts as one,
+# and so do this many bytes.
+TURN = 64
+TURN_BYTES = 2048
 
 _get_ident = get_original('_thread', 'get_ident')
 _OPEN = ReadyState.OPEN
@@ -29,12 +33,16 @@ _NONE: Any = ()  # stands for a queue that was never needed: a deque takes 600 b
 
 
 class PythonBatch:
-    """Whether the bytes of one read are being dealt with, and who was written to since."""
+    """Whether the bytes of one read are being dealt with, and who was written to since.
 
-    __slots__ = ('is_open', 'written')
+    ``turn`` measures what was written since the hub last ran.
+    """
+
+    __slots__ = ('is_open', 'turn', 'written')
 
     def __init__(self) -> None:
         self.is_open = False
+        self.turn = 0
         self.written: list[Any] = []
 
 
@@ -77,6 +85,7 @@ class PythonStreamPath:
             return
         batch = self._batch
         batch.is_open = True
+        batch.turn = 0
         try:
             self._receiver.received(data)
         finally:
@@ -84,11 +93,13 @@ class PythonStreamPath:
             for stream in batch.written:
                 stream.flush()
             batch.written.clear()
+            batch.turn = 0
 
     def write(self, data: bytes) -> bool:
         """Send ``data``: at once, or gathered while a batch is open, or when the kernel has room.
 
-        Whether something waits for the kernel.
+        Whether the sender must look if it may go on: something waits for the kernel, or it
+        has had its turn.
         """
         gathered = self._gathered
         if self._batch.is_open:
@@ -101,7 +112,7 @@ class PythonStreamPath:
         else:
             gathered.append(data)
         self.flush()
-        return self._waiting_size > 0
+        return self._waiting_size > 0 or self._batch.turn >= TURN
 
     def flush(self) -> None:
         """Send what was gathered, in one system call where the kernel takes it."""
@@ -111,6 +122,7 @@ class PythonStreamPath:
         data = gathered[0] if len(gathered) == 1 else b''.join(gathered)
         gathered.clear()
         self._gathered_size = 0
+        self._batch.turn += 1 + len(data) // TURN_BYTES
         if self._waiting:  # the watcher tells when there is room
             self._keep(data, 0)
             return
@@ -246,7 +258,7 @@ class PythonOutboxPath:
             self._not_built(error)
             raise
         if self._stream.write(frame):
-            self._wait_if_full(timeout)
+            self._hold_back(timeout)
 
     # Hooks
 
@@ -258,8 +270,8 @@ class PythonOutboxPath:
         """The driver has raised."""
         raise NotImplementedError
 
-    def _wait_if_full(self, timeout: float | None) -> None:
-        """Something waits for the kernel: too much?"""
+    def _hold_back(self, timeout: float | None) -> None:
+        """Wait for room, or for the others' turn, as there is need."""
         raise NotImplementedError
 
 

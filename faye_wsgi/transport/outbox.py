@@ -114,7 +114,7 @@ class Outbox(OutboxPath):
             self._keep_unsent(message)
         elif isinstance(message, (str, bytes)):
             if self._write(message):
-                self._wait_if_full(timeout)
+                self._hold_back(timeout)
         elif driver.has_fragments:
             self._send_fragments(iter(message), timeout)  # type: ignore[arg-type]
         else:
@@ -176,9 +176,12 @@ class Outbox(OutboxPath):
         if isinstance(error, ExtensionError):
             self._owner.close(error.code)
 
-    def _wait_if_full(self, timeout: float | None) -> None:
+    def _hold_back(self, timeout: float | None) -> None:
         if self.buffered > self._high_water:
             self._wait_for_room(timeout)
+        elif self._stream.is_turn_over and getcurrent() is not self._hub:
+            gevent.sleep(0)  # who sends without ever waiting would be the only one to be served
+            self._stream.begin_turn()
 
     # Before open
 
@@ -264,7 +267,7 @@ class Outbox(OutboxPath):
             raise self._owner.closed_error()
         data = piece.encode() if isinstance(piece, str) else piece
         if stream.write(driver.fragment(data, opcode, fin)):
-            self._wait_if_full(timeout)
+            self._hold_back(timeout)
 
     def _write_deferred(self) -> None:
         driver, stream = self._owner.driver, self._owner.stream

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from gevent.monkey import get_original
 
-from faye_wsgi.transport.hotpath import GATHER, LARGE, Batch, StreamPath
+from faye_wsgi.transport.hotpath import GATHER, LARGE, TURN, Batch, StreamPath
 
 __all__ = ['PlainSocket', 'Receiver', 'Stream', 'tune']
 
@@ -179,6 +179,15 @@ class Stream(StreamPath):
         self._receiver.ended()
 
     # Out
+
+    @property
+    def is_turn_over(self) -> bool:
+        """Whether so much was written since the hub ran that others should have their turn."""
+        return bool(self._batch.turn >= TURN)
+
+    def begin_turn(self) -> None:
+        """The hub has run."""
+        self._batch.turn = 0
 
     def write_large(self, head: bytes, body: bytes) -> bool:
         """``write`` both, without a copy of ``body``."""

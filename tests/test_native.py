@@ -1,0 +1,146 @@
+"""The C extensions: built with warnings and sanitizers on, left out, and in a wheel."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted((ROOT / "faye_wsgi").glob("*/*.c"))
+CC = os.environ.get("CC", "gcc")
+SANITIZERS = "-fsanitize=address,undefined"
+FLAGS = ["-O1", "-g", "-fPIC", "-shared", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
+TIMEOUT = 110
+
+# What runs over the C code: the property tests against the Python twins, and connections.
+DRIVER = ["tests/driver/test_speedups.py", "tests/driver/test_masking.py"]
+TRANSPORT = ["tests/transport/test_stream.py", "tests/transport/test_connection.py",
+             "tests/test_broadcast.py"]
+
+needs_compiler = pytest.mark.skipif(shutil.which(CC) is None, reason="there is no C compiler")
+
+
+def copy_of_the_package(folder: Path) -> Path:
+    """The sources alone: what was built elsewhere is left behind."""
+    ignored = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
+    for name in ("faye_wsgi", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("setup.py", "setup.cfg", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def compile_into(folder: Path, *flags: str) -> None:
+    include = sysconfig.get_path("include")
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    for source in SOURCES:
+        target = folder / source.relative_to(ROOT).with_suffix(suffix)
+        # greenlet copies pieces of the stack, red zones and all.
+        stack = ["--param", "asan-stack=0"] if source.parent.name == "transport" else []
+        command = [CC, "-Wall", "-Wextra", "-Werror", *FLAGS, *flags, *stack, f"-I{include}",
+                   str(source), "-o", str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+        assert done.returncode == 0, done.stderr
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True,
+        timeout=TIMEOUT, env={**os.environ, "PYTHONPATH": str(folder), **environment},
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-5000:]
+    return output
+
+
+def sanitizer_library(name: str) -> str:
+    found = subprocess.run([CC, f"-print-file-name={name}"], capture_output=True, text=True)
+    return found.stdout.strip() if os.path.isabs(found.stdout.strip()) else ""
+
+
+@needs_compiler
+@pytest.mark.parametrize("tests", [DRIVER, TRANSPORT], ids=["driver", "transport"])
+def test_no_undefined_behaviour(tests: list[str], tmp_path: Path) -> None:
+    libraries = [sanitizer_library(name) for name in ("libasan.so", "libubsan.so")]
+    if not all(libraries):
+        pytest.skip("the compiler has no sanitizers")
+    folder = copy_of_the_package(tmp_path)
+    compile_into(folder, SANITIZERS)
+    output = run(
+        folder, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--capture=sys", *tests,
+        LD_PRELOAD=" ".join(libraries),
+        # Small objects of the interpreter have red zones only where each is a malloc().
+        PYTHONMALLOC="malloc",
+        ASAN_OPTIONS="detect_leaks=0",
+    )
+    assert re.search(r"\d{2,} passed", output) and " skipped" not in output
+
+
+@needs_compiler
+def test_the_sanitizers_see_what_is_wrong(tmp_path: Path) -> None:
+    """A test of the test: an off-by-one in the masking loop is found."""
+    libraries = [sanitizer_library(name) for name in ("libasan.so", "libubsan.so")]
+    if not all(libraries):
+        pytest.skip("the compiler has no sanitizers")
+    folder = copy_of_the_package(tmp_path)
+    compile_into(folder, SANITIZERS)
+    source = (ROOT / "faye_wsgi/driver/_speedups.c").read_text()
+    broken = source.replace("for (; i < size; i++)\n        out[i] =",
+                            "for (; i <= size + 40; i++)\n        out[i] =")
+    assert broken != source
+    (tmp_path / "broken.c").write_text(broken)
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    subprocess.run(
+        [CC, *FLAGS, SANITIZERS, f"-I{sysconfig.get_path('include')}",
+         str(tmp_path / "broken.c"), "-o", str(folder / f"faye_wsgi/driver/_speedups{suffix}")],
+        check=True, timeout=TIMEOUT,
+    )
+    with pytest.raises(AssertionError, match="heap-buffer-overflow"):
+        run(folder, "-c", "from faye_wsgi.driver._speedups import mask; mask(b'x' * 9, b'1234')",
+            LD_PRELOAD=" ".join(libraries), PYTHONMALLOC="malloc",
+            ASAN_OPTIONS="detect_leaks=0")
+
+
+def test_everything_works_without_c(tmp_path: Path) -> None:
+    """The Python twins, under the tests of the C ones."""
+    run(ROOT, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TRANSPORT,
+        FAYE_WSGI_PURE="1")
+    pure = ("from faye_wsgi.driver import frames, masking; from faye_wsgi.transport import hotpath;"
+            "assert frames.parse_messages is frames.parse_messages_python;"
+            "assert hotpath.StreamPath is hotpath.PythonStreamPath")
+    run(ROOT, "-c", pure, FAYE_WSGI_PURE="1")
+
+
+def test_a_build_without_a_compiler(tmp_path: Path) -> None:
+    """It says so, and goes on without."""
+    folder = copy_of_the_package(tmp_path)
+    run(folder, "setup.py", "build_ext", "--inplace", CC="false", LDSHARED="false")
+    assert not list(folder.rglob("*.so"))
+    pure = ("import faye_wsgi; from faye_wsgi.driver import frames;"
+            "assert frames.parse_messages is frames.parse_messages_python")
+    run(folder, "-c", pure)
+
+
+@needs_compiler
+def test_a_wheel(tmp_path: Path) -> None:
+    """It is of this platform, and has the extensions and the marker of types, and no tests."""
+    pytest.importorskip("setuptools.command.bdist_wheel", reason="setuptools is older than 70.1")
+    folder = copy_of_the_package(tmp_path / "sources")
+    run(folder, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+        "--wheel-dir", str(tmp_path), ".")
+    (wheel,) = tmp_path.glob("*.whl")
+    assert not wheel.name.endswith("none-any.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for source in SOURCES:
+        stem = str(source.relative_to(ROOT).with_suffix(""))
+        assert [name for name in names if name.startswith(stem + ".") and name.endswith(".so")]
+    assert "faye_wsgi/py.typed" in names
+    assert not [name for name in names if name.startswith("tests")]

@@ -27,13 +27,13 @@ Rows = list[tuple[str, dict[str, float]]]
 
 def rows_of(report: dict[str, Any], scenario: Scenario) -> Rows:
     """Each server's medians over the rounds, and its ratios to the yardstick in each round."""
-    rounds = [one for one in report['rounds'] if one[0] == scenario.key]
+    rounds = [tuple(one.values()) for one in report['rounds'] if one['scenario'] == scenario.key]
     base = {one[2]: one[3] for one in rounds if one[1] == scenario.baseline}
     rows = []
     for name in dict.fromkeys(one[1] for one in rounds):
         mine = [one for one in rounds if one[1] == name]
         row = {}
-        for key in ('cpu_us', 'rate', 'p50_us', 'p99_us', 'memory_kib', 'starved'):
+        for key in ('cpu_us', 'rate', 'p50_us', 'p99_us', 'memory_kib'):
             values = [one[3][key] for one in mine if key in one[3]]
             if values:
                 row[key] = statistics.median(values)

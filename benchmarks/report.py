@@ -88,7 +88,7 @@ def main() -> None:
     found = [(scenario, rows_of(report, scenario)) for scenario in SCENARIOS]
     found = [(scenario, rows) for scenario, rows in found if rows]
     machine = report['machine']
-    about = (f'Measured on {machine["system"]}, Python {machine["python"]}, '
+    about = (f'Measured on {machine["system"].split("-")[0]}, Python {machine["python"]}, '
              f'{machine["processors"]} processors.\n')
     text = DOCUMENT.read_text(encoding='utf-8')
     before, rest = text.split(BEGIN)

@@ -47,6 +47,15 @@ from .support.servers import ROOT, Server
 TIMEOUT = 5.0
 
 
+@pytest.fixture(scope="module", autouse=True)
+def old_objects() -> Iterator[None]:
+    """What is there before this file's tests is not looked through after each of them."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
     """No test leaves a descriptor or a greenlet behind."""

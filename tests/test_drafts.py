@@ -421,6 +421,7 @@ def test_we_close_76(draft_peer: DraftPeer) -> None:
     assert draft_peer.read(2) == CLOSE
     draft_peer.peer.send(CLOSE)
     draft_peer.peer.read_eof()
+    draft_peer.peer.close()
     assert end_of(draft_peer) == ["hixie-76", None, None]
 
 
@@ -431,6 +432,7 @@ def test_the_client_closes_76(draft_peer: DraftPeer) -> None:
     assert draft_peer.read_text() == "before"
     assert draft_peer.read(2) == CLOSE
     draft_peer.peer.read_eof()
+    draft_peer.peer.close()
     assert end_of(draft_peer) == ["hixie-76", None, None]
 
 

@@ -192,9 +192,8 @@ def test_ordinary_pages_go_on_working(quiet: Server) -> None:
 def test_a_listener_may_sleep_while_the_protocol_goes_on(quiet: Server) -> None:
     """A ping is answered at once, whatever a listener does."""
     with Peer(quiet) as peer:
-        peer.open("/slow?delay=1")
-        peer.send_text("wait")
-        peer.send_frame(frames.PING, "there?")
+        peer.open("/slow?delay=0.2")
+        peer.send(frames.text("wait") + frames.frame(frames.PING, "there?"))
         assert peer.read_frame()[:2] == (frames.PONG, b"there?")
         assert peer.read_text() == "wait"
         peer.finish()

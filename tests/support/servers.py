@@ -161,7 +161,8 @@ class Server:
     def stop(self) -> None:
         """Ends it, gently at first, and whatever is left of its session then."""
         if self.process.poll() is None:
-            self.process.terminate()
+            # On SIGTERM, a worker of gunicorn with gevent looks up once a second only.
+            self.signal(signal.SIGQUIT if self.kind.startswith("gunicorn") else signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(STOP_TIMEOUT)
         # Its own session: nobody else is in that group.

@@ -11,7 +11,7 @@ from faye_wsgi.driver.base import Driver
 from faye_wsgi.frameworks import Serve
 from faye_wsgi.transport import threads
 from faye_wsgi.transport.connection import Connection
-from faye_wsgi.transport.hijack import take
+from faye_wsgi.transport.hijack import Void, take
 
 __all__ = ['ViewOver', 'take_over']
 
@@ -34,7 +34,7 @@ def take_over(
     """
     taken = take(place)
     connection.open(driver, taken.socket, head, taken.read_ahead)
-    if taken.cooperative:
+    if isinstance(taken.void, Void):
         taken.void.watch(view_over)
         return None
     threads.watch_request(environ, connection, taken.void)

@@ -1,9 +1,13 @@
 """Taking a live socket out of a WSGI server's hands: the transplant, and the void.
 
-The connection moves out of the server's socket object into one of ours, and the server's
-is initialised again on a *void*: it reads end-of-file from it, and what it writes there
-vanishes, but for the status of its response, by which we learn how the view ended. So
-the server may do what it likes with its object, and nothing is closed twice.
+The connection moves out of the server's socket object into one of ours, and a *void* takes
+its place there: the server reads end-of-file from it, and what it writes there vanishes,
+but for the status of its response, by which we learn how the view ended. So the server may
+do what it likes with its object, and nothing is closed twice.
+
+gevent's socket object keeps the real one in an attribute, and any object that answers the
+same calls will do there: ``Void``. The interpreter's is a descriptor itself, and gets one
+end of a socket pair: ``VoidPair``.
 
 The private attributes of gevent's and the interpreter's sockets are touched here only.
 """
@@ -11,20 +15,22 @@ The private attributes of gevent's and the interpreter's sockets are touched her
 from __future__ import annotations
 
 import _socket
+import errno
+import os
 import re
 import socket
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, NoReturn
 
 import gevent
 import gevent.socket
 
 from faye_wsgi.adapters.base import Place
 from faye_wsgi.errors import HijackError
-from faye_wsgi.transport.stream import READ, READ_SIZE, PlainSocket, tune
+from faye_wsgi.transport.stream import READ_SIZE, PlainSocket, tune
 from faye_wsgi.transport.tls import TlsSocket
 
-__all__ = ['Taken', 'Void', 'take']
+__all__ = ['Taken', 'Void', 'VoidPair', 'take']
 
 _STATUS = re.compile(rb'HTTP/1\.[01] (\d{3})')
 
@@ -33,14 +39,13 @@ _STATUS = re.compile(rb'HTTP/1\.[01] (\d{3})')
 class Taken:
     """A connection that is ours, what the server had read of it, and what we left there.
 
-    ``cooperative``: the server runs on greenlets, so that the hub goes on serving when
-    the view has returned; else the connection lives in the thread of its view.
+    Where it is a ``Void``, the server runs on greenlets, so that the hub goes on serving
+    when the view has returned; else the connection lives in the thread of its view.
     """
 
     socket: Any
     read_ahead: bytes
-    void: Void
-    cooperative: bool
+    void: Void | VoidPair
 
 
 def take(place: Place) -> Taken:
@@ -52,14 +57,22 @@ def take(place: Place) -> Taken:
     read_ahead = place.take_buffered() if place.take_buffered is not None else b''
     if place.reader is not None:
         read_ahead = _drain(place.reader, sock)
-    void = Void()
     session = getattr(sock, '_sslobj', None)
-    ours = _transplant_gevent(sock, void) if cooperative else _transplant_native(sock, void)
-    tune(ours)
+    void: Void | VoidPair
+    if cooperative:
+        void = Void(sock.hub)
+        ours = _transplant_gevent(sock, void)
+    else:
+        void = VoidPair()
+        ours = _transplant_native(sock, void)
     if session is None:
-        return Taken(PlainSocket(fileno=ours.detach()), read_ahead, void, cooperative)
+        # All four, or the interpreter asks the kernel for three of them.
+        ours = PlainSocket(ours.family, ours.type, ours.proto, ours.detach())
+        tune(ours)
+        return Taken(ours, read_ahead, void)
+    tune(ours)
     sock._sslobj = None
-    return Taken(TlsSocket(ours, session), read_ahead, void, cooperative)
+    return Taken(TlsSocket(ours, session), read_ahead, void)
 
 
 def _drain(reader: Any, sock: Any) -> bytes:
@@ -77,14 +90,13 @@ def _drain(reader: Any, sock: Any) -> bytes:
 
 
 def _transplant_gevent(sock: Any, void: Void) -> Any:
-    ours, references, timeout = sock._sock, sock._io_refs, sock.timeout
+    ours = sock._sock
     sock._drop_events_and_close(closefd=False)  # its watchers; the descriptor lives on
-    gevent.socket.socket.__init__(sock, fileno=void.give())
-    sock._io_refs, sock.timeout = references, timeout
+    sock._sock = void
     return ours
 
 
-def _transplant_native(sock: Any, void: Void) -> Any:
+def _transplant_native(sock: Any, void: VoidPair) -> Any:
     given = void.give()
     ours = _Pinned(fileno=sock.detach())
     ours.setblocking(False)
@@ -105,59 +117,104 @@ class _Pinned(_socket.socket):
 
 
 class Void:
-    """What a server is left with: a socket at its end, whose writes are read and dropped."""
+    """What gevent's socket object is left with: at its end, and it drops what is sent."""
 
-    __slots__ = ('_done', '_given', '_ours', '_status', '_watcher')
+    __slots__ = ('__weakref__', '_done', '_hub', '_status')
+
+    family = socket.AF_UNIX
+    type = socket.SOCK_STREAM
+    proto = 0
+    timeout = 0.0
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+        self._status: int | None = None
+        self._done: Callable[[int | None], None] | None = None
+
+    def watch(self, done: Callable[[int | None], None]) -> None:
+        """``done`` gets the response's status, in the hub, when the server has closed."""
+        self._done = done
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """Look for the status of the response, and take all."""
+        if self._status is None:
+            self._status = _status_of(data)
+        return memoryview(data).nbytes
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """The end."""
+        return b''
+
+    def recv_into(self, buffer: Any, size: int = 0, flags: int = 0) -> int:
+        """The end."""
+        return 0
+
+    def shutdown(self, how: int) -> None:
+        """Nothing is there to be shut down."""
+
+    def fileno(self) -> int:
+        """As of a closed socket."""
+        return -1
+
+    def getsockopt(self, *args: Any) -> int:
+        """0: gevent asks for the size of the send buffer, servers for errors."""
+        return 0
+
+    def setsockopt(self, *args: Any) -> None:
+        """Nothing is there to be set."""
+
+    def close(self) -> None:
+        """The server has ended the request."""
+        done, self._done = self._done, None
+        if done is not None:
+            self._hub.loop.run_callback(done, self._status)
+
+    def __del__(self) -> None:
+        # A server that forgets its socket has ended the request, too; in any thread.
+        done, self._done = self._done, None
+        loop = self._hub.loop
+        if done is not None and loop is not None:
+            loop.run_callback_threadsafe(done, self._status)
+
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return _not_connected
+
+
+def _not_connected(*args: Any, **values: Any) -> NoReturn:
+    raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+
+class VoidPair:
+    """The same with a descriptor: what the server writes to it can be read here."""
+
+    __slots__ = ('_given', '_ours')
 
     def __init__(self) -> None:
         self._ours, self._given = _socket.socketpair()  # native, even where that is patched
         self._ours.shutdown(socket.SHUT_WR)
         self._ours.setblocking(False)
-        self._status: int | None = None
-        self._done: Callable[[int | None], None] | None = None
-        self._watcher: Any = None
 
     def give(self) -> int:
         """The descriptor for the server."""
         fd: int = self._given.detach()
         return fd
 
-    def watch(self, done: Callable[[int | None], None]) -> None:
-        """Read in the hub; ``done`` gets the response's status when the server has closed."""
-        self._done = done
-        self._watcher = gevent.get_hub().loop.io(self._ours.fileno(), READ)
-        self._watcher.start(self._readable)
-
     def finish(self) -> int | None:
         """Read what is there, close, and return the response's status, None if there was none."""
-        self._read()
-        self._close()
-        return self._status
-
-    def _readable(self) -> None:
-        if self._read():
-            self._close()
-            done, self._done = self._done, None
-            if done is not None:
-                done(self._status)
-
-    def _read(self) -> bool:
-        """Read all that is there; whether the server has closed its end."""
+        status = None
         try:
-            while True:
+            data = self._ours.recv(READ_SIZE)
+            while data:
+                status = _status_of(data) if status is None else status
                 data = self._ours.recv(READ_SIZE)
-                if not data:
-                    return True
-                match = _STATUS.match(data) if self._status is None else None
-                if match:
-                    self._status = int(match.group(1))
-        except BlockingIOError:
-            return False
         except OSError:
-            return True
-
-    def _close(self) -> None:
-        if self._watcher is not None:
-            self._watcher.stop()
-            self._watcher.close()
+            pass
         self._ours.close()
+        return status
+
+
+def _status_of(data: Any) -> int | None:
+    match = _STATUS.match(data)
+    return int(match.group(1)) if match else None

@@ -28,7 +28,11 @@ READ_SIZE = 65536
 MAX_READ_SIZE = 2**20
 LARGE_BLOCK = 2**24
 # Seconds, seconds and a number; where the platform has them.
-_KEEPALIVE = (('TCP_KEEPIDLE', 60), ('TCP_KEEPINTVL', 15), ('TCP_KEEPCNT', 4))
+_KEEPALIVE = [
+    (getattr(socket, name), value)
+    for name, value in (('TCP_KEEPIDLE', 60), ('TCP_KEEPINTVL', 15), ('TCP_KEEPCNT', 4))
+    if hasattr(socket, name)
+]
 LAST_READS = 256  # how often a broken socket is read for the peer's last words
 
 
@@ -77,9 +81,8 @@ def tune(sock: _socket.socket) -> None:
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEPALIVE:
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        for option, value in _KEEPALIVE:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
     except OSError:
         pass  # the connection is good without
 

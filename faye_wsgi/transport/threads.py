@@ -17,7 +17,7 @@ from greenlet import getcurrent
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.transport import worker
 from faye_wsgi.transport.connection import Connection
-from faye_wsgi.transport.hijack import Void
+from faye_wsgi.transport.hijack import VoidPair
 
 __all__ = ['end_in_thread', 'is_alone', 'own_environ', 'release_hub', 'watch_request']
 
@@ -31,7 +31,7 @@ class _Token:
     __slots__ = ('__weakref__',)
 
 
-def watch_request(environ: dict[str, Any], connection: Connection, void: Void) -> None:
+def watch_request(environ: dict[str, Any], connection: Connection, void: VoidPair) -> None:
     """End ``connection``, if it has not, when the server lets go of ``environ``."""
     # Whoever keeps the environ keeps the token: a connection's owner keeps ``own_environ``.
     token = environ[_KEY] = _Token()
@@ -48,7 +48,7 @@ def own_environ(environ: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in environ.items() if type(value) in _PLAIN}
 
 
-def _request_over(connection: Connection, void: Void) -> None:
+def _request_over(connection: Connection, void: VoidPair) -> None:
     status = void.finish()
     failed = status is not None and status >= 500
     connection.abandon(CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL_CLOSURE)

@@ -23,7 +23,7 @@ from faye_wsgi.adapters import gunicorn, pywsgi, werkzeug, wsgiref
 from faye_wsgi.adapters.base import Place
 from faye_wsgi.errors import HijackError
 from faye_wsgi.transport import worker
-from faye_wsgi.transport.hijack import Void, take
+from faye_wsgi.transport.hijack import Void, VoidPair, take
 from faye_wsgi.transport.stream import PlainSocket
 from faye_wsgi.transport.tls import TlsSocket
 
@@ -62,15 +62,29 @@ def test_gevents_drop_events_and_close_leaves_the_descriptor_when_told() -> None
         ours.close()
 
 
-def test_gevents_socket_may_be_initialised_again() -> None:
+def test_gevents_socket_takes_another_object_for_its_native_one() -> None:
     sock = gevent.socket.socket()
-    sock._drop_events_and_close()
-    one, other = socket.socketpair()
-    gevent.socket.socket.__init__(sock, fileno=one.detach())
-    sock.sendall(b"x")
-    assert other.recv(1) == b"x"
+    ours = sock._sock
+    sock._drop_events_and_close(closefd=False)
+    void = sock._sock = Void(gevent.get_hub())
+    told: list[Any] = []
+    void.watch(told.append)
+    sock.settimeout(7)
+    sock.setblocking(True)
+    sock.sendall(b"HTTP/1.1 204 No\r\n" + b"x" * 500_000)
+    assert sock.send(memoryview(b"xy")) == 2
+    assert sock.recv(1) == b"" and sock.recv_into(bytearray(1)) == 0
+    with sock.makefile("rb") as reader:
+        assert reader.read() == b""
+    sock.shutdown(socket.SHUT_RDWR)
+    assert (sock.family, sock.fileno()) == (socket.AF_UNIX, -1)
+    with pytest.raises(OSError, match="not connected"):
+        sock.getpeername()
+    assert not told
     sock.close()
-    other.close()
+    until(lambda: told)
+    assert told == [204]
+    ours.close()
 
 
 def test_the_interpreters_socket_has_a_mark_for_closed() -> None:
@@ -182,7 +196,7 @@ def test_a_native_socket_moves(ends: Any) -> None:
     served, peer = ends
     fd = served.fileno()
     taken = take(Place("test", served))
-    assert not taken.cooperative and taken.socket.fileno() == fd
+    assert isinstance(taken.void, VoidPair) and taken.socket.fileno() == fd
     check_moved(taken, served, peer)
 
 
@@ -192,12 +206,15 @@ def test_a_gevent_socket_moves(ends: Any) -> None:
     served.settimeout(7)
     file = served.makefile("rb")
     taken = take(Place("test", served))
-    assert taken.cooperative and served.timeout == 7
+    assert isinstance(taken.void, Void) and served.timeout == 7
     file.close()
     check_moved(taken, served, peer)
 
 
 def check_moved(taken: Any, served: Any, peer: Any) -> None:
+    told: list[Any] = []
+    if isinstance(taken.void, Void):
+        taken.void.watch(told.append)
     served.sendall(b"HTTP/1.1 200 OK\r\n\r\nwhat the server says now")
     assert served.recv(10) == b"", "its end of file"
     served.close()
@@ -205,7 +222,10 @@ def check_moved(taken: Any, served: Any, peer: Any) -> None:
     assert peer.recv(100) == b"ours", "and nothing of the server's"
     peer.sendall(b"theirs")
     assert taken.socket.recv(100) == b"theirs"
-    assert taken.void.finish() == 200
+    if isinstance(taken.void, VoidPair):
+        told.append(taken.void.finish())
+    until(lambda: told)
+    assert told == [200]
     taken.socket.close()
     assert peer.recv(1) == b""
 
@@ -260,18 +280,38 @@ def take_and_close(place: Place) -> bytes:
 
 
 def test_the_void_tells_how_the_view_ended() -> None:
-    void = Void()
-    given = gevent.socket.socket(fileno=void.give())
+    void = Void(gevent.get_hub())
     told: list[Any] = []
     void.watch(told.append)
-    given.sendall(b"HTTP/1.0 500 Oh\r\n" + b"x" * 500_000)
-    given.close()
+    void.send(b"HTTP/1.0 500 Oh\r\n")
+    void.send(b"HTTP/1.0 200 and more of it\r\n")
+    void.close()
+    assert told == [], "it tells in the hub"
+    void.close()
     until(lambda: told)
     assert told == [500]
 
 
-def test_a_void_that_nobody_wrote_to() -> None:
-    void = Void()
+def test_a_void_that_is_forgotten_tells_too() -> None:
+    void: Any = Void(gevent.get_hub())
+    told: list[Any] = []
+    void.watch(told.append)
+    gevent.get_hub().threadpool.apply(void.send, (b"HTTP/1.1 201 \r\n",))
+    void = None
+    until(lambda: told)
+    assert told == [201]
+
+
+def test_a_pair_tells_how_the_view_ended() -> None:
+    void = VoidPair()
+    given = socket.socket(fileno=void.give())
+    given.sendall(b"HTTP/1.0 500 Oh\r\n" + b"x" * 70_000)
+    given.close()
+    assert void.finish() == 500
+
+
+def test_a_pair_that_nobody_wrote_to() -> None:
+    void = VoidPair()
     given = socket.socket(fileno=void.give())
     assert given.recv(1) == b""
     given.close()

@@ -19,6 +19,9 @@
  *     receive  count the messages that the server sends to all connections; with --publish the
  *              first connection sends --window of them to be broadcast, and one more whenever
  *              all have one; with --events they are those of EventSource, over HTTP
+ *
+ * With --tls it speaks TLS (compile with -DWITH_TLS -lssl -lcrypto) and trusts whatever it meets;
+ * with --deflate FILE it sends the compressed message in FILE, and counts compressed answers.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -38,6 +41,9 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef WITH_TLS
+#include <openssl/ssl.h>
+#endif
 
 /* ---------------------------------------------------------------- settings */
 
@@ -45,7 +51,7 @@ enum mode { ECHO, CHURN, IDLE, RECEIVE };
 static const char *const MODES[] = {"echo", "churn", "idle", "receive"};
 
 enum { MAX_PROCESSES = 256, MAX_OPENING = 64, READ_SIZE = 1 << 20, HEAD_SIZE = 4096 };
-enum { OP_TEXT = 1, OP_BINARY = 2, OP_CLOSE = 8 };
+enum { OP_TEXT = 1, OP_BINARY = 2, OP_CLOSE = 8, RSV1 = 0x40 };
 
 /* The sample nonce of RFC 6455 1.3, and the answer to it: no SHA-1 needed here. */
 #define KEY "dGhlIHNhbXBsZSBub25jZQ=="
@@ -56,7 +62,8 @@ static struct {
     const char *address, *host, *path;
     int port, connections, window, cpu;
     size_t size;
-    bool raw, binary, publish, events, spin;
+    bool raw, binary, publish, events, tls, spin;
+    const char *deflate;
     double seconds, warmup, timeout;
     uint64_t messages;
     pid_t processes[MAX_PROCESSES];
@@ -66,7 +73,7 @@ static struct {
 
 /* ------------------------------------------------------------------- state */
 
-enum phase { UNUSED, CONNECTING, HANDSHAKE, OPEN, CLOSING, ENDED };
+enum phase { UNUSED, CONNECTING, SECURING, HANDSHAKE, OPEN, CLOSING, ENDED };
 
 struct connection {
     int fd;
@@ -83,6 +90,7 @@ struct connection {
     uint64_t frame_left, message_length;
     char *head;                    /* the response to the handshake */
     size_t head_length;
+    void *session;                 /* TLS */
 };
 
 static struct connection *connections;
@@ -177,6 +185,74 @@ static void count(struct connection *c, uint64_t since) {
         longest = taken;
 }
 
+/* --------------------------------------------------------------------- TLS */
+
+#ifdef WITH_TLS
+static SSL_CTX *context;
+
+static void prepare_tls(void) {
+    context = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+}
+
+static ssize_t result_of(struct connection *c, int done) {
+    if (done > 0)
+        return done;
+    int error = SSL_get_error(c->session, done);
+    errno = error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE ? EAGAIN : EPROTO;
+    return error == SSL_ERROR_ZERO_RETURN ? 0 : -1;
+}
+
+/* Whether the handshake is done. */
+static bool secure(struct connection *c) {
+    if (!c->session) {
+        c->session = SSL_new(context);
+        SSL_set_fd(c->session, c->fd);
+    }
+    ssize_t done = result_of(c, SSL_connect(c->session));
+    if (done <= 0 && errno != EAGAIN)
+        fail("the TLS handshake failed");
+    return done > 0;
+}
+
+static ssize_t receive(struct connection *c, void *data, size_t length) {
+    if (!c->session)
+        return recv(c->fd, data, length, 0);
+    return result_of(c, SSL_read(c->session, data, (int)length));
+}
+
+static ssize_t transmit(struct connection *c, const void *data, size_t length) {
+    if (!c->session)
+        return send(c->fd, data, length, MSG_NOSIGNAL);
+    return result_of(c, SSL_write(c->session, data, (int)length));
+}
+
+static bool has_pending(struct connection *c) { return c->session && SSL_pending(c->session); }
+
+static void end_sending(struct connection *c) {
+    if (c->session)
+        SSL_shutdown(c->session);
+    shutdown(c->fd, SHUT_WR);
+}
+
+static void forget_session(struct connection *c) { SSL_free(c->session); }
+#else
+static void prepare_tls(void) { fail("this load generator was built without TLS"); }
+static bool secure(struct connection *c) { return c->fd >= 0; }
+
+static ssize_t receive(struct connection *c, void *data, size_t length) {
+    return recv(c->fd, data, length, 0);
+}
+
+static ssize_t transmit(struct connection *c, const void *data, size_t length) {
+    return send(c->fd, data, length, MSG_NOSIGNAL);
+}
+
+static bool has_pending(struct connection *c) { return c->session; }
+static void end_sending(struct connection *c) { shutdown(c->fd, SHUT_WR); }
+static void forget_session(struct connection *c) { c->session = NULL; }
+#endif
+
 /* ----------------------------------------------------------------- sending */
 
 static size_t write_header(uint8_t *to, uint8_t opcode, size_t length) {
@@ -202,14 +278,28 @@ static size_t write_frame(uint8_t *to, uint8_t opcode, const uint8_t *data, size
     return at + length;
 }
 
+static size_t read_compressed(uint8_t *to, size_t room) {
+    FILE *file = fopen(set.deflate, "rb");
+    size_t length = file ? fread(to, 1, room, file) : 0;
+    if (!length)
+        fail("no compressed message in %s", set.deflate);
+    fclose(file);
+    return length;
+}
+
 static void prepare_messages(void) {
     payload = malloc(set.size + 1);
     for (size_t i = 0; i < set.size; i++)
         payload[i] = (uint8_t)('a' + i % 26);
-    uint8_t *one = malloc(set.size + 14);
-    memcpy(one, payload, wire_length = set.size);
+    uint8_t *one = malloc(set.size + 14), opcode = set.binary ? OP_BINARY : OP_TEXT;
+    size_t length = set.size;
+    if (set.deflate && !set.raw) {
+        length = read_compressed(payload, set.size);
+        opcode |= RSV1;
+    }
+    memcpy(one, payload, wire_length = length);
     if (!set.raw)
-        wire_length = write_frame(one, set.binary ? OP_BINARY : OP_TEXT, payload, set.size);
+        wire_length = write_frame(one, opcode, payload, length);
     tape_length = wire_length * ((size_t)set.window + 1);
     tape = malloc(tape_length);
     for (int i = 0; i <= set.window; i++)
@@ -217,10 +307,11 @@ static void prepare_messages(void) {
     free(one);
     const char *form = "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\n"
                        "Connection: Upgrade\r\nSec-WebSocket-Key: " KEY "\r\n"
-                       "Sec-WebSocket-Version: 13\r\n\r\n";
+                       "Sec-WebSocket-Version: 13\r\n%s\r\n";
+    const char *offer = set.deflate ? "Sec-WebSocket-Extensions: permessage-deflate\r\n" : "";
     if (set.events)
-        form = "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n\r\n";
-    if (asprintf(&request, form, set.path, set.host) < 0)
+        form = "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n%s\r\n";
+    if (asprintf(&request, form, set.path, set.host, offer) < 0)
         fail("out of memory");
 }
 
@@ -237,7 +328,7 @@ static void flush_output(struct connection *c) {
         size_t at = c->sent % wire_length, length = tape_length - at;
         if (length > c->queued - c->sent)
             length = c->queued - c->sent;
-        ssize_t taken = send(c->fd, tape + at, length, MSG_NOSIGNAL);
+        ssize_t taken = transmit(c, tape + at, length);
         if (taken < 0 && errno != EAGAIN)
             fail("send: %s", strerror(errno));
         if (taken < 0)
@@ -254,7 +345,7 @@ static void queue_message(struct connection *c) {
 }
 
 static void send_whole(struct connection *c, const void *data, size_t length) {
-    if (send(c->fd, data, length, MSG_NOSIGNAL) != (ssize_t)length)
+    if (transmit(c, data, length) != (ssize_t)length)
         fail("a short write: %s", strerror(errno));
 }
 
@@ -291,13 +382,7 @@ static void opened(struct connection *c) {
     }
 }
 
-static void connected(struct connection *c) {
-    int error = 0;
-    socklen_t length = sizeof error;
-    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &length);
-    if (error)
-        fail("connect: %s", strerror(error));
-    watch(c, false);
+static void begin(struct connection *c) {
     if (set.raw) {
         opened(c);
         return;
@@ -308,12 +393,24 @@ static void connected(struct connection *c) {
     send_whole(c, request, strlen(request));
 }
 
+static void connected(struct connection *c) {
+    int error = 0;
+    socklen_t length = sizeof error;
+    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    if (error)
+        fail("connect: %s", strerror(error));
+    watch(c, false);
+    c->phase = SECURING;
+    if (!set.tls || secure(c))
+        begin(c);
+}
+
 static void start_closing(struct connection *c) {
     uint8_t frame[8];
     static const uint8_t code[2] = {1000 >> 8, 1000 & 255};
     c->phase = CLOSING;
     if (set.raw)
-        shutdown(c->fd, SHUT_WR);
+        end_sending(c);
     else
         send_whole(c, frame, write_frame(frame, OP_CLOSE, code, 2));
 }
@@ -321,6 +418,7 @@ static void start_closing(struct connection *c) {
 static void ended(struct connection *c) {
     if (c->phase != CLOSING && !stopping)
         fail("the server closed a connection in phase %d", (int)c->phase);
+    forget_session(c);
     close(c->fd);
     c->phase = ENDED;
     open_count--;
@@ -367,6 +465,8 @@ static void got_message(struct connection *c) {
 
 static void check_payload(struct connection *c, const uint8_t *data, size_t length) {
     uint64_t at = c->message_length;
+    if (set.deflate && !set.raw)
+        return;
     if (at + length > set.size && (set.mode != RECEIVE || set.publish))
         fail("a message is longer than %zu bytes", set.size);
     size_t checked = at >= 16 || at >= set.size ? 0 : 16 - at;
@@ -385,7 +485,7 @@ static void frame_ended(struct connection *c) {
         fail("the server sent a close frame");
     if (opcode >= 8 || !final)
         return;
-    if (c->message_length != set.size && (set.mode != RECEIVE || set.publish))
+    if (c->message_length != set.size && !set.deflate && (set.mode != RECEIVE || set.publish))
         fail("a message of %llu bytes instead of %zu",
              (unsigned long long)c->message_length, set.size);
     c->message_length = 0;
@@ -397,8 +497,8 @@ static void header_ended(struct connection *c) {
     uint8_t opcode = h[0] & 15, expected = set.binary ? OP_BINARY : OP_TEXT;
     if (h[1] & 128)
         fail("the server masked a frame");
-    if (h[0] & 0x70)
-        fail("a frame has an RSV bit set");
+    if ((h[0] & 0x70) != (set.deflate && opcode && opcode < 8 ? RSV1 : 0))
+        fail("a frame has the wrong RSV bits");
     if (opcode && opcode < 8 && opcode != expected && set.mode != RECEIVE)
         fail("a message came back with opcode %d", opcode);
     c->frame_left = h[1] & 127;
@@ -485,7 +585,12 @@ static void parse_response(struct connection *c, const uint8_t *data, size_t len
 }
 
 static void readable(struct connection *c) {
-    ssize_t length = recv(c->fd, input, READ_SIZE, 0);
+    if (c->phase == SECURING) {
+        if (secure(c))
+            begin(c);
+        return;
+    }
+    ssize_t length = receive(c, input, READ_SIZE);
     if (length < 0 && errno == EAGAIN)
         return;
     if (length < 0 && c->phase != CLOSING && !stopping)
@@ -505,6 +610,8 @@ static void readable(struct connection *c) {
         parse_frames(c, input, (size_t)length);
     if (c->phase == OPEN && c->sent < c->queued)
         flush_output(c);
+    if (has_pending(c))
+        readable(c);
 }
 
 /* One turn of the loop; how many descriptors were ready. */
@@ -671,7 +778,7 @@ static void read_options(int count_of, char **values) {
         {"window", 1, 0, 'w'}, {"seconds", 1, 0, 't'}, {"messages", 1, 0, 'n'},
         {"warmup", 1, 0, 'W'}, {"timeout", 1, 0, 'T'}, {"cpu", 1, 0, 'C'}, {"pids", 1, 0, 'P'},
         {"raw", 0, 0, 'r'}, {"binary", 0, 0, 'b'}, {"publish", 0, 0, 'B'},
-        {"events", 0, 0, 'e'}, {"no-spin", 0, 0, 'S'}, {0, 0, 0, 0}};
+        {"events", 0, 0, 'e'}, {"tls", 0, 0, 'x'}, {"deflate", 1, 0, 'z'}, {"no-spin", 0, 0, 'S'}, {0, 0, 0, 0}};
     for (int o; (o = getopt_long(count_of, values, "", OPTIONS, NULL)) != -1;) {
         switch (o) {
         case 'm': set.mode = mode_named(optarg); break;
@@ -692,6 +799,8 @@ static void read_options(int count_of, char **values) {
         case 'b': set.binary = true; break;
         case 'B': set.publish = true; break;
         case 'e': set.events = true; break;
+        case 'x': set.tls = true; break;
+        case 'z': set.deflate = optarg; break;
         case 'S': set.spin = false; break;
         default: fail("an unknown option");
         }
@@ -723,6 +832,8 @@ static void prepare(void) {
     for (int i = 0; i < set.connections; i++)
         connections[i].times = calloc((size_t)set.window, sizeof(uint64_t));
     prepare_messages();
+    if (set.tls)
+        prepare_tls();
 }
 
 int main(int argument_count, char **arguments) {

@@ -4,6 +4,7 @@ Where there are two processors, the server has one and the load generator the ot
 """
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -14,12 +15,14 @@ import socket
 import subprocess
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .deflate import message
 from .scenarios import Scenario
-from .servers import BUILD, FOLDER, HERE, Server
+from .servers import BUILD, CLIENTS, FOLDER, HERE, Server
 
 START_TIMEOUT = 15
 RUN_TIMEOUT = 120                # for the load generator, beyond the seconds it measures
@@ -46,13 +49,34 @@ def is_shared() -> bool:
 
 
 def build() -> None:
-    """Compile the C programs that are older than their source."""
+    """Compile the C programs that are older than their source, and make what scenarios need."""
     BUILD.mkdir(exist_ok=True)
     for source in HERE.glob('*.c'):
         program = BUILD / source.stem
         if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
-            compiler = os.environ.get('CC', 'cc')
-            subprocess.run([compiler, '-O2', '-o', str(program), str(source)], check=True)
+            compile_program(source, program)
+    if not (BUILD / 'cert.pem').exists():
+        make_certificate()
+    packer = zlib.compressobj(wbits=-15)
+    packed = packer.compress(message(1024, 0).encode()) + packer.flush(zlib.Z_SYNC_FLUSH)
+    (BUILD / 'message.deflate').write_bytes(packed[:-4])  # RFC 7692, 7.2.1
+
+
+def compile_program(source: Path, program: Path) -> None:
+    """With OpenSSL, or without where that cannot be compiled."""
+    command = [os.environ.get('CC', 'cc'), '-O2', '-o', str(program), str(source)]
+    with_tls = subprocess.run([*command, '-DWITH_TLS', '-lssl', '-lcrypto'],
+                              stderr=subprocess.DEVNULL, check=False)
+    if with_tls.returncode:
+        subprocess.run(command, check=True)
+
+
+def make_certificate() -> None:
+    """A certificate for the servers that speak TLS, if openssl is here."""
+    command = ('openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes '
+               '-days 3650 -subj /CN=localhost -keyout key.pem -out cert.pem')
+    with contextlib.suppress(OSError):
+        subprocess.run(command.split(), cwd=BUILD, stderr=subprocess.DEVNULL, check=False)
 
 
 def raise_limits() -> None:
@@ -176,6 +200,7 @@ def generator(running: Running, arguments: list[str]) -> subprocess.Popen[str]:
     command = [str(BUILD / 'loadgen'), '--port', str(running.port), '--path', server.path]
     command += ['--cpu', str(processors()[-1])] + arguments
     command += ['--raw'] if server.raw else []
+    command += ['--tls'] if server.tls else []
     command += ['--no-spin'] if is_shared() else []
     return subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
@@ -188,7 +213,7 @@ def read_line(process: subprocess.Popen[str], timeout: float = RUN_TIMEOUT) -> F
         process.kill()
         process.wait()
         raise Failed('the load generator did not end') from None
-    figures: Figures = json.loads(output or '{"error": "the load generator died"}')
+    figures: Figures = json.loads(output or '{"error": "the load generator, or the client, died"}')
     if 'error' in figures:
         raise Failed(str(figures['error']))
     return figures
@@ -205,6 +230,19 @@ def traffic(running: Running, scenario: Scenario, seconds: float) -> Figures:
         raise Failed('no message came back')
     figures['cpu_us'] = figures['cpu_seconds'] * 1e6 / figures['messages']
     return figures
+
+
+def client_traffic(running: Running, scenario: Scenario, seconds: float) -> Figures:
+    """Measure a client, a program of its own, that echoes with the running server."""
+    command = running.server.client_command(running.port)
+    command += [str(scenario.window), str(scenario.size), str(seconds)]
+    pin = functools.partial(os.sched_setaffinity, 0, processors()[-1:])
+    process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, cwd=CLIENTS,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=pin)
+    figures = read_line(process, RUN_TIMEOUT + seconds)
+    figures['cpu_us'] = figures['cpu_seconds'] * 1e6 / figures['messages']
+    figures['rate'] = figures['messages'] / figures['seconds']
+    return {**figures, 'p50_us': 0, 'p99_us': 0}
 
 
 class Held:
@@ -244,5 +282,5 @@ def idle_memory(running: Running, scenario: Scenario, seconds: float = 0) -> Fig
 
 def measure(running: Running, scenario: Scenario, seconds: float) -> Figures:
     """One round of one scenario against one server."""
-    run = idle_memory if scenario.mode == 'idle' else traffic
+    run = {'idle': idle_memory, 'client': client_traffic}.get(scenario.mode, traffic)
     return run(running, scenario, seconds)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,15 @@ class Scenario:
         return arguments + list(self.options)
 
 
+COMPRESSED = str(Path(__file__).resolve().parent / 'build' / 'message.deflate')
 FEEDS = ('faye_wsgi feed', 'Flask generator', 'Node faye-websocket')
 BROADCASTS = ('faye_wsgi, blocking', 'faye_wsgi, a loop of sends', 'gevent-websocket',
               'flask-sock', 'picows', 'Node faye-websocket', 'Node ws')
+CLIENTS = ('faye_wsgi client', 'websocket-client client', 'websockets, sync, client',
+           'websockets, asyncio, client', 'aiohttp client', 'picows client', 'Node ws client')
+SECURE = ('faye_wsgi, wss', 'gevent-websocket, wss', 'flask-sock, wss', 'uvicorn, wss')
+DEFLATE = ('faye_wsgi, deflate', 'uvicorn, deflate', 'websockets, asyncio, deflate',
+           'Node ws, deflate')
 
 SCENARIOS = (
     Scenario('a', '1 connection, 32 bytes, one in flight', size=32),
@@ -58,4 +65,13 @@ SCENARIOS = (
              mode='receive', connections=10000, options=('--publish',), path='/broadcast',
              servers=BROADCASTS, baseline='C broadcast'),
     Scenario('g10', 'memory of 10,000 idle connections', mode='idle', connections=10000),
+    Scenario('j', 'a client: 16 messages of 128 bytes in flight on one connection',
+             mode='client', window=16, servers=CLIENTS, baseline='gevent recv/sendall client'),
+    Scenario('j1', 'a client: one message of 128 bytes in flight on one connection',
+             mode='client', servers=CLIENTS, baseline='gevent recv/sendall client'),
+    Scenario('k', 'wss: 100 connections, 128 bytes, one in flight', connections=100,
+             servers=SECURE, baseline='gevent recv/sendall, TLS'),
+    Scenario('l', 'permessage-deflate: 100 connections, 1 KiB of JSON, one in flight '
+             '(the yardstick: uncompressed)', connections=100, size=1024,
+             options=('--deflate', COMPRESSED), servers=DEFLATE),
 )

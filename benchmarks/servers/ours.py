@@ -6,6 +6,7 @@ from typing import Any
 from flask import Flask, request
 
 from faye_wsgi import ConnectionClosed, EventSource, WebSocket, broadcast
+from faye_wsgi.extensions.permessage_deflate import permessage_deflate
 
 app = Flask(__name__)
 everybody: list[WebSocket] = []
@@ -24,6 +25,14 @@ def echo() -> Any:
 def events() -> Any:
     ws = WebSocket(request)
     ws.on('message', lambda event: ws.send(event.data))
+    return ws.response
+
+
+@app.route('/deflate', websocket=True)
+def deflate() -> Any:
+    ws = WebSocket(request, extensions=permessage_deflate)
+    for message in ws:
+        ws.send(message)
     return ws.response
 
 

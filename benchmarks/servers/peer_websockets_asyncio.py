@@ -1,4 +1,4 @@
-"""The echo of websockets, with asyncio; compression and pings off, as in the others."""
+"""The echo of websockets, with asyncio; pings off, and compression unless asked for."""
 from __future__ import annotations
 
 import asyncio
@@ -7,6 +7,8 @@ from typing import Any
 
 from websockets.asyncio.server import serve
 
+COMPRESSION = 'deflate' if sys.argv[2:] == ['deflate'] else None
+
 
 async def echo(connection: Any) -> None:
     async for message in connection:
@@ -14,7 +16,7 @@ async def echo(connection: Any) -> None:
 
 
 async def main(port: int) -> None:
-    async with serve(echo, '127.0.0.1', port, compression=None, ping_interval=None,
+    async with serve(echo, '127.0.0.1', port, compression=COMPRESSION, ping_interval=None,
                      max_size=None, backlog=2048) as server:
         await server.serve_forever()
 

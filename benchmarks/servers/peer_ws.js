@@ -7,7 +7,8 @@ const { WebSocketServer } = peers('ws');
 
 const options = { port: Number(process.argv[2]), host: '127.0.0.1', backlog: 2048 };
 const everybody = new Set();
-new WebSocketServer({ ...options, perMessageDeflate: false }).on('connection', (ws, request) => {
+const perMessageDeflate = process.argv[3] === 'deflate' && { threshold: 0 };
+new WebSocketServer({ ...options, perMessageDeflate }).on('connection', (ws, request) => {
   if (request.url !== '/broadcast') {
     ws.on('message', (data, isBinary) => ws.send(data, { binary: isBinary }));
     return;

@@ -1,4 +1,4 @@
-"""The yardstick: gevent's own server, without a protocol: an echo, or a feed of events."""
+"""The yardstick: gevent's own server, without a protocol: an echo, with TLS or not, or a feed."""
 from __future__ import annotations
 
 import sys
@@ -30,5 +30,7 @@ def feed(connection: socket.socket, address: object) -> None:
         pass
 
 
-SERVE = feed if sys.argv[2:] == ['feed'] else echo
-StreamServer(('127.0.0.1', int(sys.argv[1])), SERVE, backlog=2048).serve_forever()
+port, *what = sys.argv[1:]
+secure = {'certfile': what[1], 'keyfile': what[2]} if what[:1] == ['tls'] else {}
+serve = feed if what == ['feed'] else echo
+StreamServer(('127.0.0.1', int(port)), serve, backlog=2048, **secure).serve_forever()

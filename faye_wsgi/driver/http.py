@@ -26,8 +26,8 @@ class Request:
 
     def has_token(self, name: str, token: str) -> bool:
         """Whether the comma list in header ``name`` has ``token``, in any case."""
-        value = self.headers.get(name, '')
-        return any(item.lower() == token for item in split_list(value))
+        value = self.headers.get(name, '').lower()
+        return value == token or token in split_list(value)
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,8 @@ def _read_key(request: Request) -> str:
 
 def choose_protocol(offer: str, protocols: Protocols) -> str:
     """The first of the client's subprotocols that we speak, '' for none (RFC 6455 §4.2.2)."""
+    if protocols is None:
+        return ''
     offered = [name for name in split_list(offer) if is_token(name)]
     supported = check_protocols(protocols)
     if not callable(supported):

@@ -98,8 +98,9 @@ def children(pid: int) -> list[int]:
     """The process and all its descendants."""
     found = [pid]
     for task in Path(f'/proc/{pid}/task').glob('*/children'):
-        for child in task.read_text().split():
-            found += children(int(child))
+        with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+            for child in task.read_text().split():
+                found += children(int(child))
     return found
 
 

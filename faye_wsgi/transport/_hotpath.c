@@ -10,6 +10,7 @@
 #define LARGE 32768  /* bytes: what is not worth copying */
 #define TURN 64      /* what a thread may write before the others have their turn: */
 #define TURN_BYTES 2048 /* a system call counts as one, and so do this many bytes */
+#define TURN_PIECES 16  /* or gathered pieces */
 #define OPEN 1       /* ReadyState.OPEN */
 
 #define NAMES(X) \
@@ -319,6 +320,8 @@ stream_flush_all(StreamPath *self)
     if (data == NULL)
         return -1;
     self->gathered_size = 0;
+    if (self->batch != NULL)
+        self->batch->turn += count / TURN_PIECES;
     failed = PyList_SetSlice(gathered, 0, PyList_GET_SIZE(gathered), NULL) < 0 ||
              stream_send(self, data) < 0;
     Py_DECREF(data);
@@ -352,7 +355,9 @@ stream_write_bytes(StreamPath *self, PyObject *data)
         if (PyList_Append(self->gathered, data) < 0)
             return -1;
         self->gathered_size += size;
-        if (self->gathered_size >= GATHER && stream_flush_all(self) < 0)
+        if ((self->gathered_size >= GATHER ||
+                PyList_GET_SIZE(self->gathered) >= TURN * TURN_PIECES) &&
+                stream_flush_all(self) < 0)
             return -1;
     }
     else if (PyList_GET_SIZE(self->gathered) == 0) {

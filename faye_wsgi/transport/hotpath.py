@@ -23,9 +23,10 @@ __all__ = ['GATHER', 'LARGE', 'Batch', 'InboxPath', 'OutboxPath', 'StreamPath']
 GATHER = 65536  # bytes: what is gathered goes out when this much is together
 LARGE = 32768  # bytes: what is not worth copying
 # What a thread may write before the others have their turn: a system call counts as one,
-# and so do this many bytes.
+# and so do this many bytes, and this many pieces that were gathered.
 TURN = 64
 TURN_BYTES = 2048
+TURN_PIECES = 16
 
 _get_ident = get_original('_thread', 'get_ident')
 _OPEN = ReadyState.OPEN
@@ -107,11 +108,11 @@ class PythonStreamPath:
                 self._batch.written.append(self)
             gathered.append(data)
             self._gathered_size += len(data)
-            if self._gathered_size < GATHER:
-                return self._waiting_size > 0
+            if self._gathered_size >= GATHER or len(gathered) >= TURN * TURN_PIECES:
+                self.flush()
         else:
             gathered.append(data)
-        self.flush()
+            self.flush()
         return self._waiting_size > 0 or self._batch.turn >= TURN
 
     def flush(self) -> None:
@@ -120,9 +121,9 @@ class PythonStreamPath:
         if not gathered:
             return
         data = gathered[0] if len(gathered) == 1 else b''.join(gathered)
+        self._batch.turn += 1 + len(data) // TURN_BYTES + len(gathered) // TURN_PIECES
         gathered.clear()
         self._gathered_size = 0
-        self._batch.turn += 1 + len(data) // TURN_BYTES
         if self._waiting:  # the watcher tells when there is room
             self._keep(data, 0)
             return

@@ -33,6 +33,7 @@ _counting = get_original('_thread', 'allocate_lock')()  # += of several threads
 
 _OPEN = ReadyState.OPEN
 TURN_INTERVAL = 0.05  # seconds
+FLOOD = 0.002  # seconds: who is done with a turn so soon is likely to send on and on
 
 
 class Owner(Protocol):
@@ -177,11 +178,15 @@ class Outbox(OutboxPath):
             self._owner.close(error.code)
 
     def _hold_back(self, timeout: float | None) -> None:
+        self._stream.flush()
         if self.buffered > self._high_water:
             self._wait_for_room(timeout)
         elif self._stream.is_turn_over and getcurrent() is not self._hub:
-            gevent.sleep(0)  # who sends without ever waiting would be the only one to be served
-            self._stream.begin_turn()
+            # Who sends without ever waiting would be the only one to be served.
+            is_flood = not self.is_alone and monotonic() - self._turned_at < FLOOD
+            gevent.sleep(0)
+            self._stream.begin_turn(is_flood)
+            self._turned_at = monotonic()
 
     # Before open
 

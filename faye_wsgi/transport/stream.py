@@ -2,7 +2,8 @@
 
 One ``io`` watcher lives as long as the stream; its callback reads once and hands the
 bytes to the receiver. What is written meanwhile, to this or to other streams of the
-thread, is gathered and goes out when the receiver is done. Nothing here blocks, waits or
+thread, is gathered and goes out when the receiver is done; so is what somebody writes who
+has had a whole turn and goes on, until the hub runs again. Nothing here blocks, waits or
 knows a protocol, and all of it runs in the thread of the loop. The socket is a native
 one, or a ``TlsSocket``, with ``recv``, ``send``, ``sendmsg``, ``pending``,
 ``shutdown_write``, ``close`` and ``fileno``.
@@ -188,9 +189,13 @@ class Stream(StreamPath):
         """Whether so much was written since the hub ran that others should have their turn."""
         return bool(self._batch.turn >= TURN)
 
-    def begin_turn(self) -> None:
-        """The hub has run."""
-        self._batch.turn = 0
+    def begin_turn(self, gathers: bool) -> None:
+        """The hub has run; with ``gathers``, what is written goes out when it runs again."""
+        batch = self._batch
+        batch.turn = 0
+        if gathers and not batch.is_open:
+            batch.is_open = True
+            self._loop.run_callback(_end_turn, batch)
 
     def write_large(self, head: bytes, body: bytes) -> bool:
         """``write`` both, without a copy of ``body``."""
@@ -315,6 +320,13 @@ class Stream(StreamPath):
             self._socket.close()
         except OSError:
             pass
+
+
+def _end_turn(batch: Any) -> None:
+    batch.is_open = False
+    for stream in batch.written:
+        stream.flush()
+    batch.written.clear()
 
 
 @cache

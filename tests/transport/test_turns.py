@@ -8,7 +8,9 @@ from typing import Any
 import gevent
 import pytest
 
-from faye_wsgi.transport.hotpath import TURN, TURN_BYTES
+from faye_wsgi.transport import outbox
+from faye_wsgi.transport.hotpath import GATHER, TURN, TURN_BYTES, TURN_PIECES
+from faye_wsgi.transport.settings import Settings
 
 from ..support import frames
 from .harness import Pair, pair, until
@@ -50,7 +52,73 @@ def test_who_sends_on_and_on_lets_others_go_first(size: int) -> None:
 
     gevent.spawn(run).join(15)  # not in the main greenlet, which has its own rule
     longest = max(b - a for a, b in zip(sent_at_turns, sent_at_turns[1:]))
-    assert 0 < longest <= TURN // (1 + size // TURN_BYTES) + 1
+    # What a turn has in pieces and in bytes, and what is gathered when it is over.
+    assert 0 < longest <= min(2 * TURN * TURN_PIECES, (TURN * TURN_BYTES + GATHER) // size) + 1
+
+
+class Counted:
+    """Stands for the kernel: takes all, and counts."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def __call__(self, data: Any) -> int:
+        self.calls.append(len(data))
+        return len(data)
+
+
+def flooded(view: Callable[[Any, Counted], None], **settings: Any) -> Counted:
+    """What has gone out when `view` is done and the hub has run."""
+    kernel = Counted()
+
+    def run() -> None:
+        with pair(Settings(**settings)) as both:
+            assert both.connection.stream is not None
+            both.connection.stream._send = kernel
+            view(both.connection, kernel)
+            gevent.sleep(0)
+            kernel.calls.append(0)
+            both.connection.stream._send = len
+
+    greenlet = gevent.spawn(run)
+    greenlet.join(15)
+    greenlet.get(block=False)
+    return kernel
+
+
+@pytest.mark.parametrize("high_water", [65536, 10])
+def test_what_a_flood_sends_is_gathered(high_water: int) -> None:
+    def flood(connection: Any, kernel: Counted) -> None:
+        for _ in range(ENOUGH * 10):
+            connection.send("x" * 100)
+
+    kernel = flooded(flood, high_water=high_water)
+    sent = kernel.calls[: kernel.calls.index(0)]
+    assert sum(sent) == ENOUGH * 10 * 102
+    assert len(sent) < 4 * TURN
+
+
+def test_what_follows_a_flood_goes_out_when_its_greenlet_waits() -> None:
+    def flood(connection: Any, kernel: Counted) -> None:
+        for _ in range(ENOUGH):
+            connection.send("x" * 100)
+        gevent.sleep(0)
+        assert sum(kernel.calls) == ENOUGH * 102
+        connection.send("and later")
+        assert sum(kernel.calls) == ENOUGH * 102 + 11, "it goes out at once"
+
+    flooded(flood)
+
+
+def test_who_sends_slowly_is_not_delayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "FLOOD", 0)
+
+    def slowly(connection: Any, kernel: Counted) -> None:
+        for number in range(ENOUGH):
+            connection.send("x" * 100)
+            assert len(kernel.calls) == number + 1
+
+    flooded(slowly)
 
 
 def test_a_listener_that_sends_on_and_on_does_too() -> None:

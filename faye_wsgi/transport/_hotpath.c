@@ -6,11 +6,24 @@
 #include <Python.h>
 #include <structmember.h>
 
+#ifdef _WIN32
+#define HAS_DESCRIPTORS 0
+#else
+#define HAS_DESCRIPTORS 1
+#include <errno.h>
+#include <sys/socket.h>
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* Python ignores SIGPIPE */
+#endif
+#endif
+
 #define GATHER 65536 /* bytes: what is gathered goes out when this much is together */
 #define LARGE 32768  /* bytes: what is not worth copying */
 #define TURN 64      /* what a thread may write before the others have their turn: */
 #define TURN_BYTES 2048 /* a system call counts as one, and so do this many bytes */
 #define TURN_PIECES 16  /* or gathered pieces */
+#define READ_SIZE 65536
+#define SMALL 4096   /* bytes: what is read is worth a copy, and what will be read, probably */
 #define OPEN 1       /* ReadyState.OPEN */
 
 #define NAMES(X) \
@@ -174,6 +187,8 @@ typedef struct {
     Batch *batch;                 /* NULL before __init__ */
     PyObject *gathered, *waiting; /* lists, always */
     Py_ssize_t gathered_size, waiting_size, read_size;
+    int recv_fd, send_fd;         /* what recv and send stand for; -1 where they must be called */
+    char is_large;                /* the last read was */
 } StreamPath;
 
 static PyTypeObject StreamPathType;
@@ -188,6 +203,8 @@ stream_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self != NULL && ((self->gathered = PyList_New(0)) == NULL ||
                          (self->waiting = PyList_New(0)) == NULL))
         Py_CLEAR(self);
+    if (self != NULL)
+        self->recv_fd = self->send_fd = -1;
     return (PyObject *)self;
 }
 
@@ -196,12 +213,14 @@ stream_init(StreamPath *self, PyObject *args, PyObject *kwargs)
 {
     PyObject *sock, *receiver, *batch, *recv, *send;
     Py_ssize_t read_size;
+    int fd;
 
     if (kwargs != NULL && PyDict_GET_SIZE(kwargs)) {
         PyErr_SetString(PyExc_TypeError, "StreamPath() takes no keyword arguments");
         return -1;
     }
-    if (!PyArg_ParseTuple(args, "OOO!n", &sock, &receiver, &BatchType, &batch, &read_size))
+    if (!PyArg_ParseTuple(args, "OOO!ni", &sock, &receiver, &BatchType, &batch, &read_size,
+                          &fd))
         return -1;
     if ((recv = PyObject_GetAttr(sock, str_recv)) == NULL)
         return -1;
@@ -216,6 +235,42 @@ stream_init(StreamPath *self, PyObject *args, PyObject *kwargs)
     Py_INCREF(batch);
     Py_XSETREF(self->batch, (Batch *)batch);
     self->read_size = read_size;
+    self->recv_fd = self->send_fd = fd;
+    return 0;
+}
+
+static PyObject *
+stream_get_recv(StreamPath *self, void *unused)
+{
+    (void)unused;
+    return held(self->recv);
+}
+
+static PyObject *
+stream_get_send(StreamPath *self, void *unused)
+{
+    (void)unused;
+    return held(self->send);
+}
+
+/* Who sets another function has it called: the descriptor may be somebody else's by then. */
+static int
+stream_set_recv(StreamPath *self, PyObject *value, void *unused)
+{
+    (void)unused;
+    self->recv_fd = -1;
+    Py_XINCREF(value);
+    Py_XSETREF(self->recv, value);
+    return 0;
+}
+
+static int
+stream_set_send(StreamPath *self, PyObject *value, void *unused)
+{
+    (void)unused;
+    self->send_fd = -1;
+    Py_XINCREF(value);
+    Py_XSETREF(self->send, value);
     return 0;
 }
 
@@ -281,6 +336,26 @@ stream_not_sent(StreamPath *self, Py_ssize_t size)
     return sent;
 }
 
+/* How much the kernel has taken; -2: it failed, and an exception is set. */
+static Py_ssize_t
+stream_send_direct(StreamPath *self, PyObject *data)
+{
+#if HAS_DESCRIPTORS
+    Py_ssize_t sent = send(self->send_fd, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data),
+                           MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent >= 0)
+        return sent;
+    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
+        return 0;
+    PyErr_SetFromErrno(PyExc_OSError);
+#else
+    (void)self;
+    (void)data;
+    PyErr_SetString(PyExc_OSError, "no descriptors");
+#endif
+    return -2;
+}
+
 static int
 stream_send(StreamPath *self, PyObject *data)
 {
@@ -293,10 +368,17 @@ stream_send(StreamPath *self, PyObject *data)
         self->batch->turn += 1 + size / TURN_BYTES;
     if (PyList_GET_SIZE(self->waiting)) /* the watcher tells when there is room */
         return stream_keep(self, data, 0);
-    if ((send = held(self->send)) == NULL)
-        return -1;
-    result = PyObject_CallOneArg(send, data);
-    Py_DECREF(send);
+    if (HAS_DESCRIPTORS && self->send_fd >= 0 && PyBytes_CheckExact(data)) {
+        if ((sent = stream_send_direct(self, data)) >= 0)
+            return sent < size ? stream_keep(self, data, sent) : 0;
+        result = NULL;
+    }
+    else {
+        if ((send = held(self->send)) == NULL)
+            return -1;
+        result = PyObject_CallOneArg(send, data);
+        Py_DECREF(send);
+    }
     if (result == NULL && (result = stream_not_sent(self, size)) == NULL)
         return -1;
     sent = PyLong_AsSsize_t(result);
@@ -433,13 +515,30 @@ PyDoc_STRVAR(readable_doc,
 "readable()\n--\n\n"
 "Read once, and flush what was written while the receiver dealt with it.");
 
+/* Small reads go through one buffer, which stays in the caches; the GIL is held. */
 static PyObject *
-stream_readable(StreamPath *self, PyObject *unused)
+stream_read_direct(StreamPath *self)
 {
-    PyObject *recv, *number, *data, *result = NULL;
-    Py_ssize_t size;
+#if HAS_DESCRIPTORS
+    static char buffer[READ_SIZE];
+    Py_ssize_t size = recv(self->recv_fd, buffer, (size_t)self->read_size, MSG_DONTWAIT);
 
-    (void)unused;
+    return size < 0 ? PyErr_SetFromErrno(PyExc_OSError)
+                    : PyBytes_FromStringAndSize(buffer, size);
+#else
+    (void)self;
+    return NULL;
+#endif
+}
+
+static PyObject *
+stream_read(StreamPath *self)
+{
+    PyObject *recv, *number, *data;
+
+    if (HAS_DESCRIPTORS && self->recv_fd >= 0 && !self->is_large &&
+            self->read_size > 0 && self->read_size <= READ_SIZE)
+        return stream_read_direct(self);
     if ((recv = held(self->recv)) == NULL)
         return NULL;
     if ((number = PyLong_FromSsize_t(self->read_size)) == NULL) {
@@ -449,6 +548,16 @@ stream_readable(StreamPath *self, PyObject *unused)
     data = PyObject_CallOneArg(recv, number);
     Py_DECREF(number);
     Py_DECREF(recv);
+    return data;
+}
+
+static PyObject *
+stream_readable(StreamPath *self, PyObject *unused)
+{
+    PyObject *data = stream_read(self), *result = NULL;
+    Py_ssize_t size;
+
+    (void)unused;
     if (data == NULL) {
         if (PyErr_ExceptionMatches(PyExc_OSError)) {
             PyObject *error = take_exception();
@@ -458,6 +567,7 @@ stream_readable(StreamPath *self, PyObject *unused)
         return result;
     }
     size = size_of(data);
+    self->is_large = size > SMALL;
     if (size > 0)
         result = stream_receive(self, data);
     else if (size == 0)
@@ -474,8 +584,6 @@ static PyMethodDef stream_methods[] = {
 };
 
 static PyMemberDef stream_members[] = {
-    {"_recv", T_OBJECT_EX, offsetof(StreamPath, recv), 0, NULL},
-    {"_send", T_OBJECT_EX, offsetof(StreamPath, send), 0, NULL},
     {"_receiver", T_OBJECT_EX, offsetof(StreamPath, receiver), READONLY, NULL},
     {"_batch", T_OBJECT_EX, offsetof(StreamPath, batch), READONLY, NULL},
     {"_gathered", T_OBJECT_EX, offsetof(StreamPath, gathered), READONLY, NULL},
@@ -484,6 +592,12 @@ static PyMemberDef stream_members[] = {
     {"_waiting_size", T_PYSSIZET, offsetof(StreamPath, waiting_size), 0, NULL},
     {"read_size", T_PYSSIZET, offsetof(StreamPath, read_size), 0, NULL},
     {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef stream_attributes[] = {
+    {"_recv", (getter)stream_get_recv, (setter)stream_set_recv, NULL, NULL},
+    {"_send", (getter)stream_get_send, (setter)stream_set_send, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyTypeObject StreamPathType = {
@@ -498,6 +612,7 @@ static PyTypeObject StreamPathType = {
     .tp_dealloc = (destructor)stream_dealloc,
     .tp_methods = stream_methods,
     .tp_members = stream_members,
+    .tp_getset = stream_attributes,
 };
 
 /* ---------------------------------------------------------------- InboxPath */

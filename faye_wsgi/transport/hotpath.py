@@ -48,7 +48,11 @@ class PythonBatch:
 
 
 class PythonStreamPath:
-    """One read, and the writes that answer it."""
+    """One read, and the writes that answer it.
+
+    ``fd`` is the descriptor of ``sock`` where that is no more than it, else -1: the twin
+    reads and writes it itself, until ``_recv`` and ``_send`` are set.
+    """
 
     __slots__ = (
         '_batch',
@@ -62,7 +66,7 @@ class PythonStreamPath:
         'read_size',
     )
 
-    def __init__(self, sock: Any, receiver: Any, batch: Any, read_size: int) -> None:
+    def __init__(self, sock: Any, receiver: Any, batch: Any, read_size: int, fd: int) -> None:
         self._recv: Callable[[int], bytes] = sock.recv
         self._send: Callable[[Any], int] = sock.send
         self._receiver = receiver

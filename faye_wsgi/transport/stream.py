@@ -113,13 +113,14 @@ class Stream(StreamPath):
     )
 
     def __init__(self, sock: Any, loop: Any, receiver: Receiver) -> None:
-        super().__init__(sock, receiver, _here.batch, READ_SIZE)
+        fd = sock.fileno()
+        self._may_pend = not isinstance(sock, PlainSocket)
+        super().__init__(sock, receiver, _here.batch, READ_SIZE, -1 if self._may_pend else fd)
         self._socket = sock
         self._loop = loop
-        self._reader = loop.io(sock.fileno(), READ)
+        self._reader = loop.io(fd, READ)
         self._reading = False
         self._writer: Any | None = None  # made when the kernel first says no
-        self._may_pend = not isinstance(sock, PlainSocket)
         self.closed = False
         self.broken = False  # a write failed: nothing more can be sent
 
@@ -311,6 +312,7 @@ class Stream(StreamPath):
         self._waiting_size = 0
         self._gathered.clear()
         self._gathered_size = 0
+        self._recv = self._socket.recv  # not the descriptor, which may be another's soon
         self._send = len
         for watcher in (self._reader, self._writer):
             if watcher is not None:

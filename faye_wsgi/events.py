@@ -63,6 +63,14 @@ class EventTarget:
         """Whether anybody listens for the events of a type."""
         return bool(self._listeners.get(type) or self._handlers.get(type))
 
+    def sole_listener(self, type: EventType) -> Listener | None:
+        """Who alone is to be called with the events of a type; None where there is more to do."""
+        listeners = self._listeners.get(type, ())
+        handler = self._handlers.get(type)
+        if handler is not None:
+            listeners = (handler, *listeners)
+        return listeners[0] if len(listeners) == 1 and self._after_listeners is None else None
+
     @property
     def has_any_listeners(self) -> bool:
         """Whether anybody listens for anything."""

@@ -233,6 +233,9 @@ class _Weak:
         target = self._target()
         return target is not None and target.has_listeners(type)
 
+    def sole_listener(self, type: EventType) -> None:
+        """It would be kept alive."""
+
     def dispatch(self, event: Event) -> None:
         target = self._target()
         if target is not None:

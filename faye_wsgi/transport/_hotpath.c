@@ -28,8 +28,8 @@
 
 #define NAMES(X) \
     X(__get__) X(_check_relief) X(_forget) X(_hand_out) X(_hold_back) X(_keep) X(_not_built) X(_not_read) \
-    X(_not_sent) X(_read_end) X(_send) X(_take) X(join) X(pop) \
-    X(popleft) X(received) X(recv) X(send) X(state) X(switch) X(write)
+    X(_not_sent) X(_read_end) X(_receive_events) X(_send) X(_stop_reading) X(_take) \
+    X(hand_out) X(join) X(pop) X(popleft) X(receive_messages) X(received) X(recv) X(send) X(state) X(switch) X(write)
 
 #define DECLARE(name) static PyObject *str_##name;
 NAMES(DECLARE)
@@ -480,6 +480,9 @@ batch_flush(Batch *batch)
     return PyList_SetSlice(written, 0, PyList_GET_SIZE(written), NULL) < 0 || failed ? -1 : 0;
 }
 
+static PyTypeObject ConnectionPathType;
+static PyObject *connection_received(PyObject *self, PyObject *data);
+
 /* Lets the receiver have the data, and flushes what it has written, even if it raises. */
 static PyObject *
 stream_receive(StreamPath *self, PyObject *data)
@@ -495,7 +498,9 @@ stream_receive(StreamPath *self, PyObject *data)
     }
     batch->is_open = 1;
     batch->turn = 0;
-    result = PyObject_CallMethodOneArg(receiver, str_received, data);
+    result = PyObject_TypeCheck(receiver, &ConnectionPathType)
+                 ? connection_received(receiver, data)
+                 : PyObject_CallMethodOneArg(receiver, str_received, data);
     batch->is_open = 0;
     if (result == NULL)
         error = take_exception();
@@ -982,6 +987,150 @@ static PyTypeObject OutboxPathType = {
     .tp_members = outbox_members,
 };
 
+/* ---------------------------------------------------------------- ConnectionPath */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *driver, *inbox, *close_event, *step;
+    char heard;
+} ConnectionPath;
+
+static int
+connection_traverse(ConnectionPath *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->driver);
+    Py_VISIT(self->inbox);
+    Py_VISIT(self->close_event);
+    Py_VISIT(self->step);
+    return 0;
+}
+
+static int
+connection_clear(ConnectionPath *self)
+{
+    Py_CLEAR(self->driver);
+    Py_CLEAR(self->inbox);
+    Py_CLEAR(self->close_event);
+    Py_CLEAR(self->step);
+    return 0;
+}
+
+static void
+connection_dealloc(ConnectionPath *self)
+{
+    PyObject_GC_UnTrack(self);
+    connection_clear(self);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+/* What the driver makes of the data: a new pair. */
+static PyObject *
+connection_parse(ConnectionPath *self, PyObject *data)
+{
+    PyObject *receive, *pair, *driver = held(self->driver);
+
+    if (driver == NULL)
+        return NULL;
+    receive = PyObject_GetAttr(driver, str_receive_messages);
+    Py_DECREF(driver);
+    if (receive == NULL)
+        return NULL;
+    pair = PyObject_CallOneArg(receive, data);
+    Py_DECREF(receive);
+    if (pair != NULL && (!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2)) {
+        Py_DECREF(pair);
+        PyErr_SetString(PyExc_TypeError, "receive_messages() returns messages and a rest");
+        return NULL;
+    }
+    return pair;
+}
+
+/* Hands out what a pair has; whether reading must stop, -1: it raised. */
+static int
+connection_hand_out(ConnectionPath *self, PyObject *pair)
+{
+    PyObject *inbox, *result, *messages = PyTuple_GET_ITEM(pair, 0);
+    int is_full, rest = PyObject_IsTrue(PyTuple_GET_ITEM(pair, 1));
+
+    if (rest < 0)
+        return -1;
+    if (rest)
+        result = PyObject_CallMethodObjArgs((PyObject *)self, str__receive_events, messages,
+                                            PyTuple_GET_ITEM(pair, 1), NULL);
+    else {
+        if ((inbox = held(self->inbox)) == NULL)
+            return -1;
+        result = PyObject_TypeCheck(inbox, &InboxPathType)
+                     ? inbox_hand_out((InboxPath *)inbox, messages)
+                     : PyObject_CallMethodOneArg(inbox, str_hand_out, messages);
+        Py_DECREF(inbox);
+    }
+    if (result == NULL)
+        return -1;
+    is_full = PyObject_IsTrue(result);
+    Py_DECREF(result);
+    return is_full;
+}
+
+PyDoc_STRVAR(received_doc,
+"received(data)\n--\n\nBytes have arrived: one batch, whose answers go out together.");
+
+static PyObject *
+connection_received(PyObject *object, PyObject *data)
+{
+    ConnectionPath *self = (ConnectionPath *)object;
+    PyObject *pair, *step, *result;
+    int is_full;
+
+    self->heard = 1;
+    if (is_set(self->close_event))
+        Py_RETURN_NONE; /* what follows the peer's close frame is nothing to us */
+    if ((pair = connection_parse(self, data)) == NULL)
+        return NULL;
+    is_full = connection_hand_out(self, pair);
+    Py_DECREF(pair);
+    if (is_full < 0)
+        return NULL;
+    if (is_full) {
+        if ((result = PyObject_CallMethodNoArgs(object, str__stop_reading)) == NULL)
+            return NULL;
+        Py_DECREF(result);
+    }
+    if (!is_set(self->step))
+        Py_RETURN_NONE;
+    step = held(self->step);
+    result = PyObject_CallNoArgs(step);
+    Py_DECREF(step);
+    return result;
+}
+
+static PyMethodDef connection_methods[] = {
+    {"received", (PyCFunction)connection_received, METH_O, received_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef connection_members[] = {
+    {"driver", T_OBJECT, offsetof(ConnectionPath, driver), 0, NULL},
+    {"_inbox", T_OBJECT, offsetof(ConnectionPath, inbox), 0, NULL},
+    {"_close_event", T_OBJECT, offsetof(ConnectionPath, close_event), 0, NULL},
+    {"_step", T_OBJECT, offsetof(ConnectionPath, step), 0, NULL},
+    {"_heard", T_BOOL, offsetof(ConnectionPath, heard), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyTypeObject ConnectionPathType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "faye_wsgi.transport._hotpath.ConnectionPath",
+    .tp_basicsize = sizeof(ConnectionPath),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .tp_new = PyType_GenericNew,
+    .tp_traverse = (traverseproc)connection_traverse,
+    .tp_clear = (inquiry)connection_clear,
+    .tp_dealloc = (destructor)connection_dealloc,
+    .tp_methods = connection_methods,
+    .tp_members = connection_members,
+};
+
 /* ---------------------------------------------------------------- the module */
 
 static struct PyModuleDef module_definition = {
@@ -1033,7 +1182,8 @@ PyInit__hotpath(void)
     if (add_type(module, "Batch", &BatchType) < 0 ||
             add_type(module, "StreamPath", &StreamPathType) < 0 ||
             add_type(module, "InboxPath", &InboxPathType) < 0 ||
-            add_type(module, "OutboxPath", &OutboxPathType) < 0)
+            add_type(module, "OutboxPath", &OutboxPathType) < 0 ||
+            add_type(module, "ConnectionPath", &ConnectionPathType) < 0)
         Py_CLEAR(module);
     return module;
 }

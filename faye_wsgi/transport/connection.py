@@ -31,6 +31,7 @@ from faye_wsgi.driver.events import (
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.errors import ConnectionClosed
 from faye_wsgi.transport import worker
+from faye_wsgi.transport.hotpath import ConnectionPath
 from faye_wsgi.transport.inbox import Inbox, Sink
 from faye_wsgi.transport.keepalive import Callback, Keepalive
 from faye_wsgi.transport.outbox import Outbox, Sendable
@@ -50,31 +51,27 @@ GO_AWAY = 1.0  # seconds that a peer has to answer 1001 when the process stops
 _OPEN = ReadyState.OPEN
 
 
-class Connection:
+class Connection(ConnectionPath):
     """One connection, from before its opening handshake to after its end."""
 
     __slots__ = (
         '_cancel',
-        '_close_event',
         '_ended_in',
         '_error_event',
-        '_heard',
         '_hub',
         '_hurries',
-        '_inbox',
         '_keepalive',
         '_settings',
         '_sink',
-        '_step',
         '_thread',
         '__weakref__',
-        'driver',
         'is_over',
         'outbox',
         'stream',
     )
 
     def __init__(self, sink: Sink, settings: Settings) -> None:
+        super().__init__()
         self.is_over = False  # all is released, and listeners are being told
         self._hub = worker.reserve(self)
         self._thread = _get_ident()
@@ -83,15 +80,11 @@ class Connection:
         self._inbox = Inbox(self._hub, self, sink, settings)
         self.outbox = Outbox(self._hub, self, settings.high_water)
         self.stream: Stream | None = None
-        self.driver: Driver | None = None
         self._cancel: Callback | None = None  # ends the attempt to connect
-        self._heard = False  # since the last ping that wants a sign of life
         self._ended_in = False  # the peer has ended TCP
         # The clock and the end
         self._keepalive: Keepalive | None = None
-        self._step: Callback | None = None
         self._error_event: ErrorEvent | None = None
-        self._close_event: CloseEvent | None = None
         self._hurries = False  # the process stops
 
     @property
@@ -196,21 +189,6 @@ class Connection:
 
     # In: what the stream tells, in the hub
 
-    def received(self, data: bytes) -> None:
-        """Bytes have arrived: one batch, whose answers go out together."""
-        self._heard = True
-        if self._close_event is not None:
-            return  # what follows the peer's close frame is nothing to us
-        messages, rest = self.driver.receive_messages(data)  # type: ignore[union-attr]
-        if rest:
-            is_full = self._receive_events(messages, rest)
-        else:
-            is_full = self._inbox.hand_out(messages)
-        if is_full and self.state == _OPEN:
-            self.stream.pause_reading()  # type: ignore[union-attr]
-        if self._step is not None:
-            self._step()
-
     def _receive_events(self, messages: Sequence[Data], rest: bytes) -> bool:
         inbox, driver = self._inbox, self.driver
         inbox.put(messages)
@@ -223,7 +201,11 @@ class Connection:
         inbox.deliver()
         if self.stream is not None:
             self.stream.expect(driver.missing, driver.read_size)  # type: ignore[union-attr]
-        return inbox.is_full
+        return bool(inbox.is_full)
+
+    def _stop_reading(self) -> None:
+        if self.state == _OPEN:
+            self.stream.pause_reading()  # type: ignore[union-attr]
 
     def ended(self) -> None:
         """The peer has ended TCP: 1006, unless it said goodbye before."""
@@ -310,7 +292,8 @@ class Connection:
         """A function ``(timeout=None)``: the next message, None at the end, or TimeoutError."""
         if _get_ident() != self._thread:
             raise RuntimeError('receive belongs to the thread that made the connection')
-        return self._inbox.take
+        take: Callable[..., Data | None] = self._inbox.take
+        return take
 
     # Out
 

@@ -1,7 +1,7 @@
 """What happens for nearly every message, on its way in and out: the short way, and no more.
 
-Three base classes, one below each of ``Stream``, ``Inbox`` and ``Outbox``, with what these
-need for it and a hook for everything else. Each has a C twin in ``_hotpath.c``, for between
+A base class below each of ``Stream``, ``Connection``, ``Inbox`` and ``Outbox``, with what
+these need for it and a hook for everything else. Each has a C twin in ``_hotpath.c``, for between
 the two system calls of a message an interpreter takes as long as one of these; the tests
 run over both. ``FAYE_WSGI_PURE=1`` leaves the C ones out.
 """
@@ -16,9 +16,17 @@ from gevent.monkey import get_original
 from greenlet import getcurrent, greenlet
 
 from faye_wsgi.driver.base import Driver, ReadyState
-from faye_wsgi.driver.events import Data
+from faye_wsgi.driver.events import CloseEvent, Data
 
-__all__ = ['GATHER', 'LARGE', 'Batch', 'InboxPath', 'OutboxPath', 'StreamPath']
+__all__ = [
+    'GATHER',
+    'LARGE',
+    'Batch',
+    'ConnectionPath',
+    'InboxPath',
+    'OutboxPath',
+    'StreamPath',
+]
 
 GATHER = 65536  # bytes: what is gathered goes out when this much is together
 LARGE = 32768  # bytes: what is not worth copying
@@ -280,14 +288,54 @@ class PythonOutboxPath:
         raise NotImplementedError
 
 
+class PythonConnectionPath:
+    """From the bytes that a stream has read to who waits for their messages."""
+
+    __slots__ = ('_close_event', '_heard', '_inbox', '_step', 'driver')
+
+    def __init__(self) -> None:
+        self.driver: Driver | None = None
+        self._inbox: Any = None
+        self._heard = False  # since the last ping that wants a sign of life
+        self._close_event: CloseEvent | None = None
+        self._step: Callable[[], object] | None = None  # towards the end
+
+    def received(self, data: bytes) -> None:
+        """Bytes have arrived: one batch, whose answers go out together."""
+        self._heard = True
+        if self._close_event is not None:
+            return  # what follows the peer's close frame is nothing to us
+        messages, rest = self.driver.receive_messages(data)  # type: ignore[union-attr]
+        if rest:
+            is_full = self._receive_events(messages, rest)
+        else:
+            is_full = self._inbox.hand_out(messages)
+        if is_full:
+            self._stop_reading()
+        if self._step is not None:
+            self._step()
+
+    # Hooks
+
+    def _receive_events(self, messages: Sequence[Data], rest: bytes) -> bool:
+        """Deal with what is more than messages; whether reading must stop."""
+        raise NotImplementedError
+
+    def _stop_reading(self) -> None:
+        """So much waits that nothing more may be read."""
+        raise NotImplementedError
+
+
 Batch = PythonBatch
 StreamPath = PythonStreamPath
 InboxPath = PythonInboxPath
 OutboxPath = PythonOutboxPath
+ConnectionPath = PythonConnectionPath
 if not os.environ.get('FAYE_WSGI_PURE'):
     try:
         from faye_wsgi.transport._hotpath import (  # type: ignore[import-not-found,no-redef]
             Batch,
+            ConnectionPath,
             InboxPath,
             OutboxPath,
             StreamPath,

@@ -35,6 +35,9 @@ class Sink(Protocol):
     def has_listeners(self, type: EventType) -> bool:
         """Whether anybody listens for ``type``."""
 
+    def sole_listener(self, type: EventType) -> Callable[[Any], object] | None:
+        """Who may be called instead of ``dispatch``, with an event whose target is set."""
+
     def dispatch(self, event: Event) -> None:
         """Run the listeners; may block, and may raise what they raise."""
 
@@ -60,6 +63,7 @@ class Inbox(InboxPath):
         '_idle',
         '_is_listened_to',
         '_jobs',
+        '_listener',
         '_owner',
         '_paused',
         '_settings',
@@ -75,6 +79,7 @@ class Inbox(InboxPath):
         self._dispatching = False
         self._paused = False
         self._is_listened_to = False
+        self._listener: Callable[[Any], object] | None = None  # the only one for messages
         self._idle: list[Any] | None = None
 
     @property
@@ -171,6 +176,7 @@ class Inbox(InboxPath):
     def listeners_changed(self) -> None:
         """Messages that wait for a view go to the listeners, if there are any now."""
         self._is_listened_to = self._sink.has_listeners('message')
+        self._listener = self._sink.sole_listener('message')
         if self._messages and self._is_listened_to:
             self._append_jobs(self._messages)
             self._messages.clear()
@@ -279,10 +285,14 @@ class Inbox(InboxPath):
                 job = jobs.popleft()
                 is_message = type(job) is str or type(job) is bytes
                 try:
-                    if is_message:
-                        self._sink.dispatch(MessageEvent(job))
-                    else:
+                    if not is_message:
                         self._run(job)
+                    elif self._listener is None:
+                        self._sink.dispatch(MessageEvent(job))
+                    else:  # the same, for nearly all
+                        event = MessageEvent(job)
+                        event.target = self._sink
+                        self._listener(event)
                 except Exception as error:
                     self._failed(error)
                 if is_message:

@@ -908,6 +908,7 @@ def test_a_loop_of_sends_and_native_sleeps_learns_that_the_peer_has_gone() -> No
         "from faye_wsgi.transport.stream import PlainSocket\n"
         "class Sink:\n"
         "    def has_listeners(self, type): return False\n"
+        "    def sole_listener(self, type): return None\n"
         "    def dispatch(self, event): pass\n"
         "ours, theirs = socket.socketpair()\n"
         "sock = PlainSocket(fileno=ours.detach()); sock.setblocking(False)\n"

@@ -44,6 +44,20 @@ def heard() -> Heard:
 # Without a connection
 
 
+def test_who_is_the_only_listener() -> None:
+    bell = Bell()
+    one, other = Heard().by("one"), Heard().by("other")
+    assert bell.sole_listener("message") is None
+    bell.on("message", one)
+    assert bell.sole_listener("message") is one
+    bell.onmessage = other
+    assert bell.sole_listener("message") is None
+    bell.remove_listener("message", one)
+    assert bell.sole_listener("message") is other
+    bell._after_listeners = list
+    assert bell.sole_listener("message") is None
+
+
 def test_handler_first_then_listeners_in_order(heard: Heard) -> None:
     bell = Bell()
     bell.on("open", heard.by("first"))
@@ -351,3 +365,23 @@ def test_the_view_may_go_home(exchange: Callable[..., Exchange]) -> None:
     assert left.peer.read_close().close_code == 1000
     kept.peer.send_text("still here")
     assert kept.peer.read_text() == "still here"
+
+
+def test_a_listener_may_bring_another_and_take_itself_away(
+    pair: tuple[WebSocket, Peer],
+) -> None:
+    """From the next message on, in the same read too."""
+    ws, peer = pair
+    heard: list[Any] = []
+
+    def first(event: Any) -> None:
+        heard.append(("first", event.data, event.target is ws))
+        ws.remove_listener("message", first)
+        ws.on("message", lambda event: heard.append(("second", event.data, event.target is ws)))
+
+    ws.on("message", first)
+    peer.send(frames.text("a") + frames.text("b") + frames.text("c"))
+    with gevent.Timeout(TIMEOUT):
+        while len(heard) < 3:
+            gevent.sleep(0.002)
+    assert heard == [("first", "a", True), ("second", "b", True), ("second", "c", True)]

@@ -160,10 +160,10 @@ def test_a_reader_that_goes_away(server: Server) -> None:
 class Terminal:
     """The client on a terminal."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, program: list[str] | None = None) -> None:
         self.fd, theirs = pty.openpty()
         self.process = subprocess.Popen(
-            command(*arguments), stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT,
+            program or command(*arguments), stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT,
             start_new_session=True,
         )
         os.close(theirs)
@@ -206,3 +206,26 @@ def test_interrupted(server: Server) -> None:
     terminal.expect('> ')
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.end() == 130
+
+
+HASTY = """
+import sys, faye_wsgi.__main__ as client
+
+class Os:
+    def __getattr__(self, name):
+        return getattr(sys.modules['os'], name)
+
+    def write(self, fd, data):
+        sys.modules['os'].write(fd, data)
+        if data == b'> ':
+            raise KeyboardInterrupt
+
+client.os = Os()
+sys.exit(client.main(sys.argv[1:]))
+"""
+
+
+def test_interrupted_while_it_prompts(server: Server) -> None:
+    """The greenlet that reads the terminal is hit, not the main one."""
+    program = [sys.executable, '-c', HASTY, server.url('/echo', 'ws')]
+    assert Terminal(program=program).end() == 130

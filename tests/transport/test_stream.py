@@ -350,6 +350,35 @@ def test_close_releases_the_descriptor_at_once_and_twice_is_once(ends: Ends) -> 
     assert not ends.stream.is_reading and ends.log.calls == []
 
 
+def test_a_closed_stream_leaves_its_old_descriptor_alone(plain: Ends) -> None:
+    """By then it may be somebody else's."""
+    other, peer = socket.socketpair()
+    plain.stream.resume_reading()
+    plain.stream.close()
+    os.dup2(other.fileno(), plain.fd)
+    peer.send(b"not for the stream")
+    plain.stream.readable()
+    plain.stream.write(b"nobody")
+    plain.stream.flush()
+    peer.settimeout(NOTHING_FOR)
+    with pytest.raises((TimeoutError, socket.timeout)):
+        peer.recv(1)
+    assert other.recv(100) == b"not for the stream" and plain.log.data == b""
+    os.close(plain.fd)
+    other.close()
+    peer.close()
+
+
+def test_large_reads_and_small_ones(ends: Ends) -> None:
+    ends.stream.resume_reading()
+    sizes = [1, 5000, 100, 70_000, 65_536, 4096, 4097, 1]
+    for size in sizes:
+        before = len(ends.log.data)
+        ends.peer.sendall(bytes([size % 251]) * size)
+        until(lambda: len(ends.log.data) == before + size)  # noqa: B023
+        assert ends.log.data[before:] == bytes([size % 251]) * size
+
+
 def test_close_sends_fin_although_a_copy_of_the_descriptor_lives(plain: Ends) -> None:
     copy = socket.socket(fileno=os.dup(plain.fd))
     plain.stream.close()

@@ -125,7 +125,7 @@ def _run(ws: Client, wait: float) -> int:
         _print_messages(ws, sender, wait, terminal)
         ws.wait_closed()
     finally:
-        sender.kill(block=False)  # it may be what was interrupted
+        sender.kill()
     reason = f' {_printable(ws.close_reason)}' if ws.close_reason else ''
     _tell(f'closed with {ws.close_code}{reason}')
     return exit_status(ws.close_code)

@@ -165,6 +165,8 @@ class Terminal:
         self.process = subprocess.Popen(
             program or command(*arguments), stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT,
             start_new_session=True,
+            # Whoever was started in the background by a shell ignores it, and so do its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(theirs)
         self.text = ''

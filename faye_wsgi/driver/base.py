@@ -77,8 +77,16 @@ class Driver:
         """A text message for a str, a binary one for bytes."""
         return self.text(message) if isinstance(message, str) else self.binary(message)
 
+    @property
+    def shares_frames(self) -> bool:
+        """Whether the frame of a message is the same on all connections that say so."""
+        return False
+
     def shared_message(self, message: str | bytes, shared: dict[Any, Any]) -> bytes:
-        """``message`` for one that goes to many: ``shared`` has what drivers made for others."""
+        """``message`` for one that goes to many: ``shared`` has what drivers made for others.
+
+        Under None it has the frame of those whose ``shares_frames`` is true.
+        """
         return self.message(message)
 
     def large_message(self, message: str | bytes) -> tuple[bytes, bytes] | None:

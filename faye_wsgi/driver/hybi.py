@@ -410,21 +410,25 @@ class Hybi(Driver):
         return self._pipeline is None
 
     @property
+    def shares_frames(self) -> bool:
+        """A client's frames have a masking key each, and extensions make something else of them."""
+        return not self._client and self._pipeline is None
+
+    @property
     def build(self) -> Callable[[str | bytes], bytes]:
-        is_plain = not self._client and self._pipeline is None
-        return build_message if is_plain else self.message
+        return build_message if self.shares_frames else self.message
 
     def shared_message(self, message: str | bytes, shared: dict[Any, Any]) -> bytes:
-        if self._client:  # each frame has a masking key of its own
+        if self._client:
             return self.message(message)
         if self._pipeline is not None:
             opcode = Opcode.TEXT if isinstance(message, str) else Opcode.BINARY
             data = message.encode() if isinstance(message, str) else message
             outgoing = self._pipeline.process_shared(Message(opcode, data), shared)
             return build_frame(_FIN | outgoing.rsv | outgoing.opcode, outgoing.data)
-        frame: bytes | None = shared.get(Hybi)
+        frame: bytes | None = shared.get(None)
         if frame is None:
-            frame = shared[Hybi] = build_message(message)
+            frame = shared[None] = build_message(message)
         return frame
 
     def large_message(self, message: str | bytes) -> tuple[bytes, bytes] | None:

@@ -27,15 +27,18 @@
 #define OPEN 1       /* ReadyState.OPEN */
 
 #define NAMES(X) \
-    X(__get__) X(_check_relief) X(_forget) X(_hand_out) X(_hold_back) X(_keep) X(_not_built) X(_not_read) \
-    X(_not_sent) X(_read_end) X(_receive_events) X(_send) X(_stop_reading) X(_take) \
-    X(hand_out) X(join) X(pop) X(popleft) X(receive_messages) X(received) X(recv) X(send) X(state) X(switch) X(write)
+    X(__get__) X(_check_relief) X(_failed) X(_forget) X(_hand_out) X(_hold_back) X(_keep) X(_not_built) X(_not_read) \
+    X(_not_sent) X(_read_end) X(_receive_events) X(_send) X(_send_shared) X(_stop_reading) \
+    X(_take) X(appendleft) X(data) X(hand_out) X(join) X(pop) X(popleft) X(receive_messages) \
+    X(received) X(recv) X(send) X(state) X(switch) X(target) X(write)
 
 #define DECLARE(name) static PyObject *str_##name;
 NAMES(DECLARE)
 
 static PyObject *get_current;     /* greenlet.getcurrent */
 static PyObject *greenlet_switch; /* greenlet.greenlet.switch */
+static PyObject *message_event;   /* faye_wsgi.driver.events.MessageEvent */
+static PyObject *no_arguments;
 static PyObject *no_bytes;
 static PyObject *zero;
 
@@ -625,8 +628,9 @@ static PyTypeObject StreamPathType = {
 typedef struct {
     PyObject_HEAD
     PyObject *hub, *switch_to_hub, *messages, *waiter, *next_waiters;
+    PyObject *jobs, *listener, *sink;
     Py_ssize_t bytes;
-    char full, serving, ended, is_awaited;
+    char full, serving, ended, paused, is_awaited;
 } InboxPath;
 
 static int
@@ -645,9 +649,10 @@ inbox_init(InboxPath *self, PyObject *args, PyObject *kwargs)
     Py_XSETREF(self->switch_to_hub, bound);
     Py_INCREF(hub);
     Py_XSETREF(self->hub, hub);
-    Py_XSETREF(self->messages, PyTuple_New(0)); /* stands for a queue never needed */
-    Py_XSETREF(self->next_waiters, PyTuple_New(0));
-    return self->messages == NULL || self->next_waiters == NULL ? -1 : 0;
+    Py_XSETREF(self->messages, held(no_arguments)); /* stands for a queue never needed */
+    Py_XSETREF(self->next_waiters, held(no_arguments));
+    Py_XSETREF(self->jobs, held(no_arguments));
+    return 0;
 }
 
 static int
@@ -658,6 +663,9 @@ inbox_traverse(InboxPath *self, visitproc visit, void *arg)
     Py_VISIT(self->messages);
     Py_VISIT(self->waiter);
     Py_VISIT(self->next_waiters);
+    Py_VISIT(self->jobs);
+    Py_VISIT(self->listener);
+    Py_VISIT(self->sink);
     return 0;
 }
 
@@ -669,6 +677,9 @@ inbox_clear(InboxPath *self)
     Py_CLEAR(self->messages);
     Py_CLEAR(self->waiter);
     Py_CLEAR(self->next_waiters);
+    Py_CLEAR(self->jobs);
+    Py_CLEAR(self->listener);
+    Py_CLEAR(self->sink);
     return 0;
 }
 
@@ -728,27 +739,34 @@ inbox_hand_out(InboxPath *self, PyObject *messages)
     return PyObject_CallMethodOneArg((PyObject *)self, str__hand_out, messages);
 }
 
+/* A message was taken, or dealt with: it does not wait any more. */
+static int
+inbox_discount(InboxPath *self, PyObject *data)
+{
+    PyObject *result;
+    Py_ssize_t size = PyObject_Size(data);
+
+    if (size < 0)
+        return -1;
+    self->bytes -= size;
+    if (!self->full)
+        return 0;
+    result = PyObject_CallMethodNoArgs((PyObject *)self, str__check_relief);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
 /* The first message of a queue that has one. */
 static PyObject *
 inbox_pop(InboxPath *self)
 {
     PyObject *data = PyObject_CallMethodNoArgs(self->messages, str_popleft);
-    Py_ssize_t size;
 
     if (data == NULL)
         return NULL;
-    if ((size = PyObject_Size(data)) < 0) {
-        Py_DECREF(data);
-        return NULL;
-    }
-    self->bytes -= size;
     self->serving = 1;
-    if (self->full) {
-        PyObject *result = PyObject_CallMethodNoArgs((PyObject *)self, str__check_relief);
-        if (result == NULL)
-            Py_CLEAR(data);
-        Py_XDECREF(result);
-    }
+    if (inbox_discount(self, data) < 0)
+        Py_CLEAR(data);
     return data;
 }
 
@@ -803,7 +821,84 @@ inbox_take(InboxPath *self, PyObject *const *args, Py_ssize_t count)
     return PyObject_CallMethodOneArg((PyObject *)self, str__take, timeout);
 }
 
+/* The event of a message, as its class makes it. */
+static PyObject *
+inbox_event(InboxPath *self, PyObject *data)
+{
+    PyTypeObject *type = (PyTypeObject *)message_event;
+    PyObject *event = type->tp_new(type, no_arguments, NULL);
+
+    if (event != NULL && (PyObject_SetAttr(event, str_data, data) < 0 ||
+                          PyObject_SetAttr(event, str_target, self->sink) < 0))
+        Py_CLEAR(event);
+    return event;
+}
+
+/* Calls the listener with a message; what it raises is told to the hook. */
+static int
+inbox_tell(InboxPath *self, PyObject *data)
+{
+    PyObject *error, *result, *event, *listener = held(self->listener);
+
+    if ((event = inbox_event(self, data)) == NULL) {
+        Py_DECREF(listener);
+        return -1;
+    }
+    result = PyObject_CallOneArg(listener, event);
+    Py_DECREF(event);
+    Py_DECREF(listener);
+    if (result == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_Exception))
+            return -1;
+        error = take_exception();
+        result = PyObject_CallMethodOneArg((PyObject *)self, str__failed, error);
+        Py_DECREF(error);
+        if (result == NULL)
+            return -1;
+    }
+    Py_DECREF(result);
+    return inbox_discount(self, data);
+}
+
+PyDoc_STRVAR(tell_messages_doc,
+"tell_messages()\n--\n\n"
+"Tell the only listener of the messages that come next, until something else does.");
+
+static PyObject *
+inbox_tell_messages(InboxPath *self, PyObject *unused)
+{
+    PyObject *data, *result, *jobs = held(self->jobs);
+    Py_ssize_t count;
+    int failed = jobs == NULL;
+
+    (void)unused;
+    while (!failed && is_set(self->listener) && self->sink != NULL && !self->paused) {
+        if ((count = PyObject_Size(jobs)) <= 0) {
+            failed = count < 0;
+            break;
+        }
+        if ((data = PyObject_CallMethodNoArgs(jobs, str_popleft)) == NULL) {
+            failed = 1;
+            break;
+        }
+        if (!PyUnicode_CheckExact(data) && !PyBytes_CheckExact(data)) {
+            result = PyObject_CallMethodOneArg(jobs, str_appendleft, data);
+            Py_DECREF(data);
+            Py_XDECREF(result);
+            failed = result == NULL;
+            break;
+        }
+        failed = inbox_tell(self, data) < 0;
+        Py_DECREF(data);
+    }
+    Py_XDECREF(jobs);
+    if (failed)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef inbox_methods[] = {
+    {"tell_messages", (PyCFunction)inbox_tell_messages, METH_NOARGS, tell_messages_doc},
     {"hand_out", (PyCFunction)inbox_hand_out, METH_O, hand_out_doc},
     {"take", (PyCFunction)(void (*)(void))inbox_take, METH_FASTCALL, take_doc},
     {NULL, NULL, 0, NULL},
@@ -815,10 +910,14 @@ static PyMemberDef inbox_members[] = {
     {"_messages", T_OBJECT, offsetof(InboxPath, messages), 0, NULL},
     {"_waiter", T_OBJECT, offsetof(InboxPath, waiter), 0, NULL},
     {"_next_waiters", T_OBJECT, offsetof(InboxPath, next_waiters), 0, NULL},
+    {"_jobs", T_OBJECT, offsetof(InboxPath, jobs), 0, NULL},
+    {"_listener", T_OBJECT, offsetof(InboxPath, listener), 0, NULL},
+    {"_sink", T_OBJECT, offsetof(InboxPath, sink), 0, NULL},
     {"_bytes", T_PYSSIZET, offsetof(InboxPath, bytes), 0, NULL},
     {"_full", T_BOOL, offsetof(InboxPath, full), 0, NULL},
     {"_serving", T_BOOL, offsetof(InboxPath, serving), 0, NULL},
     {"_ended", T_BOOL, offsetof(InboxPath, ended), 0, NULL},
+    {"_paused", T_BOOL, offsetof(InboxPath, paused), 0, NULL},
     {"is_awaited", T_BOOL, offsetof(InboxPath, is_awaited), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
@@ -843,6 +942,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *plain, *stream, *build;
     unsigned long thread;
+    char shares; /* its frames are those of others, too */
 } OutboxPath;
 
 static int
@@ -892,12 +992,12 @@ is_small(PyObject *message)
 
 /* Whether a message is a frame on the stream, and no more; -1: it raised. */
 static int
-outbox_is_plain(OutboxPath *self, PyObject *message)
+outbox_is_plain(OutboxPath *self)
 {
     PyObject *state;
     long value;
 
-    if (!is_set(self->plain) || !is_set(self->stream) || !is_set(self->build) || !is_small(message) ||
+    if (!is_set(self->plain) || !is_set(self->stream) || !is_set(self->build) ||
             PyThread_get_thread_ident() != self->thread)
         return 0;
     if ((state = PyObject_GetAttr(self->plain, str_state)) == NULL)
@@ -936,7 +1036,7 @@ outbox_send(OutboxPath *self, PyObject *const *args, Py_ssize_t count)
         PyErr_SetString(PyExc_TypeError, "send() takes 1 or 2 arguments");
         return NULL;
     }
-    if ((plain = outbox_is_plain(self, args[0])) < 0)
+    if ((plain = is_small(args[0]) ? outbox_is_plain(self) : 0) < 0)
         return NULL;
     if (!plain)
         return PyObject_CallMethodObjArgs((PyObject *)self, str__send, args[0], timeout, NULL);
@@ -960,7 +1060,56 @@ outbox_send(OutboxPath *self, PyObject *const *args, Py_ssize_t count)
     Py_RETURN_NONE;
 }
 
+/* The frame of a message that goes to many: a new reference. */
+static PyObject *
+outbox_shared_frame(OutboxPath *self, PyObject *message, PyObject *shared)
+{
+    PyObject *build, *frame = PyDict_GetItemWithError(shared, Py_None);
+
+    if (frame != NULL)
+        return held(frame);
+    if (PyErr_Occurred())
+        return NULL;
+    build = held(self->build);
+    frame = PyObject_CallOneArg(build, message);
+    Py_DECREF(build);
+    if (frame != NULL && PyDict_SetItem(shared, Py_None, frame) < 0)
+        Py_CLEAR(frame);
+    return frame;
+}
+
+PyDoc_STRVAR(send_shared_doc,
+"send_shared(message, shared)\n--\n\n"
+"Send one that goes to many, without waiting; False: too much waits already.");
+
+static PyObject *
+outbox_send_shared(OutboxPath *self, PyObject *const *args, Py_ssize_t count)
+{
+    PyObject *frame;
+    int waits, plain;
+
+    if (count != 2 || !PyDict_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "send_shared() takes a message and a dict");
+        return NULL;
+    }
+    if ((plain = self->shares ? outbox_is_plain(self) : 0) < 0)
+        return NULL;
+    if (!plain || !PyObject_TypeCheck(self->stream, &StreamPathType) ||
+            PyList_GET_SIZE(((StreamPath *)self->stream)->waiting))
+        return PyObject_CallMethodObjArgs((PyObject *)self, str__send_shared, args[0], args[1],
+                                          NULL);
+    if ((frame = outbox_shared_frame(self, args[0], args[1])) == NULL)
+        return NULL;
+    waits = is_set(self->stream) ? outbox_write(self->stream, frame) : 0;
+    Py_DECREF(frame);
+    if (waits < 0)
+        return NULL;
+    Py_RETURN_TRUE;
+}
+
 static PyMethodDef outbox_methods[] = {
+    {"send_shared", (PyCFunction)(void (*)(void))outbox_send_shared, METH_FASTCALL,
+     send_shared_doc},
     {"send", (PyCFunction)(void (*)(void))outbox_send, METH_FASTCALL, send_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -970,6 +1119,7 @@ static PyMemberDef outbox_members[] = {
     {"_stream", T_OBJECT, offsetof(OutboxPath, stream), 0, NULL},
     {"_plain", T_OBJECT, offsetof(OutboxPath, plain), 0, NULL},
     {"_build", T_OBJECT, offsetof(OutboxPath, build), 0, NULL},
+    {"_shares", T_BOOL, offsetof(OutboxPath, shares), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -1140,7 +1290,7 @@ static struct PyModuleDef module_definition = {
 static int
 prepare(void)
 {
-    PyObject *greenlets, *type;
+    PyObject *greenlets, *events, *type;
 
 #define INTERN(name) \
     if (str_##name == NULL && (str_##name = PyUnicode_InternFromString(#name)) == NULL) \
@@ -1153,10 +1303,17 @@ prepare(void)
     Py_DECREF(greenlets);
     greenlet_switch = type == NULL ? NULL : PyObject_GetAttr(type, str_switch);
     Py_XDECREF(type);
+    if ((events = PyImport_ImportModule("faye_wsgi.driver.events")) == NULL)
+        return -1;
+    message_event = PyObject_GetAttrString(events, "MessageEvent");
+    Py_DECREF(events);
+    if (message_event == NULL || !PyType_Check(message_event))
+        return -1;
+    no_arguments = PyTuple_New(0);
     no_bytes = PyBytes_FromStringAndSize(NULL, 0);
     zero = PyLong_FromLong(0);
-    return get_current == NULL || greenlet_switch == NULL || no_bytes == NULL || zero == NULL
-        ? -1 : 0;
+    return get_current == NULL || greenlet_switch == NULL || no_arguments == NULL ||
+                   no_bytes == NULL || zero == NULL ? -1 : 0;
 }
 
 static int

@@ -16,7 +16,7 @@ from gevent.monkey import get_original
 from greenlet import getcurrent, greenlet
 
 from faye_wsgi.driver.base import Driver, ReadyState
-from faye_wsgi.driver.events import CloseEvent, Data
+from faye_wsgi.driver.events import CloseEvent, Data, MessageEvent
 
 __all__ = [
     'GATHER',
@@ -166,16 +166,20 @@ class PythonStreamPath:
 
 
 class PythonInboxPath:
-    """Messages for a view: who waits for one, or which wait for it."""
+    """Messages for a view: who waits for one, or which wait for it; or for a listener."""
 
     __slots__ = (
         '_bytes',
         '_ended',
         '_full',
         '_hub',
+        '_jobs',
+        '_listener',
         '_messages',
         '_next_waiters',
+        '_paused',
         '_serving',
+        '_sink',
         '_switch',
         '_waiter',
         'is_awaited',
@@ -191,6 +195,10 @@ class PythonInboxPath:
         self._next_waiters: Any = _NONE  # and those that came after it
         self._serving = False  # a view has taken a message
         self._ended = False  # there will be no more
+        self._jobs: Any = _NONE  # messages, and more, for listeners
+        self._listener: Callable[[Any], object] | None = None  # the only one for messages
+        self._sink: Any = None  # the target of its events
+        self._paused = False  # messages are held back from listeners
         self.is_awaited = False  # the owner wants to hear of ``consumed``
 
     def hand_out(self, messages: Sequence[Data]) -> bool:
@@ -223,6 +231,24 @@ class PythonInboxPath:
                         raise
         return self._take(timeout)
 
+    def tell_messages(self) -> None:
+        """Tell the only listener of the messages that come next, until something else does."""
+        jobs = self._jobs
+        while jobs and self._listener is not None and not self._paused:
+            data = jobs.popleft()
+            if type(data) is not str and type(data) is not bytes:
+                jobs.appendleft(data)
+                return
+            event = MessageEvent(data)
+            event.target = self._sink
+            try:
+                self._listener(event)
+            except Exception as error:
+                self._failed(error)
+            self._bytes -= len(data)
+            if self._full:
+                self._check_relief()
+
     # Hooks
 
     def _hand_out(self, messages: Sequence[Data]) -> bool:
@@ -241,17 +267,22 @@ class PythonInboxPath:
         """Let ``waiter`` wait no more; whether it still did."""
         raise NotImplementedError
 
+    def _failed(self, error: Exception) -> None:
+        """A listener has raised."""
+        raise NotImplementedError
+
 
 class PythonOutboxPath:
     """A message that is a frame on the stream, and no more."""
 
-    __slots__ = ('_build', '_plain', '_stream', '_thread')
+    __slots__ = ('_build', '_plain', '_shares', '_stream', '_thread')
 
     def __init__(self) -> None:
         self._thread = _get_ident()
         self._stream: Any = None
         self._plain: Driver | None = None  # where there is more to do than this, None
         self._build: Any = None  # the driver's
+        self._shares = False  # its frames are those of other connections, too
 
     def send(self, message: Any, timeout: float | None = None) -> None:
         """Send a message; blocks while more than the high-water mark waits for the peer."""
@@ -273,10 +304,31 @@ class PythonOutboxPath:
         if self._stream.write(frame):
             self._hold_back(timeout)
 
+    def send_shared(self, message: Data, shared: dict[Any, Any]) -> bool:
+        """Send one that goes to many, without waiting; False: too much waits already."""
+        driver = self._plain
+        if (
+            not self._shares
+            or driver is None
+            or driver.state is not _OPEN
+            or _get_ident() != self._thread
+            or self._stream.is_blocked
+        ):
+            return self._send_shared(message, shared)
+        frame: bytes | None = shared.get(None)
+        if frame is None:
+            frame = shared[None] = self._build(message)
+        self._stream.write(frame)
+        return True
+
     # Hooks
 
     def _send(self, message: Any, timeout: float | None) -> None:
         """``send``, whatever the message and the state."""
+        raise NotImplementedError
+
+    def _send_shared(self, message: Data, shared: dict[Any, Any]) -> bool:
+        """``send_shared``, whatever the state and the driver."""
         raise NotImplementedError
 
     def _not_built(self, error: Exception) -> None:

@@ -62,12 +62,8 @@ class Inbox(InboxPath):
         '_dispatching',
         '_idle',
         '_is_listened_to',
-        '_jobs',
-        '_listener',
         '_owner',
-        '_paused',
         '_settings',
-        '_sink',
     )
 
     def __init__(self, hub: Any, owner: Owner, sink: Sink, settings: Settings) -> None:
@@ -75,11 +71,8 @@ class Inbox(InboxPath):
         self._owner = owner
         self._sink = sink
         self._settings = settings
-        self._jobs = _EMPTY
         self._dispatching = False
-        self._paused = False
         self._is_listened_to = False
-        self._listener: Callable[[Any], object] | None = None  # the only one for messages
         self._idle: list[Any] | None = None
 
     @property
@@ -281,18 +274,17 @@ class Inbox(InboxPath):
         """Run all jobs that may run, in the greenlet that is made for it."""
         jobs = self._jobs
         try:
-            while jobs and not (self._paused and self._is_held):
+            while True:
+                self.tell_messages()
+                if not jobs or self._is_held:
+                    break
                 job = jobs.popleft()
                 is_message = type(job) is str or type(job) is bytes
                 try:
-                    if not is_message:
-                        self._run(job)
-                    elif self._listener is None:
+                    if is_message:
                         self._sink.dispatch(MessageEvent(job))
-                    else:  # the same, for nearly all
-                        event = MessageEvent(job)
-                        event.target = self._sink
-                        self._listener(event)
+                    else:
+                        self._run(job)
                 except Exception as error:
                     self._failed(error)
                 if is_message:

@@ -101,6 +101,7 @@ class Outbox(OutboxPath):
         self._stream = stream
         self._build = driver.build
         self._plain = None if self.is_alone else driver
+        self._shares = driver.shares_frames
 
     def _send(self, message: Sendable, timeout: float | None) -> None:
         if type(message) is not str and type(message) is not bytes:
@@ -121,8 +122,7 @@ class Outbox(OutboxPath):
         else:
             self._send(_whole(message), timeout)
 
-    def send_shared(self, message: Data, shared: dict[Any, Any]) -> bool:
-        """Send one that goes to many, without waiting; False: too much waits already."""
+    def _send_shared(self, message: Data, shared: dict[Any, Any]) -> bool:
         driver = self._plain
         if driver is None or driver.state is not _OPEN or _get_ident() != self._thread:
             return self._offer(message)

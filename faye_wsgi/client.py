@@ -51,7 +51,7 @@ class Client(Endpoint):
     kept. ``with Client(url) as ws:`` waits until it is open, as ``wait_open`` does.
     """
 
-    __slots__ = ('_headers', '_status_code')
+    __slots__ = ('_headers', '_status_code', '_url')
 
     def __init__(
         self,
@@ -139,10 +139,16 @@ class Client(Endpoint):
             redirects=max_redirects,
         )
         opening.check()
-        super().__init__(str(target), replace(settings, awaits_server=True))
+        super().__init__(replace(settings, awaits_server=True))
+        self._url = str(target)
         self._headers = ResponseHeaders()
         self._status_code: int | None = None
         dial.begin(self._connection, opening.run, open_timeout, self._opened, self._failed)
+
+    @property
+    def url(self) -> str:
+        """The URL to which it connects."""
+        return self._url
 
     @property
     def headers(self) -> ResponseHeaders:

@@ -29,7 +29,7 @@ class Endpoint(EventTarget):
     """
 
     # Users may hang attributes of their own on it, and keep it in weak sets.
-    __slots__ = ('__dict__', '__weakref__', '_connection', '_handshake_error', '_outbox', 'url')
+    __slots__ = ('__dict__', '__weakref__', '_connection', '_handshake_error', '_outbox')
 
     CONNECTING, OPEN, CLOSING, CLOSED = ReadyState
     EVENTS: frozenset[EventType] = frozenset(
@@ -44,9 +44,8 @@ class Endpoint(EventTarget):
     onerror = handler('error')
     onclose = handler('close')
 
-    def __init__(self, url: str, settings: Settings) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self.url = url
         self._handshake_error: HandshakeError | None = None
         self._connection = Connection(self, settings)
         self._outbox = self._connection.outbox  # on the hot path
@@ -55,6 +54,11 @@ class Endpoint(EventTarget):
         return f'<{type(self).__name__} {self.url} {self.ready_state.name}>'
 
     # State
+
+    @property
+    def url(self) -> str:
+        """The URL of the WebSocket."""
+        raise NotImplementedError
 
     @property
     def ready_state(self) -> ReadyState:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -35,11 +36,7 @@ def environ_of(request: Any) -> Environ:
 
 def read_request(environ: Environ) -> Request:
     """The environ's request line and headers, as the handshake wants them."""
-    headers = {
-        key[5:].replace('_', '-').lower(): value
-        for key, value in environ.items()
-        if key.startswith('HTTP_') and isinstance(value, str)
-    }
+    headers = _Headers(environ)
     has_body = environ.get('CONTENT_LENGTH') not in (None, '', '0')
     return Request(
         method=environ.get('REQUEST_METHOD', ''),
@@ -47,6 +44,42 @@ def read_request(environ: Environ) -> Request:
         http_version=environ.get('SERVER_PROTOCOL', ''),
         has_body=has_body or 'transfer-encoding' in headers,
     )
+
+
+class _Headers(Mapping[str, str]):
+    """The headers of an environ by their lower-case names; a handshake asks for a few."""
+
+    __slots__ = ('_environ',)
+
+    def __init__(self, environ: Environ) -> None:
+        self._environ = environ
+
+    def __getitem__(self, name: str) -> str:
+        value = self._environ.get(_key_of(name))
+        if not isinstance(value, str):
+            raise KeyError(name)
+        return value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a header."""
+        value = self._environ.get(_key_of(name))
+        return value if isinstance(value, str) else default
+
+    def __contains__(self, name: object) -> bool:
+        return self.get(str(name)) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        for key, value in self._environ.items():
+            if key.startswith('HTTP_') and isinstance(value, str):
+                yield key[5:].replace('_', '-').lower()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+@lru_cache(maxsize=64)
+def _key_of(name: str) -> str:
+    return 'HTTP_' + name.replace('-', '_').upper()
 
 
 def text_of(environ: Environ) -> Environ:
@@ -96,7 +129,8 @@ def is_secure(environ: Environ, trust_forwarded: bool = False) -> bool:
 def host_of(environ: Environ, trust_forwarded: bool = False) -> str:
     """The host, and the port where one was named, that the client asked for."""
     forwarded = environ.get('HTTP_X_FORWARDED_HOST', '') if trust_forwarded else ''
-    host: str = (split_list(forwarded) or [environ.get('HTTP_HOST', '')])[0]
+    hosts = split_list(forwarded) if forwarded else ()
+    host: str = hosts[0] if hosts else environ.get('HTTP_HOST', '')
     if host:
         return host
     return f'{environ.get("SERVER_NAME", "")}:{environ.get("SERVER_PORT", "")}'

@@ -7,6 +7,7 @@ glue is in ``faye_wsgi.django_responses``, which is imported when a Django reque
 from __future__ import annotations
 
 from collections.abc import Iterable
+from http.client import responses
 from importlib import import_module
 from typing import Any, Callable, Optional
 
@@ -36,8 +37,8 @@ class TakenResponse(Response):  # type: ignore[misc]
     that serves it in the server's thread until it is closed.
     """
 
-    def __init__(self, status: int, serve: Serve) -> None:
-        super().__init__(status=status, app_iter=())
+    def __init__(self, status: str, serve: Serve) -> None:
+        super().__init__(status=status, headerlist=[], app_iter=())
         self._serve = serve
 
     def __call__(
@@ -53,7 +54,7 @@ def taken_response(request: Any, status: int, serve: Serve) -> Any:
     glue = _django(request)
     if glue is not None:
         return glue.taken_response(status, serve)
-    return TakenResponse(status, serve)
+    return TakenResponse(f'{status} {responses[status]}', serve)
 
 
 class ErrorResponse(Response):  # type: ignore[misc]

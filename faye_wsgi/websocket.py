@@ -38,11 +38,12 @@ class WebSocket(Endpoint):
     server. A bad handshake does not raise: the object is CLOSED from the start, and its
     ``response`` is the HTTP error for the server to send.
 
-    ``environ`` is the request's environ; when the view has returned, only the text of it
-    (the headers, the path, ...) is kept; on threaded servers, that is so from the start.
+    ``environ`` is the request's environ; where the connection lives on when the view has
+    returned, only the text of it (the headers, the path, ...) is kept; on threaded servers,
+    that is so from the start.
     """
 
-    __slots__ = ('_response', '_serve', 'environ')
+    __slots__ = ('_response', '_serve', '_trust_forwarded', 'environ')
 
     Client = Client  # as in faye
     EventSource = EventSource
@@ -111,8 +112,9 @@ class WebSocket(Endpoint):
         server.check_protocols(protocols)
         origins = check_origins(origins)
         environ = environ_of(request)
-        super().__init__(url_of(environ, _SCHEMES, trust_forwarded), settings)
+        super().__init__(settings)
         self.environ = environ
+        self._trust_forwarded = trust_forwarded
         self._after_listeners = frameworks.after_listener(request)
         self._response: Any = None
         self._serve: frameworks.Serve = None
@@ -134,7 +136,7 @@ class WebSocket(Endpoint):
                     max_fragments=max_fragments,
                     extensions=registered,
                 )
-            self._check_origin(parsed.headers.get('origin'), origins, trust_forwarded)
+            self._check_origin(parsed.headers.get('origin'), origins)
         except HandshakeError as error:
             self._refuse(request, error)
             return
@@ -144,6 +146,11 @@ class WebSocket(Endpoint):
         )
         self.environ = threads.own_environ(environ)
         self._response = frameworks.taken_response(request, 101, self._serve)
+
+    @property
+    def url(self) -> str:
+        """The URL that the client asked for: ``ws://`` or ``wss://``."""
+        return url_of(self.environ, _SCHEMES, self._trust_forwarded)
 
     @property
     def response(self) -> Any:
@@ -160,8 +167,8 @@ class WebSocket(Endpoint):
         if error is not None and self._serve is not None:
             threads.end_in_thread(self._connection)  # the exception takes its thread away
 
-    def _check_origin(self, origin: str | None, origins: Origins, trust: bool) -> None:
-        host = host_of(self.environ, trust)
+    def _check_origin(self, origin: str | None, origins: Origins) -> None:
+        host = host_of(self.environ, self._trust_forwarded)
         if not is_allowed(origin, host, origins):
             log.warning(
                 'a page of %r may not connect to %r: if it should, pass origins=[%r] '
@@ -184,8 +191,10 @@ class WebSocket(Endpoint):
 
     def _view_over(self, status: int | None) -> None:
         """The server has ended the request, with ``status`` in its response."""
-        self.environ = text_of(self.environ)
         self._response = None
+        if self.ready_state == ReadyState.CLOSED:
+            return
+        self.environ = text_of(self.environ)
         if self.ready_state != ReadyState.OPEN:
             return
         if status is not None and status >= 500:

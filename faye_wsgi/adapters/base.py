@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 __all__ = ['Environ', 'Place']
 
 Environ = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a server keeps the connection of a request.
 
     The bytes that it has read ahead are in ``reader`` (its buffered file on the socket)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from http import HTTPStatus
+from http.client import responses
+from typing import NamedTuple
 
 from faye_wsgi.driver.headers import split_list
 
 __all__ = ['Request', 'Response']
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A request whose head has been parsed.
 
     ``headers`` has lower-case names; repeated ones are joined by commas. ``has_body``
@@ -20,7 +19,7 @@ class Request:
     """
 
     method: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str]
     http_version: str = 'HTTP/1.1'
     has_body: bool = False
 
@@ -30,8 +29,7 @@ class Request:
         return value == token or token in split_list(value)
 
 
-@dataclass(frozen=True)
-class Response:
+class Response(NamedTuple):
     """A response to send; ``encode`` gives its bytes.
 
     ``phrase`` is the status line's reason phrase; HTTP's own where it is empty.
@@ -44,7 +42,7 @@ class Response:
 
     def encode(self) -> bytes:
         """The bytes of an HTTP/1.1 response."""
-        phrase = self.phrase or HTTPStatus(self.status_code).phrase
+        phrase = self.phrase or responses[self.status_code]
         lines = [f'HTTP/1.1 {self.status_code} {phrase}']
         lines += [f'{name}: {value}' for name, value in self.headers]
         return '\r\n'.join([*lines, '', '']).encode('latin-1') + self.body

@@ -144,6 +144,8 @@ def negotiate(extensions: Iterable[Extension], header: str, max_length: int) -> 
     ExtensionError: the header is malformed. What an extension itself raises here comes
     through as it is, for it is no fault of the peer's.
     """
+    if not header:
+        return None
     offers = _group(_parse(header))
     active: list[Active] = []
     responses: list[str] = []

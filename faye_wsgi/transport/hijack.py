@@ -54,9 +54,6 @@ def take(place: Place) -> Taken:
     cooperative = isinstance(sock, gevent.socket.socket)
     if not cooperative and not isinstance(sock, _socket.socket):
         raise HijackError(f'{place.server} has a socket of its own kind, {type(sock)}')
-    read_ahead = place.take_buffered() if place.take_buffered is not None else b''
-    if place.reader is not None:
-        read_ahead = _drain(place.reader, sock)
     session = getattr(sock, '_sslobj', None)
     void: Void | VoidPair
     if cooperative:
@@ -65,28 +62,28 @@ def take(place: Place) -> Taken:
     else:
         void = VoidPair()
         ours = _transplant_native(sock, void)
+    if session is not None:
+        sock._sslobj = None
+    read_ahead = _read_ahead(place)
     if session is None:
         # All four, or the interpreter asks the kernel for three of them.
         ours = PlainSocket(ours.family, ours.type, ours.proto, ours.detach())
         tune(ours)
         return Taken(ours, read_ahead, void)
     tune(ours)
-    sock._sslobj = None
     return Taken(TlsSocket(ours, session), read_ahead, void)
 
 
-def _drain(reader: Any, sock: Any) -> bytes:
-    # peek(1) would wait for the peer where the buffer is empty: it is told not to.
-    timeout = sock.gettimeout()
-    sock.settimeout(0)
-    try:
-        size = len(reader.peek(1))
-        data: bytes = reader.read(size) if size else b''
-        return data
-    except OSError:
+def _read_ahead(place: Place) -> bytes:
+    """What the server has read of the connection, and not used."""
+    if place.take_buffered is not None:
+        return place.take_buffered()
+    if place.reader is None:
         return b''
-    finally:
-        sock.settimeout(timeout)
+    # An empty buffer is filled from the void: with nothing, at once.
+    size = len(place.reader.peek(1))
+    data: bytes = place.reader.read(size) if size else b''
+    return data
 
 
 def _transplant_gevent(sock: Any, void: Void) -> Any:

@@ -78,7 +78,7 @@ def takes_part(server: Server, scenario: Scenario) -> bool:
     """Whether a server is measured in a scenario."""
     if scenario.servers:
         return server.name in (scenario.baseline, *scenario.servers)
-    return not server.special
+    return not server.special or server.name in scenario.also
 
 
 def run_scenario(scenario: Scenario, servers: list[Server], rounds: int,

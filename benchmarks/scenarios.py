@@ -19,6 +19,7 @@ class Scenario:
     path: str = ''                    # instead of the server's own path
     options: tuple[str, ...] = ()     # more arguments for the load generator
     servers: tuple[str, ...] = ()     # only these, by name; empty is all that echo
+    also: tuple[str, ...] = ()        # these, too
     baseline: str = 'gevent recv/sendall'
 
     def arguments(self) -> list[str]:
@@ -38,6 +39,8 @@ BROADCASTS = ('faye_wsgi, blocking', 'faye_wsgi, a loop of sends', 'gevent-webso
               'flask-sock', 'picows', 'Node faye-websocket', 'Node ws')
 CLIENTS = ('faye_wsgi client', 'websocket-client client', 'websockets, sync, client',
            'websockets, asyncio, client', 'aiohttp client', 'picows client', 'Node ws client')
+UNDER_GUNICORN = ('gunicorn gevent, no library', 'gunicorn gevent_pywsgi, no library',
+                  'faye_wsgi, gevent_pywsgi')
 SECURE = ('faye_wsgi, wss', 'gevent-websocket, wss', 'flask-sock, wss', 'uvicorn, wss')
 DEFLATE = ('faye_wsgi, deflate', 'uvicorn, deflate', 'websockets, asyncio, deflate',
            'Node ws, deflate')
@@ -50,7 +53,8 @@ SCENARIOS = (
              connections=10, size=16384, binary=True),
     Scenario('e', '4 connections, 1 MiB binary, one in flight',
              connections=4, size=1 << 20, binary=True),
-    Scenario('f', 'connect, echo one message, close; 16 at a time', mode='churn', connections=16),
+    Scenario('f', 'connect, echo one message, close; 16 at a time', mode='churn', connections=16,
+             also=UNDER_GUNICORN),
     Scenario('g', 'memory of 2,000 idle connections', mode='idle', connections=2000),
     Scenario('h', 'EventSource: events of 100 bytes on one connection, as fast as they go',
              mode='receive', options=('--events',), path='/feed',

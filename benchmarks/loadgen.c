@@ -51,6 +51,7 @@ enum mode { ECHO, CHURN, IDLE, RECEIVE };
 static const char *const MODES[] = {"echo", "churn", "idle", "receive"};
 
 enum { MAX_PROCESSES = 256, MAX_OPENING = 64, READ_SIZE = 1 << 20, HEAD_SIZE = 4096 };
+#define REGISTER_SECONDS 1.0
 enum { OP_TEXT = 1, OP_BINARY = 2, OP_CLOSE = 8, RSV1 = 0x40 };
 
 /* The sample nonce of RFC 6455 1.3, and the answer to it: no SHA-1 needed here. */
@@ -713,6 +714,8 @@ static void finish(void) {
 static void measure(void) {
     if (set.mode != CHURN)
         open_all();
+    if (set.publish) /* a server may answer a handshake before it counts a receiver in */
+        spin_until(clock_now() + nanoseconds(REGISTER_SECONDS), 0);
     start_traffic();
     spin_until(clock_now() + nanoseconds(set.warmup), 0);
     uint64_t cpu = server_cpu(), started = clock_now();

@@ -35,7 +35,7 @@ class Scenario:
 
 COMPRESSED = str(Path(__file__).resolve().parent / 'build' / 'message.deflate')
 FEEDS = ('faye_wsgi feed', 'Flask generator', 'Node faye-websocket')
-BROADCASTS = ('faye_wsgi, blocking', 'faye_wsgi, a loop of sends', 'gevent-websocket',
+BROADCASTS = ('faye_wsgi, broadcast', 'faye_wsgi, a loop of sends', 'gevent-websocket',
               'flask-sock', 'picows', 'Node faye-websocket', 'Node ws')
 CLIENTS = ('faye_wsgi client', 'websocket-client client', 'websockets, sync, client',
            'websockets, asyncio, client', 'aiohttp client', 'picows client', 'Node ws client')

@@ -88,6 +88,8 @@ SERVERS = (
            environment=(('FAYE_WSGI_PURE', '1'),)),
     Server('faye_wsgi, plain WSGI', gunicorn('gevent', 'ours:application'), modules=FLASK),
     Server('faye_wsgi feed', gunicorn('gevent', 'ours:app'), special=True, modules=FLASK, **FEED),
+    Server('faye_wsgi, broadcast', gunicorn('gevent', 'ours:app'), path='/broadcast',
+           special=True, modules=FLASK),
     Server('faye_wsgi, a loop of sends', gunicorn('gevent', 'ours_loop:app'), path='/broadcast',
            special=True, modules=FLASK),
     Server('gevent feed', '{python} raw_gevent.py {port} feed', special=True,

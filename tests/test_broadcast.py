@@ -37,7 +37,7 @@ class Receiver:
         sock = PlainSocket(fileno=ours.detach())
         sock.setblocking(False)
         self.peer = Peer(sock=gevent.socket.socket(fileno=theirs.detach()), timeout=TIMEOUT)
-        self.ws = gevent.spawn(Endpoint, "ws://here", Settings()).get(timeout=TIMEOUT)
+        self.ws = gevent.spawn(Endpoint, Settings()).get(timeout=TIMEOUT)
         self.ws._connection.open(Hybi(pipeline=pipeline), sock, b"")
 
     def finish(self) -> None:
@@ -106,7 +106,7 @@ def test_who_is_not_open_is_passed_over(make: Any) -> None:
 
 
 def test_before_open_it_is_kept(make: Any) -> None:
-    ws = gevent.spawn(Endpoint, "ws://here", Settings()).get(timeout=TIMEOUT)
+    ws = gevent.spawn(Endpoint, Settings()).get(timeout=TIMEOUT)
     assert broadcast([ws], "early") == []
     assert ws.buffered_amount == 5
     ws.close()

@@ -304,13 +304,13 @@ speedups_parse_frames(PyObject *module, PyObject *const *args, Py_ssize_t count)
 }
 
 PyDoc_STRVAR(build_message_doc,
-"build_message(message)\n--\n\n"
-"The one unmasked frame of a message: of text for a str, else of bytes.");
+"build_message(message, key=None)\n--\n\n"
+"The one frame of a message: of text for a str, else of bytes; masked where there is a key.");
 
 static PyObject *
-build_frame(unsigned char first, const char *payload, Py_ssize_t size)
+build_frame(unsigned char first, const char *payload, Py_ssize_t size, const char *key)
 {
-    unsigned char header[10];
+    unsigned char header[14];
     Py_ssize_t length = 2;
     PyObject *frame;
     char *out;
@@ -325,22 +325,43 @@ build_frame(unsigned char first, const char *payload, Py_ssize_t size)
         for (i = 2; i < length; i++)
             header[i] = (unsigned char)((uint64_t)size >> 8 * (length - 1 - i));
     }
+    if (key != NULL) {
+        header[1] |= 0x80;
+        memcpy(header + length, key, 4);
+        length += 4;
+    }
     if ((frame = PyBytes_FromStringAndSize(NULL, length + size)) == NULL)
         return NULL;
     out = PyBytes_AS_STRING(frame);
     memcpy(out, header, (size_t)length);
-    if (size)
+    if (key != NULL)
+        mask_bytes((unsigned char *)out + length, (const unsigned char *)payload, size,
+                   (const unsigned char *)key);
+    else if (size)
         memcpy(out + length, payload, (size_t)size);
     return frame;
 }
 
 static PyObject *
-speedups_build_message(PyObject *module, PyObject *message)
+speedups_build_message(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     Py_buffer data;
-    PyObject *frame, *encoded;
+    PyObject *frame, *encoded, *message = count > 0 ? args[0] : NULL;
+    const char *key = NULL;
 
     (void)module;
+    if (count < 1 || count > 2 ||
+            (count == 2 && args[1] != Py_None && !PyBytes_CheckExact(args[1]))) {
+        PyErr_SetString(PyExc_TypeError, "build_message() takes a message, and bytes or None");
+        return NULL;
+    }
+    if (count == 2 && args[1] != Py_None) {
+        if (PyBytes_GET_SIZE(args[1]) != 4) {
+            PyErr_SetString(PyExc_ValueError, "a masking key has 4 bytes");
+            return NULL;
+        }
+        key = PyBytes_AS_STRING(args[1]);
+    }
     if (PyUnicode_Check(message)) {
 #if PY_VERSION_HEX < 0x030C0000
         if (PyUnicode_READY(message) < 0)
@@ -348,16 +369,16 @@ speedups_build_message(PyObject *module, PyObject *message)
 #endif
         if (PyUnicode_IS_ASCII(message))
             return build_frame(0x81, (const char *)PyUnicode_1BYTE_DATA(message),
-                               PyUnicode_GET_LENGTH(message));
+                               PyUnicode_GET_LENGTH(message), key);
         if ((encoded = PyUnicode_AsUTF8String(message)) == NULL)
             return NULL;
-        frame = build_frame(0x81, PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded));
+        frame = build_frame(0x81, PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded), key);
         Py_DECREF(encoded);
         return frame;
     }
     if (PyObject_GetBuffer(message, &data, PyBUF_SIMPLE) < 0)
         return NULL;
-    frame = build_frame(0x82, data.buf, data.len);
+    frame = build_frame(0x82, data.buf, data.len, key);
     PyBuffer_Release(&data);
     return frame;
 }
@@ -370,7 +391,8 @@ static PyMethodDef methods[] = {
      parse_messages_doc},
     {"parse_frames", (PyCFunction)(void (*)(void))speedups_parse_frames, METH_FASTCALL,
      parse_frames_doc},
-    {"build_message", speedups_build_message, METH_O, build_message_doc},
+    {"build_message", (PyCFunction)(void (*)(void))speedups_build_message, METH_FASTCALL,
+     build_message_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Iterable, Sequence
 from typing import Callable, NamedTuple
 
@@ -15,6 +14,7 @@ from faye_wsgi.driver.base import Driver
 from faye_wsgi.driver.exchange import Answer, Exchange
 from faye_wsgi.driver.headers import split_list
 from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH, Hybi
+from faye_wsgi.driver.masking import random_bytes
 from faye_wsgi.driver.server import RESERVED_HEADERS, accept_key
 from faye_wsgi.driver.url import Url
 from faye_wsgi.errors import ExtensionError, HandshakeError, Headers
@@ -49,7 +49,7 @@ class ClientHandshake:
         extensions: Iterable[Extension] = (),
         max_length: int = MAX_LENGTH,
         max_fragments: int = MAX_FRAGMENTS,
-        random: Callable[[int], bytes] = os.urandom,
+        random: Callable[[int], bytes] = random_bytes,
     ) -> None:
         self._protocols = protocols
         self._max_length = max_length

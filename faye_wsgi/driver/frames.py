@@ -167,11 +167,14 @@ def _parse_frame(
     return first, mask(payload, data[body - 4 : body]) if masked else payload, end
 
 
-def build_message_python(message: str | Buffer) -> bytes:
-    """The one unmasked frame of a message: of text for a str, else of bytes."""
+def build_message_python(message: str | Buffer, key: bytes | None = None) -> bytes:
+    """The one frame of a message: of text for a str, else of bytes; a ``key`` masks it."""
+    if key is not None and len(key) != 4:
+        raise ValueError('a masking key has 4 bytes')
     if isinstance(message, str):
-        return build_frame(0x81, message.encode())
-    return build_frame(0x82, bytes(message) if isinstance(message, memoryview) else message)
+        return build_frame(0x81, message.encode(), key)
+    data = bytes(message) if isinstance(message, memoryview) else message
+    return build_frame(0x82, data, key)
 
 
 parse_messages = parse_messages_python

@@ -8,7 +8,6 @@ of a header or of a control frame.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any, Callable
@@ -26,7 +25,7 @@ from faye_wsgi.driver.frames import (
     parse_frames,
     parse_messages,
 )
-from faye_wsgi.driver.masking import Buffer, mask, mask_pieces
+from faye_wsgi.driver.masking import Buffer, mask, mask_pieces, random_bytes
 from faye_wsgi.driver.utf8 import Utf8Validator
 from faye_wsgi.errors import ExtensionError
 from faye_wsgi.extensions.base import Message
@@ -99,7 +98,7 @@ class Hybi(Driver):
         max_length: int = MAX_LENGTH,
         max_fragments: int = MAX_FRAGMENTS,
         pipeline: Pipeline | None = None,
-        random: Callable[[int], bytes] = os.urandom,
+        random: Callable[[int], bytes] = random_bytes,
     ) -> None:
         super().__init__(protocol)
         self._pipeline = pipeline
@@ -416,7 +415,12 @@ class Hybi(Driver):
 
     @property
     def build(self) -> Callable[[str | bytes], bytes]:
-        return build_message if self.shares_frames else self.message
+        if self._pipeline is not None:
+            return self.message
+        return self._mask_message if self._client else build_message
+
+    def _mask_message(self, message: str | bytes) -> bytes:
+        return build_message(message, self._random(4))
 
     def shared_message(self, message: str | bytes, shared: dict[Any, Any]) -> bytes:
         if self._client:

@@ -1,5 +1,7 @@
 """Masking of payloads, RFC 6455 §5.3: each byte is XORed with one of the four key bytes.
 
+The keys are unpredictable; they come from a pool, for a system call takes longer than a frame.
+
 ``mask`` and ``mask_pieces`` are C functions where the extension was built, else their
 Python twins.
 """
@@ -10,7 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import Union
 
-__all__ = ['mask', 'mask_pieces', 'mask_pieces_python', 'mask_python']
+__all__ = ['mask', 'mask_pieces', 'mask_pieces_python', 'mask_python', 'random_bytes']
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -29,6 +31,27 @@ def mask_pieces_python(pieces: Sequence[Buffer], key: bytes) -> bytes:
     """``mask`` of several pieces of one payload, put together."""
     return mask_python(b''.join(pieces), key)
 
+
+KEY_SIZE = 4
+POOL_SIZE = 4096  # bytes
+
+_keys: list[bytes] = []
+
+
+def random_bytes(size: int) -> bytes:
+    """``size`` bytes of the operating system's randomness; in any thread."""
+    if size != KEY_SIZE:
+        return os.urandom(size)
+    while True:
+        try:
+            return _keys.pop()
+        except IndexError:  # once in a while, or another thread was faster
+            fresh = os.urandom(POOL_SIZE)
+            _keys.extend(fresh[at : at + KEY_SIZE] for at in range(0, POOL_SIZE, KEY_SIZE))
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_keys.clear)  # the parent's are not the child's
 
 mask = mask_python
 mask_pieces = mask_pieces_python

@@ -168,11 +168,12 @@ def test_a_client_takes_a_new_key_for_every_frame() -> None:
     driver = Hybi(client=True, random=lambda size: next(keys))
     driver.receive_data(frame(PING, b'p', mask=None))
     sent = driver.text('a') + driver.binary(b'b') + driver.fragment(b'c', TEXT, True)
-    sent += (driver.ping(b'd') or b'') + driver.output() + driver.close(1000, '')
+    sent += (driver.ping(b'd') or b'') + driver.output() + driver.build('e')
+    sent += driver.close(1000, '')
     found, rest = frames.parse(sent)
     assert rest == b''
-    assert [f.mask for f in found] == [bytes([n] * 4) for n in range(1, 7)]
-    assert [f.payload for f in found] == [b'a', b'b', b'c', b'd', b'p', b'\x03\xe8']
+    assert [f.mask for f in found] == [bytes([n] * 4) for n in range(1, 8)]
+    assert [f.payload for f in found] == [b'a', b'b', b'c', b'd', b'p', b'e', b'\x03\xe8']
 
 
 # §5.2: the three length forms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import importlib
 import os
 import random
@@ -86,3 +87,28 @@ def test_a_variable_turns_the_c_function_off() -> None:
         check=True,
     )
     assert found.stdout.strip() == 'True'
+
+
+def test_keys_are_never_given_twice() -> None:
+    keys = {masking.random_bytes(4) for _ in range(masking.POOL_SIZE)}
+    assert len(keys) > masking.POOL_SIZE - 10 and {len(key) for key in keys} == {4}
+    assert [len(masking.random_bytes(size)) for size in (0, 3, 16)] == [0, 3, 16]
+
+
+def test_threads_that_empty_the_pool_at_once() -> None:
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        keys = list(pool.map(lambda _: masking.random_bytes(4), range(20_000)))
+    assert {len(key) for key in keys} == {4} and len(set(keys)) > 19_900
+
+
+@pytest.mark.skipif(not hasattr(os, 'register_at_fork'), reason='nothing forks here')
+def test_a_child_process_has_keys_of_its_own() -> None:
+    script = (
+        'import os; from faye_wsgi.driver.masking import random_bytes; random_bytes(4);'
+        'child = os.fork(); keys = b"".join(random_bytes(4) for _ in range(8));'
+        'child and os.waitpid(child, 0); os.write(1, keys)'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, timeout=30, check=True
+    )
+    assert len(done.stdout) == 64 and done.stdout[:32] != done.stdout[32:]

@@ -52,8 +52,11 @@ def encode(message: str | bytes, key: bytes | None) -> bytes:
 
 @pytest.mark.parametrize("build", implementations("build_message"))
 @settings(deadline=None)
-@given(message=MESSAGES)
-def test_a_message_becomes_the_shortest_frame(build: Any, message: str | bytes) -> None:
+@given(message=MESSAGES, key=st.none() | KEY)
+def test_a_message_becomes_the_shortest_frame(
+    build: Any, message: str | bytes, key: bytes | None
+) -> None:
+    assert build(message, key) == encode(message, key)
     assert build(message) == encode(message, None)
 
 
@@ -62,8 +65,12 @@ def test_buffers_and_what_is_none(build: Any) -> None:
     assert build(bytearray(b"abc")) == build(memoryview(b"abc")) == b"\x82\x03abc"
     with pytest.raises(UnicodeEncodeError):
         build("\ud800")
-    with pytest.raises(TypeError):
-        build(1)
+    for wrong in ((1,), (), ("a", None, None)):
+        with pytest.raises(TypeError):
+            build(*wrong)
+    for key in (b"", b"123", b"12345"):
+        with pytest.raises(ValueError):
+            build("abc", key)
 
 
 @pytest.mark.parametrize("parse", implementations("parse_messages"))

@@ -7,7 +7,7 @@ glue is in ``faye_wsgi.django_responses``, which is imported when a Django reque
 from __future__ import annotations
 
 from collections.abc import Iterable
-from http.client import responses
+from http import HTTPStatus
 from importlib import import_module
 from typing import Any, Callable, Optional
 
@@ -54,7 +54,7 @@ def taken_response(request: Any, status: int, serve: Serve) -> Any:
     glue = _django(request)
     if glue is not None:
         return glue.taken_response(status, serve)
-    return TakenResponse(f'{status} {responses[status]}', serve)
+    return TakenResponse(f'{status} {HTTPStatus(status).phrase}', serve)
 
 
 class ErrorResponse(Response):  # type: ignore[misc]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http.client import responses
+from http import HTTPStatus
 from typing import NamedTuple
 
 from faye_wsgi.driver.headers import split_list
 
 __all__ = ['Request', 'Response']
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Request(NamedTuple):
@@ -42,7 +44,7 @@ class Response(NamedTuple):
 
     def encode(self) -> bytes:
         """The bytes of an HTTP/1.1 response."""
-        phrase = self.phrase or responses[self.status_code]
+        phrase = self.phrase or _PHRASES[self.status_code]
         lines = [f'HTTP/1.1 {self.status_code} {phrase}']
         lines += [f'{name}: {value}' for name, value in self.headers]
         return '\r\n'.join([*lines, '', '']).encode('latin-1') + self.body

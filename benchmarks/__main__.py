@@ -11,6 +11,7 @@ import statistics
 from typing import Any, NamedTuple
 
 from . import measure, peers
+from .measure import notes
 from .scenarios import SCENARIOS, Scenario
 from .servers import SERVERS, Server
 
@@ -38,8 +39,6 @@ good figures, and both must be free. 10,000 connections need `ulimit -n` of 12,0
 COLUMNS = (('rate', 'messages/s', 0), ('cpu_us', 'CPU us', 2), ('p50_us', 'p50 us', 0),
            ('p99_us', 'p99 us', 0))
 MEMORY_COLUMNS = (('memory_kib', 'KiB each', 2),)
-TOO_BUSY = 0.05
-DISTURBED = 0.05
 
 Column = tuple[str, str, int]
 
@@ -122,24 +121,13 @@ def ratio(results: list[Result], name: str, key: str) -> float:
     return statistics.median(ratios) if ratios else float('nan')
 
 
-def notes(results: list[Result]) -> str:
-    """What a reader must know about these figures."""
-    starved = max(result.figures.get('starved', 0) for result in results)
-    busy = min(result.figures.get('generator_idle', 1) for result in results) < TOO_BUSY
-    found = [f'{starved} connections got nothing'] if starved else []
-    found += ['limited by the load generator'] if busy else []
-    waited = statistics.median(result.figures.get('waited', 0) for result in results)
-    found += [f'other programs held its processor for {waited:.0%}'] if waited > DISTURBED else []
-    return '; '.join(found)
-
-
 def row(results: list[Result], name: str, columns: tuple[Column, ...]) -> str:
     mine = of_server(results, name)
     cells = []
     for key, _, digits in columns:
         middle = statistics.median(result.figures[key] for result in mine)
         cells.append(f'{middle:12,.{digits}f} {ratio(results, name, key):6.2f}')
-    return f'{name:22}' + ''.join(cells) + '  ' + notes(mine)
+    return f'{name:22}' + ''.join(cells) + '  ' + notes([result.figures for result in mine])
 
 
 def print_table(scenario: Scenario, servers: list[Server], results: list[Result],

@@ -12,6 +12,7 @@ import re
 import resource
 import signal
 import socket
+import statistics
 import subprocess
 import tempfile
 import time
@@ -28,6 +29,8 @@ START_TIMEOUT = 15
 RUN_TIMEOUT = 120                # for the load generator, beyond the seconds it measures
 WARM_CONNECTIONS = 100           # opened before memory is first read: one-time costs do not count
 SETTLE = 1.0                     # seconds for garbage to go before memory is read
+TOO_BUSY = 0.05                  # of the time the generator was idle: it may be what is measured
+DISTURBED = 0.05                 # of the time the server waited for its processor
 
 Figures = dict[str, Any]
 
@@ -285,3 +288,15 @@ def measure(running: Running, scenario: Scenario, seconds: float) -> Figures:
     """One round of one scenario against one server."""
     run = {'idle': idle_memory, 'client': client_traffic}.get(scenario.mode, traffic)
     return run(running, scenario, seconds)
+
+
+def notes(rounds: list[Figures]) -> str:
+    """What a reader must know about these figures."""
+    starved = max(figures.get('starved', 0) for figures in rounds)
+    busy = min(figures.get('generator_idle', 1) for figures in rounds) < TOO_BUSY
+    found = [f'{starved} connections got nothing'] if starved else []
+    found += ['limited by the load generator'] if busy else []
+    waited = statistics.median(figures.get('waited', 0) for figures in rounds)
+    if waited > DISTURBED:
+        found += [f'its threads waited for their processor {waited:.0%} of the time']
+    return '; '.join(found)

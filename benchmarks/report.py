@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from .measure import notes
 from .scenarios import SCENARIOS, Scenario
 
 DOCUMENT = Path(__file__).resolve().parent.parent / 'docs' / 'performance.md'
@@ -22,7 +23,7 @@ PLOTTED = ('b', 'c', 'd', 'e')
 OURS, OTHERS = '#1f6feb', '#9aa4b2'
 WIDTH, LABEL, BAR, GAP, MOST = 760, 190, 14, 5, 12.0
 
-Rows = list[tuple[str, dict[str, float]]]
+Rows = list[tuple[str, dict[str, Any]]]
 
 
 def rows_of(report: dict[str, Any], scenario: Scenario) -> Rows:
@@ -32,7 +33,7 @@ def rows_of(report: dict[str, Any], scenario: Scenario) -> Rows:
     rows = []
     for name in dict.fromkeys(one[1] for one in rounds):
         mine = [one for one in rounds if one[1] == name]
-        row = {}
+        row: dict[str, Any] = {'notes': notes([one[3] for one in mine])}
         for key in ('cpu_us', 'rate', 'p50_us', 'p99_us', 'memory_kib'):
             values = [one[3][key] for one in mine if key in one[3]]
             if values:
@@ -44,6 +45,11 @@ def rows_of(report: dict[str, Any], scenario: Scenario) -> Rows:
     return sorted(rows, key=lambda row: row[1]['ratio'])
 
 
+def time_of(microseconds: float) -> str:
+    """Empty where there is none: streams and clients are not timed."""
+    return f'{microseconds:,.0f}' if microseconds else ''
+
+
 def table(scenario: Scenario, rows: Rows) -> str:
     lines = [f'### ({scenario.key}) {scenario.title}', '']
     if scenario.mode == 'idle':
@@ -51,10 +57,11 @@ def table(scenario: Scenario, rows: Rows) -> str:
         lines += [f'| {name} | {row["memory_kib"]:.1f} | {row["ratio"]:.2f} |'
                   for name, row in rows]
     else:
-        lines += ['| server | CPU µs a message | ratio | messages/s | p50 µs | p99 µs |',
-                  '|---|--:|--:|--:|--:|--:|']
+        lines += ['| server | CPU µs a message | ratio | messages/s | p50 µs | p99 µs | |',
+                  '|---|--:|--:|--:|--:|--:|---|']
         lines += [f'| {name} | {row["cpu_us"]:.2f} | {row["ratio"]:.2f} | {row["rate"]:,.0f} '
-                  f'| {row["p50_us"]:,.0f} | {row["p99_us"]:,.0f} |' for name, row in rows]
+                  f'| {time_of(row["p50_us"])} | {time_of(row["p99_us"])} | {row["notes"]} |'
+                  for name, row in rows]
     return '\n'.join([*lines, ''])
 
 

@@ -880,6 +880,88 @@ def test_listeners_run_one_at_a_time_and_never_in_the_hub(both: Pair) -> None:
     assert [both.peer.read_text() for _ in range(20)] == [str(n) for n in range(20)]
 
 
+def a_run(*words: str) -> bytes:
+    """Messages that arrive together."""
+    return b"".join(map(frames.text, words))
+
+
+def test_a_second_listener_in_the_middle_of_a_run(both: Pair) -> None:
+    heard: list[tuple[int, str]] = []
+
+    def second(event: Any) -> None:
+        heard.append((2, event.data))
+
+    def first(event: Any) -> None:
+        assert event.type == "message" and event.target is both.sink
+        heard.append((1, event.data))
+        if event.data == "b":
+            both.sink.on("message", second)
+        if event.data == "d":
+            both.sink.remove_listener("message", second)
+
+    both.sink.on("message", first)
+    both.peer.send(a_run("a", "b", "c", "d", "e"))
+    until(lambda: (1, "e") in heard)
+    assert heard == [(1, "a"), (1, "b"), (1, "c"), (2, "c"), (1, "d"), (2, "d"), (1, "e")]
+
+
+def test_a_pause_in_the_middle_of_a_run(both: Pair) -> None:
+    heard: list[str] = []
+
+    def listen(event: Any) -> None:
+        heard.append(event.data)
+        if event.data == "b":
+            both.connection.pause()
+
+    both.sink.on("message", listen)
+    both.peer.send(a_run("a", "b", "c", "d"))
+    until(lambda: "b" in heard)
+    gevent.sleep(NOTHING_FOR)
+    assert heard == ["a", "b"]
+    both.connection.resume()
+    until(lambda: "d" in heard)
+    assert heard == ["a", "b", "c", "d"]
+
+
+def test_other_events_keep_their_place_in_a_run(both: Pair) -> None:
+    both.sink.record("message", "ping")
+    both.peer.send(a_run("a", "b") + frames.frame(frames.PING, b"p") + a_run("c"))
+    until(lambda: len(both.sink.seen) == 4)
+    assert both.sink.names == ["message", "message", "ping", "message"]
+
+
+def test_a_listener_that_raises_in_a_run_is_logged_and_the_rest_is_told(
+    both: Pair, caplog: Any
+) -> None:
+    heard: list[str] = []
+
+    def listen(event: Any) -> None:
+        heard.append(event.data)
+        if event.data == "a":
+            raise KeyError("in a run")
+
+    both.sink.on("message", listen)
+    both.peer.send(a_run("a", "b", b"\xc3\xbc".decode()))
+    assert both.peer.read_close().close_code == 1011
+    assert caplog.text.count("KeyError: 'in a run'") == 1
+    assert heard == ["a", "b", "\xfc"]
+
+
+def test_a_full_queue_is_relieved_by_a_listener() -> None:
+    with pair(Settings(max_queue=4)) as both:
+        heard: list[str] = []
+
+        def listen(event: Any) -> None:
+            gevent.sleep(0)  # so that more is read meanwhile
+            heard.append(event.data)
+
+        both.sink.on("message", listen)
+        for _ in range(8):
+            both.peer.send(a_run(*"abcdef"))
+        until(lambda: len(heard) == 48)
+        assert "".join(heard) == "abcdef" * 8
+
+
 def test_1001_when_the_process_stops(both: Pair) -> None:
     both.connection.go_away()
     assert both.peer.read_close().close_code == 1001

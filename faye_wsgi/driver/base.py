@@ -22,6 +22,8 @@ __all__ = ['Driver', 'ReadyState']
 class ReadyState(IntEnum):
     """The state of a connection, with the numbers of the W3C's WebSocket API."""
 
+    __str__ = int.__repr__  # as from Python 3.11 on
+
     CONNECTING = 0
     OPEN = 1
     CLOSING = 2

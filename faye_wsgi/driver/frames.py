@@ -28,6 +28,8 @@ MAX_CONTROL_PAYLOAD = 125  # RFC 6455 §5.5
 class Opcode(IntEnum):
     """RFC 6455 §5.2."""
 
+    __str__ = int.__repr__  # as from Python 3.11 on
+
     CONTINUATION = 0
     TEXT = 1
     BINARY = 2
@@ -38,6 +40,8 @@ class Opcode(IntEnum):
 
 class CloseCode(IntEnum):
     """RFC 6455 §7.4.1 and the codes that IANA has registered since."""
+
+    __str__ = int.__repr__
 
     NORMAL_CLOSURE = 1000
     GOING_AWAY = 1001

@@ -32,15 +32,14 @@ def _request(request: Any, *args: Any) -> Any:
 
 
 def _call(view: View, connection: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-    close_old_connections()
     return view(request, connection, *args, **kwargs)
 
 
 #: ``@websocket`` or ``@websocket(protocols, **options)``, with the options of WebSocket:
 #: the view gets the request and the WebSocket, and what it returns is not used. It goes
 #: below Django's own decorators (``@login_required``), which see an ordinary view.
-websocket = make_decorator(WebSocket, _request, _call)
+websocket = make_decorator(WebSocket, _request, _call, close_old_connections)
 
 #: ``@eventsource`` or ``@eventsource(**options)``, the same with an EventSource. When the
 #: view ends, the stream goes on as long as anybody holds it or listens to it.
-eventsource = make_decorator(EventSource, _request, _call)
+eventsource = make_decorator(EventSource, _request, _call, close_old_connections)

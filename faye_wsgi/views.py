@@ -14,13 +14,17 @@ View = Callable[..., Any]
 
 
 def make_decorator(
-    connect: Callable[..., Any], request_of: Callable[..., Any], call: Callable[..., Any]
+    connect: Callable[..., Any],
+    request_of: Callable[..., Any],
+    call: Callable[..., Any],
+    before: Callable[[], object] = lambda: None,
 ) -> Callable[..., Any]:
     """A decorator for the views of a framework.
 
     ``connect(request, *args, **options)`` makes the WebSocket or EventSource,
     ``request_of(*args)`` finds the request among the view's arguments, and
-    ``call(view, connection, *args, **kwargs)`` puts the connection among them.
+    ``call(view, connection, *args, **kwargs)`` puts the connection among them;
+    ``before()`` comes first.
     """
 
     def decorator(view: Any = None, /, *positional: Any, **options: Any) -> Any:
@@ -30,12 +34,18 @@ def make_decorator(
         return lambda view: decorate(view, arguments, options)
 
     def decorate(view: View, arguments: Any, options: Any) -> View:
-        @wraps(view)
-        def serve(*args: Any, **kwargs: Any) -> Any:
+        def connected(*args: Any, **kwargs: Any) -> Any:
             connection = connect(request_of(*args), *arguments, **options)
             if connection.ready_state != ReadyState.CLOSED:
                 _run(connection, lambda: call(view, connection, *args, **kwargs))
             return connection.response
+
+        # Two functions: an exception that ``before`` leaves behind (Django's, on Python 3.9)
+        # keeps the frames that led to it, and whoever is held by one of those lives on.
+        @wraps(view)
+        def serve(*args: Any, **kwargs: Any) -> Any:
+            before()
+            return connected(*args, **kwargs)
 
         return serve
 

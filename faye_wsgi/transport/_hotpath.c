@@ -1085,7 +1085,7 @@ PyDoc_STRVAR(send_shared_doc,
 static PyObject *
 outbox_send_shared(OutboxPath *self, PyObject *const *args, Py_ssize_t count)
 {
-    PyObject *frame;
+    PyObject *frame, *stream;
     int waits, plain;
 
     if (count != 2 || !PyDict_CheckExact(args[1])) {
@@ -1098,10 +1098,11 @@ outbox_send_shared(OutboxPath *self, PyObject *const *args, Py_ssize_t count)
             PyList_GET_SIZE(((StreamPath *)self->stream)->waiting))
         return PyObject_CallMethodObjArgs((PyObject *)self, str__send_shared, args[0], args[1],
                                           NULL);
-    if ((frame = outbox_shared_frame(self, args[0], args[1])) == NULL)
-        return NULL;
-    waits = is_set(self->stream) ? outbox_write(self->stream, frame) : 0;
-    Py_DECREF(frame);
+    stream = held(self->stream);
+    frame = outbox_shared_frame(self, args[0], args[1]);
+    waits = frame == NULL ? -1 : outbox_write(stream, frame);
+    Py_XDECREF(frame);
+    Py_DECREF(stream);
     if (waits < 0)
         return NULL;
     Py_RETURN_TRUE;

@@ -135,11 +135,13 @@ def run_django(arguments: argparse.Namespace) -> None:
     from django.core.management import execute_from_command_line
     from django.core.management.commands import runserver
     from django.core.servers.basehttp import WSGIServer
+    from django.db import connections
 
     sock = listener(arguments)
 
     class Handed(WSGIServer):
         def server_bind(self) -> None:
+            connections.close_all()  # Django 4.2 keeps the one that looked for migrations
             self.socket.close()
             self.socket = sock
             self.server_address = sock.getsockname()

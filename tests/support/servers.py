@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import shutil
 import signal
@@ -130,7 +131,8 @@ class Server:
         return self._read("stderr")
 
     def access_log(self) -> str:
-        return self._read("access")
+        # gunicorn 20.1's gevent_pywsgi has the whole status, as bytes: b'200 OK'
+        return re.sub(r"b'(\d{3})[^']*'", r"\1", self._read("access"))
 
     def _read(self, name: str) -> str:
         if name in self._kept:

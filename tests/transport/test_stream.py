@@ -86,6 +86,7 @@ def tls_ends(certificates: Certificates) -> Ends:
     ours, theirs = socket.socketpair()
     fd = ours.fileno()
     server = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.num_tickets = 0  # unread ones would make a reset of the end of a socket pair
     server.load_cert_chain(certificates.cert, certificates.key)
     client = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.load_verify_locations(certificates.ca)

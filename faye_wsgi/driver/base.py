@@ -9,20 +9,17 @@ raises for what a peer sends, and after a failure it swallows everything.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import IntEnum
 from typing import Any, Callable
 
 from faye_wsgi.driver.events import CloseEvent, Data, ErrorEvent, Event
-from faye_wsgi.driver.frames import CloseCode
+from faye_wsgi.driver.frames import CloseCode, NumberEnum
 from faye_wsgi.driver.masking import Buffer
 
 __all__ = ['Driver', 'ReadyState']
 
 
-class ReadyState(IntEnum):
+class ReadyState(NumberEnum):
     """The state of a connection, with the numbers of the W3C's WebSocket API."""
-
-    __str__ = int.__repr__  # as from Python 3.11 on
 
     CONNECTING = 0
     OPEN = 1

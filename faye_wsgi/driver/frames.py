@@ -11,6 +11,7 @@ from faye_wsgi.driver.masking import Buffer, mask
 
 __all__ = [
     'CloseCode',
+    'NumberEnum',
     'Opcode',
     'build_frame',
     'build_header',
@@ -25,10 +26,18 @@ __all__ = [
 MAX_CONTROL_PAYLOAD = 125  # RFC 6455 §5.5
 
 
-class Opcode(IntEnum):
-    """RFC 6455 §5.2."""
+class NumberEnum(IntEnum):
+    """Numbers with names that look like numbers on every Python, as they do from 3.11 on."""
 
-    __str__ = int.__repr__  # as from Python 3.11 on
+    def __str__(self) -> str:
+        return int.__repr__(self)
+
+    def __format__(self, spec: str) -> str:
+        return int.__format__(self, spec)
+
+
+class Opcode(NumberEnum):
+    """RFC 6455 §5.2."""
 
     CONTINUATION = 0
     TEXT = 1
@@ -38,10 +47,8 @@ class Opcode(IntEnum):
     PONG = 10
 
 
-class CloseCode(IntEnum):
+class CloseCode(NumberEnum):
     """RFC 6455 §7.4.1 and the codes that IANA has registered since."""
-
-    __str__ = int.__repr__
 
     NORMAL_CLOSURE = 1000
     GOING_AWAY = 1001

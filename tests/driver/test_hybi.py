@@ -671,3 +671,9 @@ def test_roles_talk_to_each_other() -> None:
     assert peer.receive_data(server.binary(b'\0')) == [MessageEvent(b'\0')]
     assert server.receive_data(peer.close(1000, 'x')) == [CloseEvent(1000, 'x')]
     assert peer.receive_data(server.closing_frame()) == [CloseEvent(1000, '')]
+
+
+def test_codes_and_states_look_like_numbers() -> None:
+    """On every Python: applications print and compare them."""
+    for number, value in (('1006', CloseCode.ABNORMAL_CLOSURE), ('1', ReadyState.OPEN)):
+        assert [str(value), f'{value}', f'{value:d}', f'{value:4d}'.strip()] == [number] * 4

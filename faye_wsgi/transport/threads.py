@@ -12,6 +12,7 @@ import weakref
 from typing import Any
 
 import gevent
+from gevent.exceptions import HubDestroyed, LoopExit
 from greenlet import getcurrent
 
 from faye_wsgi.driver.frames import CloseCode
@@ -76,4 +77,15 @@ def release_hub() -> None:
         except AttributeError:
             return  # the thread ends, and what was local to it has gone
         if hub is not None and getcurrent() is not hub and worker.release(hub):
-            hub.destroy(destroy_loop=True)
+            _destroy(hub)
+
+
+def _destroy(hub: Any) -> None:
+    # The first throw ends the hub's loop, and leaves it suspended in the raising of a LoopExit
+    # that holds it and the frames of whoever called, out of the garbage collector's sight. The
+    # second one, in destroy(), lets it end.
+    try:
+        hub.throw(HubDestroyed(True))
+    except LoopExit:
+        pass
+    hub.destroy(destroy_loop=True)

@@ -446,9 +446,8 @@ class Connection(ConnectionPath):
         if frame:
             stream.write(frame)
         self._step = self._flush
+        self._clock().expect_end(self._settings.close_timeout, self._tear_down)
         self._flush()
-        if self._step == self._flush:
-            self._clock().expect_end(self._settings.close_timeout, self._tear_down)
 
     def _flush(self) -> None:
         """Step 3: all that was sent is the kernel's."""

@@ -881,6 +881,17 @@ def test_listeners_run_one_at_a_time_and_never_in_the_hub(both: Pair) -> None:
     assert [both.peer.read_text() for _ in range(20)] == [str(n) for n in range(20)]
 
 
+def test_a_client_does_not_wait_for_ever_for_the_servers_end() -> None:
+    """RFC 6455 §7.1.1: the server ends TCP first; one that does not is given close_timeout."""
+    with pair(Settings(close_timeout=0.2, awaits_server=True), client=True) as both:
+        both.sink.record("close")
+        both.peer.send(frames.close(1000, mask=None))
+        assert frames.read_frame(both.peer.sock).opcode == frames.CLOSE
+        assert both.connection.state == ReadyState.CLOSING
+        both.connection.wait_closed(TIMEOUT)
+        assert both.sink.close_event.code == 1000 and not both.descriptor_is_open
+
+
 def a_run(*words: str) -> bytes:
     """Messages that arrive together."""
     return b"".join(map(frames.text, words))

@@ -55,10 +55,10 @@ class _Headers(Mapping[str, str]):
         self._environ = environ
 
     def __getitem__(self, name: str) -> str:
-        value = self._environ.get(_key_of(name))
-        if not isinstance(value, str):
+        value = self.get(name)
+        if value is None:
             raise KeyError(name)
-        return value
+        return str(value)
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a header."""

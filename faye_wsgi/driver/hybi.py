@@ -446,18 +446,14 @@ class Hybi(Driver):
     def text(self, message: str) -> bytes:
         if self._pipeline is not None:
             return self._process(Opcode.TEXT, message.encode())
-        if self._client:
-            return build_frame(_TEXT, message.encode(), self._random(4))
-        return build_frame(_TEXT, message.encode())
+        return self._build(_TEXT, message.encode())
 
     def binary(self, message: Buffer) -> bytes:
         if isinstance(message, memoryview):
             message = message.tobytes()  # whose length is in bytes
         if self._pipeline is not None:
             return self._process(Opcode.BINARY, bytes(message))
-        if self._client:
-            return build_frame(_BINARY, message, self._random(4))
-        return build_frame(_BINARY, message)
+        return self._build(_BINARY, message)
 
     def _process(self, opcode: Opcode, data: bytes) -> bytes:
         assert self._pipeline is not None

@@ -62,16 +62,15 @@ def take(place: Place) -> Taken:
     else:
         void = VoidPair()
         ours = _transplant_native(sock, void)
-    if session is not None:
-        sock._sslobj = None
-    read_ahead = _read_ahead(place)
+    tune(ours)
+    moved: Any
     if session is None:
         # All four, or the interpreter asks the kernel for three of them.
-        ours = PlainSocket(ours.family, ours.type, ours.proto, ours.detach())
-        tune(ours)
-        return Taken(ours, read_ahead, void)
-    tune(ours)
-    return Taken(TlsSocket(ours, session), read_ahead, void)
+        moved = PlainSocket(ours.family, ours.type, ours.proto, ours.detach())
+    else:
+        sock._sslobj = None
+        moved = TlsSocket(ours, session)
+    return Taken(moved, _read_ahead(place), void)
 
 
 def _read_ahead(place: Place) -> bytes:

@@ -24,7 +24,7 @@ def make_decorator(
     ``connect(request, *args, **options)`` makes the WebSocket or EventSource,
     ``request_of(*args)`` finds the request among the view's arguments, and
     ``call(view, connection, *args, **kwargs)`` puts the connection among them;
-    ``before()`` comes first.
+    ``before()`` comes between the two.
     """
 
     def decorator(view: Any = None, /, *positional: Any, **options: Any) -> Any:
@@ -34,18 +34,18 @@ def make_decorator(
         return lambda view: decorate(view, arguments, options)
 
     def decorate(view: View, arguments: Any, options: Any) -> View:
-        def connected(*args: Any, **kwargs: Any) -> Any:
-            connection = connect(request_of(*args), *arguments, **options)
+        @wraps(view)
+        def serve(*args: Any, **kwargs: Any) -> Any:
+            # A list to take it out of: an exception that ``before`` leaves behind (Django's, on
+            # Python 3.9) keeps this frame, and whoever the frame holds would live on.
+            made = [connect(request_of(*args), *arguments, **options)]
+            before()
+            return run(made.pop(), args, kwargs)
+
+        def run(connection: Any, args: Any, kwargs: Any) -> Any:
             if connection.ready_state != ReadyState.CLOSED:
                 _run(connection, lambda: call(view, connection, *args, **kwargs))
             return connection.response
-
-        # Two functions: an exception that ``before`` leaves behind (Django's, on Python 3.9)
-        # keeps the frames that led to it, and whoever is held by one of those lives on.
-        @wraps(view)
-        def serve(*args: Any, **kwargs: Any) -> Any:
-            before()
-            return connected(*args, **kwargs)
 
         return serve
 

@@ -76,8 +76,8 @@ def window(server: Server) -> Iterator[Page]:
 def test_chromium(
     server: Server, window: Page, server_no: bool, client_no: bool, bits: int, threshold: int
 ) -> None:
-    values: dict[str, Any] = {"bits": bits, "threshold": threshold, "ping": 0.05}
-    values.update(server_no=int(server_no), client_no=int(client_no))
+    values: dict[str, Any] = {"bits": bits, "threshold": threshold}
+    values.update(server_no=int(server_no), client_no=int(client_no), ping=0.05, ping_timeout=20)
     result = window.run_async(SCRIPT, server.url("/echo?" + urlencode(values), "ws"))
     assert result["faults"] == [] and result["missing"] == 0, result
     assert result["code"] == 1000

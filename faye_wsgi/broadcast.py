@@ -16,7 +16,8 @@ def broadcast(connections: Iterable[Endpoint], message: Message) -> list[Endpoin
     """Send ``message`` to all ``connections`` that are open, and wait for none of them.
 
     ``str`` goes as text, anything else as binary; TypeError for what is neither. Before
-    open it is kept and sent at open; a closing or closed connection is passed over.
+    open it is kept and sent at open; a closing or closed connection is passed over, and so
+    is one of the drafts where the message is binary, which they do not have.
 
     Returns the connections that did not get it, because more than their ``high_water``
     waits for the peer already: close them, or send to them once more at their ``drain``

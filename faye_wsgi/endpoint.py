@@ -146,8 +146,9 @@ class Endpoint(EventTarget):
         this blocks the calling greenlet (or thread), for ``timeout`` seconds at most.
 
         Raises TypeError for anything else, ConnectionClosed on a closing or closed
-        connection (HandshakeError if it never opened), TimeoutError when the time is up
-        (the message is on its way all the same).
+        connection (HandshakeError if it never opened), TimeoutError when the time is up:
+        the message is on its way all the same, but one in fragments is given up, and the
+        connection closed with 1011, as where its iterable raises after the first fragment.
         """
         try:
             self._outbox.send(message, timeout)
@@ -160,9 +161,10 @@ class Endpoint(EventTarget):
         """Send a ping; True if and only if it was sent.
 
         ``callback`` runs once, when its pong arrives (a later pong answers earlier pings
-        too). ValueError if ``message`` is longer than 125 bytes.
+        too; of more than 64 unanswered ones, the last 64 are remembered). ValueError if
+        ``message`` is longer than 125 bytes.
         """
-        data = message.encode() if isinstance(message, str) else bytes(message)
+        data = message.encode() if isinstance(message, str) else bytes(memoryview(message))
         if len(data) > MAX_CONTROL_PAYLOAD:
             raise ValueError('a ping has at most 125 bytes')
         return self._connection.ping(data, callback)

@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 import pytest
 
-from faye_wsgi import ConnectionClosed, WebSocket
+from faye_wsgi import ConnectionClosed, WebSocket, broadcast
 from faye_wsgi.transport import connection
 
 from .adapters.test_echo import ALARM
@@ -61,6 +61,9 @@ def note_end(key: str, version: str, event: Any) -> None:
 def talk(ws: WebSocket) -> None:
     """Does what it is told, and says what came of it."""
     try:
+        if ws.version.startswith("hixie"):
+            with pytest.raises(TypeError):
+                ws.send(b"bytes")  # before the handshake is complete, on 76
         ws.send("welcome")
         while True:
             answer(ws, ws.receive())
@@ -81,6 +84,9 @@ def answer(ws: WebSocket, message: Any) -> None:
             ws.send(b"bytes")
         except TypeError:
             ws.send("TypeError")
+    elif message == "broadcast":
+        broadcast([ws], b"bytes")
+        broadcast([ws], "text")
     elif message == "fragments":
         try:
             ws.send(iter(["one", "two"]))
@@ -381,6 +387,7 @@ def test_what_a_draft_cannot_do(draft_peer: DraftPeer, draft: int) -> None:
     draft_peer.open(draft)
     assert draft_peer.read_text() == "welcome"
     assert draft_peer.ask("binary") == "TypeError"
+    assert draft_peer.ask("broadcast") == "text"
     assert draft_peer.ask("ping") == "False"
     assert draft_peer.ask("hello") == "hello", "the connection has not suffered"
 

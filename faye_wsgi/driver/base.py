@@ -41,6 +41,7 @@ class Driver:
     has_closing_handshake = True  # else close() is followed by the end of TCP
     has_pongs = True  # a ping is answered
     read_size = 65536  # bytes that receive_data should get at a time
+    has_binary = True  # a message may be bytes
     has_fragments = True  # a message may go out in several frames
 
     def __init__(self, protocol: str = '') -> None:

@@ -40,6 +40,7 @@ class Hixie75(Driver):
     phrase = 'Web Socket Protocol Handshake'
     has_closing_handshake = False
     has_pongs = False
+    has_binary = False
     has_fragments = False
 
     def __init__(self, *, protocol: str = '', max_length: int = MAX_LENGTH) -> None:

@@ -104,7 +104,7 @@ class Hybi(Driver):
         self._pipeline = pipeline
         self._client = client
         self._mask_bit = 0 if client else 0x80  # of what arrives: RFC 6455 §5.1
-        self._max_length = max_length
+        self._max_length = min(max_length, 2**63 - 1)  # RFC 6455 §5.2: no frame is longer
         self._max_fragments = max_fragments
         self._random = random
         self._rest = b''  # the start of a header or control frame
@@ -177,7 +177,7 @@ class Hybi(Driver):
                 self._fail(events, CloseCode.PROTOCOL_ERROR, 'a frame length is badly encoded')
                 break
             # 4. the limits, before anything is stored
-            if first & 8 == 0 and not self._within_limits(events, length):
+            if first & 8 == 0 and not self._within_limits(events, first, length):
                 break
             # 5. the masking key and the payload
             key = b''
@@ -251,8 +251,11 @@ class Hybi(Driver):
             return 0
         return self._pipeline.rsv_mask
 
-    def _within_limits(self, events: list[Event], length: int) -> bool:
-        if self._stored + length > self._max_length:
+    def _within_limits(self, events: list[Event], first: int, length: int) -> bool:
+        limit = self._max_length
+        if self._rsv if self._opcode else first & 0x70:
+            limit += limit // 8 + 64  # what does not compress has become longer
+        if self._stored + length > limit:
             message = f'a message is longer than {self._max_length} bytes'
         elif self._opcode and self._fragments >= self._max_fragments:
             message = f'a message has more than {self._max_fragments} frames'

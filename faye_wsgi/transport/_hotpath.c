@@ -37,6 +37,7 @@ NAMES(DECLARE)
 
 static PyObject *get_current;     /* greenlet.getcurrent */
 static PyObject *greenlet_switch; /* greenlet.greenlet.switch */
+static PyObject *fatal;           /* what ends more than a listener: a tuple of exceptions */
 static PyObject *message_event;   /* faye_wsgi.driver.events.MessageEvent */
 static PyObject *no_arguments;
 static PyObject *no_bytes;
@@ -170,6 +171,16 @@ static PyMemberDef batch_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
+static PyObject *batch_flush(Batch *self, PyObject *unused);
+
+PyDoc_STRVAR(batch_flush_doc,
+"flush()\n--\n\nClose the batch; every stream flushes, whatever another raises at it.");
+
+static PyMethodDef batch_methods[] = {
+    {"flush", (PyCFunction)batch_flush, METH_NOARGS, batch_flush_doc},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyTypeObject BatchType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "faye_wsgi.transport._hotpath.Batch",
@@ -179,6 +190,7 @@ static PyTypeObject BatchType = {
     .tp_traverse = (traverseproc)batch_traverse,
     .tp_clear = (inquiry)batch_clear,
     .tp_dealloc = (destructor)batch_dealloc,
+    .tp_methods = batch_methods,
     .tp_members = batch_members,
 };
 
@@ -467,20 +479,41 @@ stream_write(StreamPath *self, PyObject *data)
     return waits < 0 ? NULL : PyBool_FromLong(waits);
 }
 
+/* Every stream flushes, whatever another raises at it: the first error is what is raised. */
 static int
-batch_flush(Batch *batch)
+batch_flush_all(Batch *batch)
 {
-    PyObject *written = batch->written;
+    PyObject *error = NULL, *written = batch->written;
     Py_ssize_t i;
-    int failed = 0;
 
-    for (i = 0; i < PyList_GET_SIZE(written) && !failed; i++) {
+    batch->is_open = 0;
+    for (i = 0; i < PyList_GET_SIZE(written); i++) {
         PyObject *stream = held(PyList_GET_ITEM(written, i));
-        if (PyObject_TypeCheck(stream, &StreamPathType))
-            failed = stream_flush_all((StreamPath *)stream) < 0;
+        if (PyObject_TypeCheck(stream, &StreamPathType) &&
+                stream_flush_all((StreamPath *)stream) < 0) {
+            if (error == NULL)
+                error = take_exception();
+            else
+                PyErr_Clear();
+        }
         Py_DECREF(stream);
     }
-    return PyList_SetSlice(written, 0, PyList_GET_SIZE(written), NULL) < 0 || failed ? -1 : 0;
+    if (PyList_SetSlice(written, 0, PyList_GET_SIZE(written), NULL) < 0) {
+        Py_XDECREF(error);
+        return -1;
+    }
+    if (error != NULL)
+        restore_exception(error);
+    return error != NULL ? -1 : 0;
+}
+
+static PyObject *
+batch_flush(Batch *self, PyObject *unused)
+{
+    (void)unused;
+    if (batch_flush_all(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 static PyTypeObject ConnectionPathType;
@@ -504,10 +537,9 @@ stream_receive(StreamPath *self, PyObject *data)
     result = PyObject_TypeCheck(receiver, &ConnectionPathType)
                  ? connection_received(receiver, data)
                  : PyObject_CallMethodOneArg(receiver, str_received, data);
-    batch->is_open = 0;
     if (result == NULL)
         error = take_exception();
-    if (batch_flush(batch) < 0) {
+    if (batch_flush_all(batch) < 0) {
         Py_CLEAR(result);
         Py_XDECREF(error);
     }
@@ -848,7 +880,7 @@ inbox_tell(InboxPath *self, PyObject *data)
     Py_DECREF(event);
     Py_DECREF(listener);
     if (result == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_Exception))
+        if (PyErr_ExceptionMatches(fatal))
             return -1;
         error = take_exception();
         result = PyObject_CallMethodOneArg((PyObject *)self, str__failed, error);
@@ -1301,9 +1333,13 @@ prepare(void)
         return -1;
     get_current = PyObject_GetAttrString(greenlets, "getcurrent");
     type = PyObject_GetAttrString(greenlets, "greenlet");
-    Py_DECREF(greenlets);
     greenlet_switch = type == NULL ? NULL : PyObject_GetAttr(type, str_switch);
     Py_XDECREF(type);
+    type = PyObject_GetAttrString(greenlets, "GreenletExit");
+    fatal = type == NULL ? NULL
+        : PyTuple_Pack(3, PyExc_SystemExit, PyExc_KeyboardInterrupt, type);
+    Py_XDECREF(type);
+    Py_DECREF(greenlets);
     if ((events = PyImport_ImportModule("faye_wsgi.driver.events")) == NULL)
         return -1;
     message_event = PyObject_GetAttrString(events, "MessageEvent");
@@ -1313,8 +1349,8 @@ prepare(void)
     no_arguments = PyTuple_New(0);
     no_bytes = PyBytes_FromStringAndSize(NULL, 0);
     zero = PyLong_FromLong(0);
-    return get_current == NULL || greenlet_switch == NULL || no_arguments == NULL ||
-                   no_bytes == NULL || zero == NULL ? -1 : 0;
+    return get_current == NULL || greenlet_switch == NULL || fatal == NULL ||
+                   no_arguments == NULL || no_bytes == NULL || zero == NULL ? -1 : 0;
 }
 
 static int

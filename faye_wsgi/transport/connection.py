@@ -141,6 +141,7 @@ class Connection(ConnectionPath):
         self.outbox.set_stream(driver, self.stream)
         if head:
             self.stream.write(head)
+            self.stream.flush()  # in a thread that left its hub in the middle of a read
         if driver.state != ReadyState.CONNECTING:
             self.outbox.send_unsent()  # now: what is sent from here on goes straight out
         self._inbox.set_idle(worker.join(self._hub, self))
@@ -497,14 +498,23 @@ class Connection(ConnectionPath):
             worker.leave(self._hub, self)
             self._inbox.set_idle(None)
 
-    def abandon(self, code: int) -> None:
-        """End at once, telling nobody but the peer: the thread that served this is gone."""
+    def abandon(self, code: int) -> bool:
+        """End at once, telling nobody but the peer: the thread that served this is gone.
+
+        Whether it had not ended: then ``tell_here`` tells the others.
+        """
         driver, stream = self.driver, self.stream
         if driver is None or stream is None or stream.closed:
-            return
+            return False
         stream.write(driver.close(code, '') if self._step is None else driver.closing_frame())
         stream.flush()
         if self._close_event is None:
             self._note_eof()
         self.is_over = True
         self._release()
+        return True
+
+    def tell_here(self) -> None:
+        """Tell the listeners of the end, in the caller's thread."""
+        events = (self._error_event, self._close_event)
+        self._inbox.tell_here([event for event in events if event is not None])

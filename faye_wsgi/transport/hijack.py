@@ -67,6 +67,8 @@ def take(place: Place) -> Taken:
     if session is None:
         # All four, or the interpreter asks the kernel for three of them.
         moved = PlainSocket(ours.family, ours.type, ours.proto, ours.detach())
+        if _socket.getdefaulttimeout() is not None:
+            moved.setblocking(False)
     else:
         sock._sslobj = None
         moved = TlsSocket(ours, session)

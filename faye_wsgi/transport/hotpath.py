@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from typing import Any, Callable
 
 from gevent.monkey import get_original
-from greenlet import getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet
 
 from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import CloseEvent, Data, MessageEvent
 
 __all__ = [
+    'FATAL',
     'GATHER',
     'LARGE',
     'Batch',
@@ -35,6 +36,8 @@ LARGE = 32768  # bytes: what is not worth copying
 TURN = 64
 TURN_BYTES = 2048
 TURN_PIECES = 16
+
+FATAL = (SystemExit, KeyboardInterrupt, GreenletExit)  # these end more than a listener
 
 _get_ident = get_original('_thread', 'get_ident')
 _OPEN = ReadyState.OPEN
@@ -53,6 +56,19 @@ class PythonBatch:
         self.is_open = False
         self.turn = 0
         self.written: list[Any] = []
+
+    def flush(self) -> None:
+        """Close the batch; every stream flushes, whatever another raises at it."""
+        self.is_open = False
+        failure = None
+        for stream in self.written:
+            try:
+                stream.flush()
+            except BaseException as error:
+                failure = failure or error
+        self.written.clear()
+        if failure is not None:
+            raise failure
 
 
 class PythonStreamPath:
@@ -102,10 +118,7 @@ class PythonStreamPath:
         try:
             self._receiver.received(data)
         finally:
-            batch.is_open = False
-            for stream in batch.written:
-                stream.flush()
-            batch.written.clear()
+            batch.flush()
             batch.turn = 0
 
     def write(self, data: bytes) -> bool:
@@ -243,7 +256,9 @@ class PythonInboxPath:
             event.target = self._sink
             try:
                 self._listener(event)
-            except Exception as error:
+            except FATAL:
+                raise
+            except BaseException as error:  # gevent's Timeout is no Exception
                 self._failed(error)
             self._bytes -= len(data)
             if self._full:
@@ -267,8 +282,8 @@ class PythonInboxPath:
         """Let ``waiter`` wait no more; whether it still did."""
         raise NotImplementedError
 
-    def _failed(self, error: Exception) -> None:
-        """A listener has raised."""
+    def _failed(self, error: BaseException) -> None:
+        """A listener has raised what is not FATAL."""
         raise NotImplementedError
 
 

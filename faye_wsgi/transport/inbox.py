@@ -16,7 +16,7 @@ from greenlet import getcurrent, greenlet
 
 from faye_wsgi.driver.events import Data, Event, EventType, MessageEvent
 from faye_wsgi.errors import ConnectionClosed
-from faye_wsgi.transport.hotpath import InboxPath
+from faye_wsgi.transport.hotpath import FATAL, InboxPath
 from faye_wsgi.transport.settings import Settings
 
 __all__ = ['Inbox', 'Owner', 'Sink']
@@ -129,6 +129,11 @@ class Inbox(InboxPath):
         """Tell listeners, if there are any for this event."""
         if self._sink.has_listeners(event.type):
             self.run(event)
+
+    def tell_here(self, events: Sequence[Event]) -> None:
+        """Tell listeners in the caller's thread: the hub does not run any more."""
+        self._append_jobs([event for event in events if self._sink.has_listeners(event.type)])
+        self.dispatch_all()
 
     def run(self, job: Job) -> None:
         """Dispatch an event, or call a function, in its turn and never in the hub."""
@@ -285,7 +290,9 @@ class Inbox(InboxPath):
                         self._sink.dispatch(MessageEvent(job))
                     else:
                         self._run(job)
-                except Exception as error:
+                except FATAL:
+                    raise
+                except BaseException as error:
                     self._failed(error)
                 if is_message:
                     self._bytes -= len(job)
@@ -302,7 +309,7 @@ class Inbox(InboxPath):
         else:
             job()
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         if isinstance(error, ConnectionClosed) and error.target is self._sink:
             return  # the peer was faster: the close event says so
         log.error('a listener raised: its connection is closed with 1011', exc_info=error)

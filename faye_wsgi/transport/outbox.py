@@ -25,7 +25,8 @@ from faye_wsgi.transport.stream import Stream
 
 __all__ = ['Outbox', 'Owner', 'Sendable']
 
-Sendable = Union[str, bytes, bytearray, memoryview, Iterable[Union[str, bytes]]]
+_Piece = Union[str, bytes, bytearray, memoryview]
+Sendable = Union[_Piece, Iterable[_Piece]]
 
 _get_ident = get_original('_thread', 'get_ident')
 _NativeEvent = get_original('threading', 'Event')
@@ -58,7 +59,7 @@ class Outbox(OutboxPath):
 
     __slots__ = (
         '_deferred',
-        '_fragmenting',
+        '_fragments',
         '_handed_over',
         '_high_water',
         '_hub',
@@ -78,8 +79,8 @@ class Outbox(OutboxPath):
         self._high_water = high_water
         self._unsent: list[Any] = []  # before open
         self._handed_over = 0  # bytes on their way from other threads
-        self._fragmenting = False  # a message is going out in fragments,
-        self._deferred: list[bytes] = []  # and these frames must not come between
+        self._fragments: int | None = None  # that a message has sent which is not complete:
+        self._deferred: list[bytes] = []  # these frames must not come between
         self._waiting: list[Callable[[], object]] = []  # whom ``wake`` wakes
 
     @property
@@ -103,26 +104,40 @@ class Outbox(OutboxPath):
         self._plain = None if self.is_alone else driver
         self._shares = driver.shares_frames
 
-    def _send(self, message: Sendable, timeout: float | None) -> None:
-        if type(message) is not str and type(message) is not bytes:
-            message = _sendable(message)
-        if _get_ident() != self._thread:
-            self._hand_over(message, timeout)
-            return
-        if self.is_alone:
+    def _send(self, message: Any, timeout: float | None) -> None:
+        is_elsewhere = _get_ident() != self._thread
+        if self.is_alone and not is_elsewhere:
             self._give_turn()
-        driver = self._owner.driver
-        if driver is None or driver.state is not _OPEN:
+        driver: Any = self._owner.driver
+        is_open = driver is not None and driver.state is _OPEN
+        if not isinstance(message, (str, bytes)):
+            message = _sendable(message)
+        if not isinstance(message, (str, bytes)):
+            if is_open and driver.has_fragments and not is_elsewhere:
+                self._send_fragments(_pieces(message), timeout)
+                return
+            message = _whole(message)
+        if message is None:
+            return
+        if is_elsewhere:
+            self._hand_over(message, timeout)
+        elif not is_open:
             self._keep_unsent(message)
-        elif isinstance(message, (str, bytes)):
-            if self._write(message):
-                self._hold_back(timeout)
-        elif driver.has_fragments:
-            self._send_fragments(iter(message), timeout)  # type: ignore[arg-type]
-        else:
-            self._send(_whole(message), timeout)
+        elif self._write(message):
+            self._hold_back(timeout)
+
+    def _check(self, message: Data) -> None:
+        # What is sent later fails where nobody hears of it.
+        driver = self._owner.driver
+        if isinstance(message, str):
+            message.encode()
+        elif driver is not None and not driver.has_binary:
+            driver.binary(message)
 
     def _send_shared(self, message: Data, shared: dict[Any, Any]) -> bool:
+        driver = self._owner.driver
+        if driver is not None and not driver.has_binary and not isinstance(message, str):
+            return True
         driver = self._plain
         if driver is None or driver.state is not _OPEN or _get_ident() != self._thread:
             return self._offer(message)
@@ -141,11 +156,12 @@ class Outbox(OutboxPath):
         if not self.has_room:
             return False
         if _get_ident() != self._thread:
+            self._check(message)
             self._pass_on(message)
         elif state == _OPEN:
             self._write(message)
         else:
-            self._unsent.append(message)
+            self._keep_unsent(message)
         return True
 
     def _give_turn(self) -> None:
@@ -159,7 +175,7 @@ class Outbox(OutboxPath):
         """Build and write a message's frame; whether something waits for the kernel now."""
         driver: Any = self._owner.driver
         stream: Any = self._owner.stream
-        if len(message) >= LARGE and not self._fragmenting:
+        if len(message) >= LARGE and self._fragments is None:
             large = driver.large_message(message)
             if large is not None:
                 return stream.write_large(*large)  # type: ignore[no-any-return]
@@ -168,7 +184,7 @@ class Outbox(OutboxPath):
         except ExtensionError as error:
             self._not_built(error)
             raise
-        if self._fragmenting:
+        if self._fragments is not None:
             self._deferred.append(frame)
             return True
         return stream.write(frame)  # type: ignore[no-any-return]
@@ -190,16 +206,24 @@ class Outbox(OutboxPath):
 
     # Before open
 
-    def _keep_unsent(self, message: Sendable) -> None:
+    def _keep_unsent(self, message: Data) -> None:
         if self._owner.state != ReadyState.CONNECTING:
             raise self._owner.closed_error()
-        self._unsent.append(_whole(message))
+        self._check(message)
+        self._unsent.append(message)
 
     def send_unsent(self) -> None:
         """Send what was kept before open, in its order."""
         unsent, self._unsent = self._unsent, []
         for message in unsent:
-            self._write(message)
+            self._write_late(message)
+
+    def _write_late(self, message: Data) -> None:
+        if self._owner.state == _OPEN:
+            try:
+                self._write(message)
+            except ExtensionError:
+                pass  # it closes the connection, which tells of it
 
     # Waiting
 
@@ -234,35 +258,30 @@ class Outbox(OutboxPath):
 
     def _send_fragments(self, pieces: Iterator[Data], timeout: float | None) -> None:
         # RFC 6455 §5.4: only control frames may come between the fragments of a message.
-        if not self.wait_until(lambda: not self._fragmenting, timeout):
+        if not self.wait_until(lambda: self._fragments is None, timeout):
             raise TimeoutError('another message did not end in time')
-        self._fragmenting = True
+        self._fragments = 0
         plain, self._plain = self._plain, None
         try:
             self._write_fragments(pieces, timeout)
         except BaseException:
-            self._owner.close(CloseCode.INTERNAL_ERROR, 'a message could not be completed')
+            if self._fragments:
+                self._owner.close(CloseCode.INTERNAL_ERROR, 'a message could not be completed')
             raise
         finally:
-            self._fragmenting = False
+            self._fragments = None
             self._plain = plain
             self._write_deferred()
 
     def _write_fragments(self, pieces: Iterator[Data], timeout: float | None) -> None:
-        opcode = None
-        last: Data = ''
+        last = next(pieces, None)
+        if last is None:
+            return
+        opcode = Opcode.TEXT if isinstance(last, str) else Opcode.BINARY
         for piece in pieces:
-            if opcode is None:
-                opcode = Opcode.TEXT if isinstance(piece, str) else Opcode.BINARY
-                kind = str if opcode == Opcode.TEXT else bytes
-            else:
-                self._write_fragment(last, opcode, False, timeout)
-                opcode = Opcode.CONTINUATION
-            if not isinstance(piece, kind):
-                raise TypeError('the pieces of a message are all str, or all bytes')
-            last = piece
-        if opcode is not None:
-            self._write_fragment(last, opcode, True, timeout)
+            self._write_fragment(last, opcode, False, timeout)
+            last, opcode = piece, Opcode.CONTINUATION
+        self._write_fragment(last, opcode, True, timeout)
 
     def _write_fragment(
         self, piece: Data, opcode: int, fin: bool, timeout: float | None
@@ -271,8 +290,14 @@ class Outbox(OutboxPath):
         if driver is None or stream is None or driver.state != _OPEN:
             raise self._owner.closed_error()
         data = piece.encode() if isinstance(piece, str) else piece
-        if stream.write(driver.fragment(data, opcode, fin)):
-            self._hold_back(timeout)
+        must_look = stream.write(driver.fragment(data, opcode, fin))
+        self._fragments += 1  # type: ignore[operator]
+        if must_look:
+            try:
+                self._hold_back(timeout)
+            except TimeoutError:
+                reason = 'the peer did not read in time, and the message was given up'
+                raise TimeoutError(reason) from None
 
     def _write_deferred(self) -> None:
         driver, stream = self._owner.driver, self._owner.stream
@@ -283,10 +308,11 @@ class Outbox(OutboxPath):
 
     # From other threads
 
-    def _hand_over(self, message: Sendable, timeout: float | None) -> None:
+    def _hand_over(self, message: Data, timeout: float | None) -> None:
         if self._owner.state not in (ReadyState.CONNECTING, _OPEN):
             raise self._owner.closed_error()
-        self._pass_on(_whole(message))
+        self._check(message)
+        self._pass_on(message)
         if self.buffered > self._high_water:
             self._wait_elsewhere(timeout)
 
@@ -300,8 +326,8 @@ class Outbox(OutboxPath):
             self._handed_over -= len(message)
         if self._owner.state == ReadyState.CONNECTING:
             self._unsent.append(message)
-        elif self._owner.state == _OPEN:
-            self._write(message)
+        else:
+            self._write_late(message)
         self.wake()
 
     def _wait_elsewhere(self, timeout: float | None) -> None:
@@ -367,9 +393,19 @@ def _sendable(message: Any) -> Any:
     raise TypeError(f'a message is str, bytes, or an iterable of them, not {type(message)}')
 
 
-def _whole(message: Sendable) -> Any:
-    if isinstance(message, (str, bytes)):
-        return message
-    pieces: list[Any] = list(message)
-    empty: Any = b'' if pieces and isinstance(pieces[0], bytes) else ''
-    return empty.join(pieces)
+def _whole(message: Iterable[Any]) -> Any:
+    """All pieces in one; None where there are none."""
+    pieces: list[Any] = list(_pieces(message))
+    return pieces[0][:0].join(pieces) if pieces else None
+
+
+def _pieces(message: Iterable[Any]) -> Iterator[Data]:
+    """What a message is made of; TypeError where that is not all of one kind."""
+    kind = None
+    for piece in message:
+        data = bytes(piece) if isinstance(piece, (bytearray, memoryview)) else piece
+        if kind is None:
+            kind = str if isinstance(data, str) else bytes
+        if not isinstance(data, kind):
+            raise TypeError('the pieces of a message are all str, or all bytes')
+        yield data

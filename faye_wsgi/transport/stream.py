@@ -196,7 +196,7 @@ class Stream(StreamPath):
         batch.turn = 0
         if gathers and not batch.is_open:
             batch.is_open = True
-            self._loop.run_callback(_end_turn, batch)
+            self._loop.run_callback(batch.flush)
 
     def write_large(self, head: bytes, body: bytes) -> bool:
         """``write`` both, without a copy of ``body``."""
@@ -322,13 +322,6 @@ class Stream(StreamPath):
             self._socket.close()
         except OSError:
             pass
-
-
-def _end_turn(batch: Any) -> None:
-    batch.is_open = False
-    for stream in batch.written:
-        stream.flush()
-    batch.written.clear()
 
 
 @cache

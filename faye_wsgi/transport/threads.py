@@ -13,6 +13,7 @@ from typing import Any
 
 import gevent
 from gevent.exceptions import HubDestroyed, LoopExit
+from gevent.monkey import get_original
 from greenlet import getcurrent
 
 from faye_wsgi.driver.frames import CloseCode
@@ -21,6 +22,8 @@ from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.hijack import VoidPair
 
 __all__ = ['end_in_thread', 'is_alone', 'own_environ', 'release_hub', 'watch_request']
+
+_start_new_thread = get_original('_thread', 'start_new_thread')
 
 _KEY = 'faye_wsgi.request'
 _PLAIN = (str, bool, int, tuple)
@@ -52,9 +55,17 @@ def own_environ(environ: dict[str, Any]) -> dict[str, Any]:
 def _request_over(connection: Connection, void: VoidPair) -> None:
     status = void.finish()
     failed = status is not None and status >= 500
-    connection.abandon(CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL_CLOSURE)
+    code = CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL_CLOSURE
+    if connection.abandon(code):
+        # Not here: whoever lets go of the request, or collects garbage, may hold any lock.
+        _start_new_thread(_tell, (connection,))
     if not connection.is_elsewhere:
         release_hub()
+
+
+def _tell(connection: Connection) -> None:
+    connection.tell_here()
+    release_hub()
 
 
 def is_alone() -> bool:

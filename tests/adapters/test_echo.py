@@ -230,6 +230,22 @@ def test_an_exception_closes_with_1011_and_is_logged_once(
         assert server.log().count("Traceback") == 1
 
 
+@pytest.mark.parametrize("kind", SERVED)
+def test_listeners_are_told_of_the_end_when_the_view_raises(kind: str) -> None:
+    with run_server(kind) as server:
+        with Peer(server) as peer:
+            peer.open("/raise_with_listeners")
+            wait_until(lambda: "raised by a view" in server.log(), what="the traceback")
+            server.get("/stats")  # collects garbage, which Flask leaves where threads serve
+            assert peer.read_close().close_code == 1011
+            peer.send_close(1011)
+            peer.read_eof()
+        wait_until(lambda: "told of its close: " in server.log(), what="the close event")
+        assert server.get("/plain")[0] == 200
+        assert server.log().count("told of its close: ") == 1
+        assert server.log().count("Traceback") == 1
+
+
 # The wrong server: the operator is told what to do.
 
 

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from faye_wsgi.driver.frames import build_frame
+from faye_wsgi.driver.hybi import Hybi
 from faye_wsgi.errors import ExtensionError
 from faye_wsgi.extensions.base import Message
 from faye_wsgi.extensions.negotiation import ClientNegotiation, Pipeline, negotiate
@@ -506,6 +508,27 @@ def test_a_bomb_in_many_messages() -> None:
     for _ in range(5):
         assert read(pipeline, peer.compress(bytes(2**20))) == bytes(2**20)
     assert fails(pipeline, peer.compress(bytes(2**20 + 1))) == 1009
+
+
+@pytest.mark.parametrize('size', [1, 100, 1000, 60_000, 300_000])
+@pytest.mark.parametrize('cuts', [0, 3])
+def test_what_does_not_compress_may_be_longer_in_its_frames(size: int, cuts: int) -> None:
+    """The limit is that of the message: RFC 7692 §7.2.3.2 makes such ones longer."""
+    packed = Zlib(level=1).compress(NOISE[:size])
+    assert len(packed) > size
+    step = len(packed) // (cuts + 1) + 1
+    pieces = [packed[at : at + step] for at in range(0, len(packed), step)]
+    data = b''.join(
+        build_frame((0x42 if not n else 0) | (0x80 if n == len(pieces) - 1 else 0), piece, b'abcd')
+        for n, piece in enumerate(pieces)
+    )
+    for max_length, expected in ((size, 'message'), (size - 1, 'error')):
+        if max_length:
+            driver = Hybi(pipeline=server(max_length=max_length), max_length=max_length)
+            assert driver.receive_data(data)[0].type == expected
+    plain = Hybi(pipeline=server(max_length=size), max_length=size)
+    too_long = plain.receive_data(build_frame(0x82, NOISE[:size] + b'x', b'abcd'))
+    assert too_long[0].type == 'error' and too_long[1].code == 1009
 
 
 # Data that cannot be read

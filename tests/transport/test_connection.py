@@ -340,6 +340,43 @@ def test_a_generator_that_raises_closes_with_1011(both: Pair) -> None:
     assert both.peer.read_close().close_code == 1011
 
 
+@pytest.mark.parametrize("wrong", [[1, "a"], ["a", b"b"], ["\ud800"]])
+def test_pieces_that_cannot_be_sent_spoil_nothing_before_the_first(both: Pair, wrong: Any) -> None:
+    with pytest.raises((TypeError, UnicodeEncodeError)):
+        both.connection.send(wrong)
+    both.connection.send([bytearray(b"a"), memoryview(b"b")])
+    got = [both.peer.read_frame() for _ in range(2)]
+    assert [(f.opcode, f.fin, f.payload) for f in got] == [
+        (frames.BINARY, False, b"a"),
+        (frames.CONTINUATION, True, b"b"),
+    ]
+
+
+def test_fragments_that_the_peer_does_not_read_in_time(both: Pair) -> None:
+    with pytest.raises(TimeoutError, match="given up"):
+        both.connection.send([b"x" * (2 * MEGABYTE), b"y"], 0.05)
+    assert both.connection.state == ReadyState.CLOSING
+    assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
+    assert both.peer.read_close().close_code == 1011
+
+
+@pytest.mark.parametrize("wrong", ["\ud800", ["a", "\ud800"], ["a", 1]])
+def test_what_another_thread_cannot_send_raises_there(
+    both: Pair, wrong: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    raised: list[Exception] = []
+
+    def send() -> None:
+        try:
+            both.connection.send(wrong)
+        except (TypeError, UnicodeEncodeError) as error:
+            raised.append(error)
+        both.connection.send("right")
+
+    gevent.get_hub().threadpool.apply(send)
+    assert both.peer.read_text() == "right" and len(raised) == 1
+
+
 def test_close_while_a_fragmented_message_is_on_its_way(both: Pair) -> None:
     """The close frame goes out between the fragments, and the rest is not sent."""
     gate = gevent.event.Event()
@@ -890,6 +927,36 @@ def test_a_client_does_not_wait_for_ever_for_the_servers_end() -> None:
         assert both.connection.state == ReadyState.CLOSING
         both.connection.wait_closed(TIMEOUT)
         assert both.sink.close_event.code == 1000 and not both.descriptor_is_open
+
+
+@pytest.mark.parametrize("listeners", [1, 2])
+@pytest.mark.parametrize("waits", [False, True])
+def test_gevents_timeout_in_a_listener_is_its_failure(
+    both: Pair, listeners: int, waits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is no Exception, and ends nothing but this connection."""
+
+    def listen(event: Any) -> None:
+        if waits:
+            gevent.sleep(0)
+        raise gevent.Timeout(1)
+
+    for _ in range(listeners):
+        both.sink.on("message", lambda event: listen(event))
+    both.sink.record("close")
+    both.peer.send(a_run("a", "b"))
+    assert both.peer.read_close().close_code == 1011
+    both.peer.send_close(1011)
+    both.peer.read_eof()
+    until(lambda: both.sink.names == ["close"])
+    assert not both.descriptor_is_open
+    assert "a listener raised" in caplog.text
+
+
+def test_an_enormous_limit_is_no_limit() -> None:
+    with pair(max_length=2**70) as both:
+        both.peer.send_text("hello")
+        assert both.connection.receive(TIMEOUT) == "hello"
 
 
 def a_run(*words: str) -> bytes:

@@ -250,6 +250,19 @@ def test_a_gevent_tls_socket_moves_with_its_session(certificates: Certificates) 
     peer.close()
 
 
+def test_the_default_timeout_of_sockets_is_not_ours(ends: Any) -> None:
+    """Nothing may wait in the hub, whatever the application has told the interpreter."""
+    sock = gevent.socket.socket(fileno=ends[0].detach())
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        moved = take(Place("test", sock)).socket
+    finally:
+        socket.setdefaulttimeout(None)
+    with pytest.raises(BlockingIOError):
+        moved.recv(1)
+    moved.close()
+
+
 def test_what_the_server_has_read_ahead_comes_along(ends: Any) -> None:
     served, peer = ends
     peer.sendall(b"request" + b"frames")

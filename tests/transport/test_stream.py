@@ -282,6 +282,24 @@ def test_other_streams_of_the_batch_go_out_with_it(
         other.close()
 
 
+def test_a_flush_that_raises_strands_no_other_stream(plain: Ends, tls: Ends) -> None:
+    def fail(data: bytes) -> int:
+        raise MemoryError
+
+    def write() -> None:
+        plain.stream._send = fail
+        plain.stream.write(b"lost")
+        tls.stream.write(b"one")
+
+    plain.log.reading = write
+    plain.peer.sendall(b"go")
+    with pytest.raises(MemoryError):
+        plain.stream.readable()
+    assert tls.read(3) == b"one"
+    in_a_batch(tls, lambda: tls.stream.write(b"two"))
+    assert tls.read(3) == b"two"
+
+
 def test_a_batch_that_is_large_goes_out_in_parts(plain: Ends) -> None:
     sent = count_sends(plain.stream)
 

@@ -13,7 +13,7 @@ from .views import PLAIN, VIEWS, options
 app = application = Flask(__name__)
 
 
-@app.route("/<any(echo, events, early, raise, raise_in_view, push, slow):name>", websocket=True)
+@app.route(f"/<any({', '.join(VIEWS)}):name>", websocket=True)
 def connection(name: str) -> Response:
     ws = WebSocket(request, **options(request.args))
     VIEWS[name](ws, request.args)

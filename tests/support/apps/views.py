@@ -6,6 +6,7 @@ application, since that is where the frameworks differ.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any, Callable
 from urllib.parse import parse_qsl
@@ -78,6 +79,12 @@ def raise_in_view(ws: WebSocket, values: Query) -> None:
         raise RuntimeError("raised by a view")
 
 
+def raise_with_listeners(ws: WebSocket, values: Query) -> None:
+    ws.on("message", lambda event: ws.send(event.data))
+    ws.on("close", lambda event: print(f"told of its close: {event.code}", file=sys.stderr))
+    raise RuntimeError("raised by a view")
+
+
 def push(ws: WebSocket, values: Query) -> None:
     """?n=&size=: so many messages of so many bytes, then a close."""
     message = "x" * int(values.get("size", 1))
@@ -106,6 +113,7 @@ VIEWS: dict[str, Callable[[WebSocket, Query], None]] = {
     "early": early,
     "raise": raise_,
     "raise_in_view": raise_in_view,
+    "raise_with_listeners": raise_with_listeners,
     "push": push,
     "slow": slow,
 }

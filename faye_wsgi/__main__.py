@@ -22,6 +22,7 @@ from faye_wsgi.driver.events import Data
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.errors import ConnectionClosed, HandshakeError
 from faye_wsgi.extensions.permessage_deflate import PermessageDeflate
+from faye_wsgi.options import check_seconds
 
 __all__ = ['exit_status', 'main']
 
@@ -84,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the client; the exit status."""
     parser = _make_parser()
     options = parser.parse_args(arguments)
+    _open_streams()
     try:
+        check_seconds('--wait', options.wait)
         ws = _connect(options)
     except (TypeError, ValueError, OSError) as error:
         parser.error(str(error))
@@ -97,6 +100,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _close(ws)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _open_streams() -> None:
+    # What the caller has closed is None.
+    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
 
 
 def _connect(options: argparse.Namespace) -> Client:

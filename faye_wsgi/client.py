@@ -309,6 +309,8 @@ class _Opening:
             raise _changed(error, f'the redirect to {url} would lose TLS')
         here = replace(self, url=url, redirects=self.redirects - 1)
         if url.origin != self.url.origin:
+            if url.secure and not isinstance(self.tls_option, (Mapping, type(None))):
+                raise _changed(error, f'no SSLContext goes with a redirect to {url}')
             return here._without_secrets()
         if not url.authorization:
             url = replace(url, authorization=self.url.authorization)

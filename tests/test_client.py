@@ -151,6 +151,19 @@ def test_what_is_sent_while_opening_keeps_its_order(start: Callable[..., Scripte
     finish(ws)
 
 
+def test_what_cannot_be_sent_raises_before_open(start: Callable[..., Scripted]) -> None:
+    ws = Client(start(echo).url())
+    ws.send('first')
+    for wrong in ('\ud800', ['ok', '\ud800'], [1], ['a', b'b'], 5):
+        with pytest.raises((UnicodeEncodeError, TypeError)):
+            ws.send(wrong)  # type: ignore[arg-type]
+    ws.send([bytearray(b'a'), memoryview(b'b')])
+    ws.send([])
+    ws.send('last')
+    assert [ws.receive(TIMEOUT) for _ in range(3)] == ['first', b'ab', 'last']
+    finish(ws)
+
+
 def test_events_as_in_a_browser(start: Callable[..., Scripted]) -> None:
     ws = Client(start(echo).url())
     told: list[Any] = []
@@ -623,6 +636,34 @@ def test_a_redirect_that_would_lose_tls(
     server = start(redirect(target.url()), tls=server_context(certificates))
     error = failure(Client(server.url(), ca=certificates.ca, max_redirects=5))
     assert error.status_code == 302 and target.connections == 0
+
+
+def test_a_certificate_does_not_go_to_another_origin(
+    start: Callable[..., Scripted], certificates: Certificates
+) -> None:
+    """Nobody can take it out of an SSLContext, so there the way ends."""
+    pair = {'cert': certificates.client_cert, 'key': certificates.client_key}
+    wants_one = server_context(certificates)
+    wants_one.verify_mode, accepts_one = ssl.CERT_REQUIRED, server_context(certificates)
+    for context in (wants_one, accepts_one):
+        context.load_verify_locations(certificates.ca)
+    accepts_one.verify_mode = ssl.CERT_OPTIONAL
+    shown: list[Any] = []
+
+    def look(sock: Any, server: Scripted) -> None:
+        shown.append(sock.getpeercert())
+        echo(sock, server)
+
+    target = start(look, tls=accepts_one)
+    server = start(redirect(target.url()), tls=wants_one)
+    with Client(server.url(), tls={'ca': certificates.ca, **pair}, max_redirects=1) as ws:
+        ws.wait_open(TIMEOUT)
+    assert [bool(certificate) for certificate in shown] == [False]
+    mine = ssl.create_default_context(cafile=certificates.ca)
+    mine.load_cert_chain(*pair.values())
+    error = failure(Client(server.url(), tls=mine, max_redirects=1))
+    assert error.status_code == 302 and 'SSLContext' in str(error)
+    assert target.connections == 1
 
 
 # TLS

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -68,6 +69,19 @@ def test_other_inputs(server: Server, tmp_path: Any, source: str) -> None:
     assert result.returncode == 0
 
 
+@pytest.mark.parametrize(
+    'closed, output', [('<&-', 'x\n'), ('>&-', ''), ('2>&-', 'x\n'), ('<&- >&- 2>&-', '')]
+)
+def test_closed_streams(server: Server, closed: str, output: str) -> None:
+    path = '/push?n=1&size=1' if '<' in closed else '/echo'
+    line = f'exec {shlex.join(command(server.url(path, "ws"), "--wait", "0.3"))} {closed}'
+    result = subprocess.run(
+        ['sh', '-c', line], input='x\n', capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT
+    )
+    assert (result.stdout, result.returncode) == (output, 0)
+    assert 'Traceback' not in result.stderr
+
+
 def test_messages_without_input(server: Server) -> None:
     result = run(server.url('/push?n=3&size=2', 'ws'))
     assert (result.stdout, result.returncode) == ('xx\nxx\nxx\n', 0)
@@ -126,6 +140,7 @@ def test_no_connection() -> None:
         ['ws://example.com/', '--header', 'Upgrade: x'],
         ['ws://example.com/', '--ping', 'often'],
         ['ws://example.com/', '--ping', '-1'],
+        ['ws://example.com/', '--wait', 'nan'],
         ['ws://example.com/', '--proxy', 'socks5://x'],
         ['ws://example.com/', '--protocol', 'a b'],
         ['ws://example.com/', '--unknown'],

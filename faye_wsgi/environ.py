@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 Environ = dict[str, Any]
+_PATH = "/:@!$&'()*+,;=~"  # RFC 3986 §3.3: what may stand in a path as it is
 
 
 def environ_of(request: Any) -> Environ:
@@ -143,7 +144,7 @@ def url_of(environ: Environ, schemes: Mapping[bool, str], trust_forwarded: bool 
     path = (environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', '')).encode('latin-1')
     query = environ.get('QUERY_STRING', '')
     tail = f'?{query}' if query else ''
-    return f'{scheme}://{host_of(environ, trust_forwarded)}{quote(path) or "/"}{tail}'
+    return f'{scheme}://{host_of(environ, trust_forwarded)}{quote(path, _PATH) or "/"}{tail}'
 
 
 def _tokens(environ: Environ, key: str) -> list[str]:

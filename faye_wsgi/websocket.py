@@ -109,7 +109,7 @@ class WebSocket(Endpoint):
         check_size('max_fragments', max_fragments)
         registered = check_extensions(extensions)
         added = check_headers(headers, server.RESERVED_HEADERS)
-        server.check_protocols(protocols)
+        protocols = server.check_protocols(protocols)
         origins = check_origins(origins)
         environ = environ_of(request)
         super().__init__(settings)

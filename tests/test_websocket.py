@@ -417,6 +417,11 @@ def test_protocols(
     assert made.peer.head.get_all("Sec-WebSocket-Protocol") == ([chosen] if chosen else [])
 
 
+def test_protocols_out_of_an_iterator(exchange: Callable[..., Exchange]) -> None:
+    ws = exchange(HTTP_SEC_WEBSOCKET_PROTOCOL="a, b").accept(protocols=iter(["b"]))
+    assert ws.protocol == "b"
+
+
 def test_a_callable_gets_the_clients_list() -> None:
     asked: list[list[str]] = []
 

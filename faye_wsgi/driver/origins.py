@@ -15,6 +15,7 @@ __all__ = ['Origins', 'check_origins', 'is_allowed']
 
 Origins = Union[str, Iterable[Union[str, Pattern[str]]], None]
 
+_OPAQUE = 'null'  # RFC 6454 §7.1: a page of a file, or in a sandbox
 _PORTS = {'http': 80, 'https': 443}
 _ORIGIN = re.compile(
     r'([A-Za-z][A-Za-z0-9+.-]*)://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]*\\]+)(?::([0-9]{1,5}))?'
@@ -31,9 +32,9 @@ def check_origins(origins: Origins) -> Origins:
     for origin in origins:
         if isinstance(origin, re.Pattern) and isinstance(origin.pattern, str):
             continue
-        if not isinstance(origin, str) or _parse(origin) is None:
+        if not isinstance(origin, str) or (origin != _OPAQUE and _parse(origin) is None):
             raise ValueError(
-                f'{origin!r} is no origin: write scheme://host, scheme://host:port or '
+                f'{origin!r} is no origin: write scheme://host, scheme://host:port, null or '
                 'a compiled pattern'
             )
     return origins
@@ -51,7 +52,7 @@ def is_allowed(origin: str | None, host: str, origins: Origins) -> bool:
     parsed = _parse(origin)
     for allowed in origins:
         if isinstance(allowed, str):
-            if parsed is not None and _parse(allowed) == parsed:
+            if allowed == origin or (parsed is not None and _parse(allowed) == parsed):
                 return True
         elif allowed.fullmatch(origin):
             return True

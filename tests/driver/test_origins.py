@@ -130,7 +130,13 @@ def test_patterns_must_match_the_whole_origin() -> None:
     assert is_allowed('null', 'h', [re.compile('null')])
 
 
-@pytest.mark.parametrize('origin', MALFORMED)
+def test_an_opaque_origin_may_be_named() -> None:
+    origins = check_origins(['null', 'http://localhost'])
+    assert is_allowed('null', 'h', origins) and is_allowed('http://localhost:80', 'h', origins)
+    assert not is_allowed('Null', 'h', origins) and not is_allowed('http://h', 'h', origins)
+
+
+@pytest.mark.parametrize('origin', sorted({*MALFORMED} - {'null'}))
 def test_a_list_of_what_is_no_origin(origin: str) -> None:
     with pytest.raises(ValueError, match='origin'):
         check_origins([origin])

@@ -82,13 +82,14 @@ def end_in_thread(connection: Connection) -> None:
 
 def release_hub() -> None:
     """Destroy this thread's hub (it holds descriptors), unless it still serves something."""
-    if threading.current_thread() is not threading.main_thread():
-        try:
-            hub = gevent._hub_local.get_hub_if_exists()
-        except AttributeError:
-            return  # the thread ends, and what was local to it has gone
-        if hub is not None and getcurrent() is not hub and worker.release(hub):
-            _destroy(hub)
+    try:
+        hub = gevent._hub_local.get_hub_if_exists()
+    except AttributeError:
+        return  # the thread ends, and what was local to it has gone
+    if hub is None or getcurrent() is hub:
+        return
+    if threading.current_thread() is not threading.main_thread() and worker.release(hub):
+        _destroy(hub)
 
 
 def _destroy(hub: Any) -> None:

@@ -21,7 +21,7 @@ from faye_wsgi.endpoint import Endpoint
 from faye_wsgi.errors import ConnectionClosed, HandshakeError
 from faye_wsgi.extensions.negotiation import Extensions, check_extensions
 from faye_wsgi.options import check_seconds, check_size, make_settings
-from faye_wsgi.transport import dial
+from faye_wsgi.transport import dial, threads
 from faye_wsgi.transport.backoff import Backoff
 from faye_wsgi.transport.tls import ClientTls, TlsOption, make_client_tls
 
@@ -187,10 +187,19 @@ class Client(Endpoint):
         """Wait until it is open, so that nothing is lost that the block sends."""
         try:
             self.wait_open()
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
             raise
         return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        """Close: with 1000, or with 1011 if an exception leaves the block.
+
+        Outside a greenlet of gevent's this waits for the end, for nothing else would bring
+        it about: ``close_timeout`` seconds at most.
+        """
+        super().__exit__(kind, error, traceback)
+        threads.end_alone(self._connection)
 
     @classmethod
     def reconnecting(
@@ -239,7 +248,7 @@ class Client(Endpoint):
                 if error.target is not ws or not retry(error):
                     raise
             finally:
-                ws.close()
+                ws.__exit__(None, None, None)
             backoff.wait()
 
     def _opened(self, opened: Opened) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -1149,3 +1151,85 @@ def test_monkey_patching(
     )
     assert result.stdout == '1000\n', result.stderr
     assert 'Traceback' not in result.stderr
+
+
+# In threads of their own: what was made there ends with them
+
+
+def leave_the_block(url: str) -> Any:
+    with Client(url) as ws:
+        ws.send('x')
+        assert ws.receive(TIMEOUT) == 'x'
+        return weakref.ref(gevent.get_hub())
+
+
+def leave_the_loop(url: str) -> Any:
+    for ws in Client.reconnecting(url):
+        ws.send('x')
+        assert ws.receive(TIMEOUT) == 'x'
+        return weakref.ref(gevent.get_hub())
+
+
+def fail_to_open(url: str) -> Any:
+    with pytest.raises(HandshakeError), Client('ws://localhost:1/'):
+        pass
+
+
+def close_and_leave(url: str) -> None:
+    ws = Client(url)
+    ws.send('x')
+    assert ws.receive(TIMEOUT) == 'x'
+    ws.close()
+
+
+def forget(url: str) -> None:
+    ws = Client(url)
+    ws.send('x')
+    assert ws.receive(TIMEOUT) == 'x'
+
+
+@pytest.mark.parametrize(
+    'use', [leave_the_block, leave_the_loop, fail_to_open, close_and_leave, forget]
+)
+def test_a_thread_leaves_nothing_behind(
+    serve: Callable[..., Server], use: Callable[[str], Any]
+) -> None:
+    url = serve('gunicorn-gevent').url('/echo', 'ws').replace('127.0.0.1', 'localhost')
+    hubs: list[Any] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            hubs.append(use(url))
+        except BaseException as error:
+            failures.append(error)
+
+    def in_threads(number: int) -> int:
+        for _ in range(number):
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join(TIMEOUT)
+            assert not thread.is_alive()
+        gc.collect()
+        return len(os.listdir('/proc/self/fd'))
+
+    assert in_threads(2) == in_threads(5), 'descriptors'
+    assert not failures
+    assert [hub() for hub in hubs if hub is not None] == [None] * 7 * (hubs[0] is not None)
+
+
+def test_a_hub_that_somebody_else_uses_stays() -> None:
+    """In a thread whose hub has other work, a client takes nothing down with it."""
+    results: list[Any] = []
+
+    def run() -> None:
+        other = gevent.spawn_later(0.1, lambda: results.append('done'))
+        with pytest.raises(HandshakeError), Client('ws://127.0.0.1:1/'):
+            pass
+        other.join(TIMEOUT)
+        gevent.get_hub().destroy(destroy_loop=True)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(TIMEOUT)
+    assert results == ['done']

@@ -21,7 +21,7 @@ from faye_wsgi.transport import worker
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.hijack import VoidPair
 
-__all__ = ['end_in_thread', 'is_alone', 'own_environ', 'release_hub', 'watch_request']
+__all__ = ['end_alone', 'end_in_thread', 'is_alone', 'own_environ', 'release_hub', 'watch_request']
 
 _start_new_thread = get_original('_thread', 'start_new_thread')
 
@@ -80,6 +80,15 @@ def end_in_thread(connection: Connection) -> None:
     release_hub()
 
 
+def end_alone(connection: Connection) -> None:
+    """The same for one that is being closed, where the caller alone runs the hub."""
+    if is_alone():
+        connection.wait_told()
+        gevent.sleep(0)
+        if worker.is_idle(gevent.get_hub()):
+            release_hub()
+
+
 def release_hub() -> None:
     """Destroy this thread's hub (it holds descriptors), unless it still serves something."""
     try:
@@ -96,6 +105,10 @@ def _destroy(hub: Any) -> None:
     # The first throw ends the hub's loop, and leaves it suspended in the raising of a LoopExit
     # that holds it and the frames of whoever called, out of the garbage collector's sight. The
     # second one, in destroy(), lets it end.
+    # To end the threads that look up names, the hub must still run.
+    pool, hub.threadpool = hub._threadpool, None
+    if pool is not None:
+        pool.kill()
     try:
         hub.throw(HubDestroyed(True))
     except LoopExit:

@@ -16,7 +16,9 @@ import gevent
 from gevent.monkey import get_original
 from greenlet import getcurrent
 
-__all__ = ['Member', 'join', 'leave', 'release', 'reserve', 'serves']
+from faye_wsgi.driver.frames import CloseCode
+
+__all__ = ['Member', 'is_idle', 'join', 'leave', 'release', 'reserve', 'serves']
 
 get_ident = get_original('_thread', 'get_ident')
 
@@ -31,6 +33,9 @@ class Member(Protocol):
 
     def go_away(self) -> None:
         """The process stops: begin the closing handshake with 1001."""
+
+    def abandon(self, code: int) -> bool:
+        """End at once: the thread that served it is gone."""
 
 
 class _Registry:
@@ -86,6 +91,27 @@ def leave(hub: Any, member: Member) -> None:
         registry.close()
 
 
+class _ThreadEnd:
+    """Ends with a thread, and with it what our use of gevent has made there.
+
+    gevent leaves the descriptors of a hub behind in a thread that ends.
+    """
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
+
+    def __del__(self) -> None:
+        hub = self.hub
+        registry = _registries.get(hub)
+        if registry is not None:
+            for member in list(registry.members):
+                member.abandon(CloseCode.GOING_AWAY)
+        if hub.loop is not None:
+            hub.loop.destroy()
+
+
+_here = get_original('_thread', '_local')()
+
 # Connections that are being made in threads without a running hub, which must not be
 # destroyed under them.
 _reserved: weakref.WeakKeyDictionary[Any, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
@@ -100,7 +126,10 @@ def reserve(member: Member) -> Any:
     thread = get_ident()
     _reserving.add(thread)
     try:
+        had_hub = gevent._hub_local.get_hub_if_exists() is not None
         hub = gevent.get_hub()
+        if not had_hub and not hub.loop.default:
+            _here.end = _ThreadEnd(hub)
         if getcurrent().parent is None:  # else it runs, and nobody destroys it
             _reserved.setdefault(hub, weakref.WeakSet()).add(member)
         return hub
@@ -111,6 +140,12 @@ def reserve(member: Member) -> Any:
 def serves(hub: Any) -> bool:
     """Whether any live connection is served by ``hub``."""
     return hub in _registries
+
+
+def is_idle(hub: Any) -> bool:
+    """Whether ``hub`` was made for our connections, and nothing waits in it."""
+    end = getattr(_here, 'end', None)
+    return end is not None and end.hub is hub and not hub.loop.activecnt
 
 
 def release(hub: Any) -> bool:

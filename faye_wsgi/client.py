@@ -139,6 +139,7 @@ class Client(Endpoint):
             redirects=max_redirects,
         )
         opening.check()
+        threads.watch_thread()
         super().__init__(replace(settings, awaits_server=True))
         self._url = str(target)
         self._headers = ResponseHeaders()

@@ -51,7 +51,7 @@ class Endpoint(EventTarget):
         self._outbox = self._connection.outbox  # on the hot path
 
     def __repr__(self) -> str:
-        return f'<{type(self).__name__} {self.url} {self.ready_state.name}>'
+        return f'<{type(self).__name__} {self.url} {self._connection.state.name}>'
 
     # State
 
@@ -63,6 +63,7 @@ class Endpoint(EventTarget):
     @property
     def ready_state(self) -> ReadyState:
         """CONNECTING 0, OPEN 1, CLOSING 2 or CLOSED 3."""
+        self._connection.look()
         return self._connection.state
 
     @property

@@ -134,11 +134,12 @@ class EventSource(EventTarget):
             threads.end_in_thread(self._connection)  # the exception takes its thread away
 
     def __repr__(self) -> str:
-        return f'<EventSource {self.url} {self.ready_state.name}>'
+        return f'<EventSource {self.url} {self._connection.state.name}>'
 
     @property
     def ready_state(self) -> ReadyState:
         """CONNECTING 0, OPEN 1, CLOSING 2 or CLOSED 3."""
+        self._connection.look()
         state: ReadyState = self._connection.state
         return state
 

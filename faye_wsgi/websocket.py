@@ -192,10 +192,11 @@ class WebSocket(Endpoint):
     def _view_over(self, status: int | None) -> None:
         """The server has ended the request, with ``status`` in its response."""
         self._response = None
-        if self.ready_state == ReadyState.CLOSED:
+        state = self._connection.state
+        if state == ReadyState.CLOSED:
             return
         self.environ = text_of(self.environ)
-        if self.ready_state != ReadyState.OPEN:
+        if state != ReadyState.OPEN:
             return
         if status is not None and status >= 500:
             self._connection.close(CloseCode.INTERNAL_ERROR, '')

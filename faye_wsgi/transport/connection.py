@@ -96,6 +96,11 @@ class Connection(ConnectionPath):
             return ReadyState.CLOSED
         return min(self.driver.state, ReadyState.CLOSING)
 
+    def look(self) -> None:
+        """See what has arrived, if that was a while ago and nobody else runs the hub."""
+        if self.outbox.is_alone:
+            self.outbox.give_turn()
+
     @property
     def close_event(self) -> CloseEvent | None:
         """How it ended; None before it has."""

@@ -138,6 +138,9 @@ class IterableStream:
         """Tell somebody else from now on."""
         self._sink = sink
 
+    def look(self) -> None:
+        """Nothing arrives here."""
+
     def listeners_changed(self) -> None:
         """Nothing waits for listeners here."""
 

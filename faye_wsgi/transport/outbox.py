@@ -106,8 +106,8 @@ class Outbox(OutboxPath):
 
     def _send(self, message: Any, timeout: float | None) -> None:
         is_elsewhere = _get_ident() != self._thread
-        if self.is_alone and not is_elsewhere:
-            self._give_turn()
+        if self.is_alone:
+            self.give_turn()
         driver: Any = self._owner.driver
         is_open = driver is not None and driver.state is _OPEN
         if not isinstance(message, (str, bytes)):
@@ -164,12 +164,17 @@ class Outbox(OutboxPath):
             self._keep_unsent(message)
         return True
 
-    def _give_turn(self) -> None:
+    def give_turn(self) -> None:
+        """Let the hub run, if it has not for a while and nobody else lets it."""
         # A loop of sends and native sleeps would never learn that the peer has gone.
         now = monotonic()
-        if now - self._turned_at > TURN_INTERVAL and getcurrent().parent is None:
+        if (
+            now - self._turned_at > TURN_INTERVAL
+            and _get_ident() == self._thread
+            and getcurrent().parent is None
+        ):
             self._turned_at = now
-            gevent.sleep(0)
+            gevent.sleep(1e-6)  # 0 would leave timers out
 
     def _write(self, message: str | bytes) -> bool:
         """Build and write a message's frame; whether something waits for the kernel now."""

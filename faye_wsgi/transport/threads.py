@@ -21,7 +21,15 @@ from faye_wsgi.transport import worker
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.hijack import VoidPair
 
-__all__ = ['end_alone', 'end_in_thread', 'is_alone', 'own_environ', 'release_hub', 'watch_request']
+__all__ = [
+    'end_alone',
+    'end_in_thread',
+    'is_alone',
+    'own_environ',
+    'release_hub',
+    'watch_request',
+    'watch_thread',
+]
 
 _start_new_thread = get_original('_thread', 'start_new_thread')
 
@@ -55,17 +63,47 @@ def own_environ(environ: dict[str, Any]) -> dict[str, Any]:
 def _request_over(connection: Connection, void: VoidPair) -> None:
     status = void.finish()
     failed = status is not None and status >= 500
-    code = CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL_CLOSURE
-    if connection.abandon(code):
-        # Not here: whoever lets go of the request, or collects garbage, may hold any lock.
-        _start_new_thread(_tell, (connection,))
+    _abandon(connection, CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL_CLOSURE)
     if not connection.is_elsewhere:
         release_hub()
 
 
-def _tell(connection: Connection) -> None:
+def _abandon(connection: worker.Member, code: int) -> None:
+    if connection.abandon(code):
+        # Not here: whoever lets go of the request, or collects garbage, may hold any lock.
+        _start_new_thread(_tell, (connection,))
+
+
+def _tell(connection: worker.Member) -> None:
     connection.tell_here()
     release_hub()
+
+
+class _ThreadEnd:
+    """Ends with a thread, and with it the hub that was made there.
+
+    gevent would leave the hub's descriptors behind.
+    """
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
+
+    def __del__(self) -> None:
+        for connection in worker.members(self.hub):
+            _abandon(connection, CloseCode.GOING_AWAY)
+        if self.hub.loop is not None:
+            self.hub.loop.destroy()
+
+
+_here = get_original('_thread', '_local')()
+
+
+def watch_thread() -> None:
+    """End with this thread what is about to be made in it, its hub included."""
+    if gevent._hub_local.get_hub_if_exists() is None:
+        hub = gevent.get_hub()
+        if not hub.loop.default:
+            _here.end = _ThreadEnd(hub)
 
 
 def is_alone() -> bool:
@@ -85,7 +123,8 @@ def end_alone(connection: Connection) -> None:
     if is_alone():
         connection.wait_told()
         gevent.sleep(0)
-        if worker.is_idle(gevent.get_hub()):
+        end, hub = getattr(_here, 'end', None), gevent.get_hub()
+        if end is not None and end.hub is hub and not hub.loop.activecnt:
             release_hub()
 
 

@@ -16,9 +16,7 @@ import gevent
 from gevent.monkey import get_original
 from greenlet import getcurrent
 
-from faye_wsgi.driver.frames import CloseCode
-
-__all__ = ['Member', 'is_idle', 'join', 'leave', 'release', 'reserve', 'serves']
+__all__ = ['Member', 'join', 'leave', 'members', 'release', 'reserve']
 
 get_ident = get_original('_thread', 'get_ident')
 
@@ -35,7 +33,10 @@ class Member(Protocol):
         """The process stops: begin the closing handshake with 1001."""
 
     def abandon(self, code: int) -> bool:
-        """End at once: the thread that served it is gone."""
+        """End at once, whatever thread this is; whether it had not ended."""
+
+    def tell_here(self) -> None:
+        """Tell the listeners of the end, in the caller's thread."""
 
 
 class _Registry:
@@ -91,27 +92,6 @@ def leave(hub: Any, member: Member) -> None:
         registry.close()
 
 
-class _ThreadEnd:
-    """Ends with a thread, and with it what our use of gevent has made there.
-
-    gevent leaves the descriptors of a hub behind in a thread that ends.
-    """
-
-    def __init__(self, hub: Any) -> None:
-        self.hub = hub
-
-    def __del__(self) -> None:
-        hub = self.hub
-        registry = _registries.get(hub)
-        if registry is not None:
-            for member in list(registry.members):
-                member.abandon(CloseCode.GOING_AWAY)
-        if hub.loop is not None:
-            hub.loop.destroy()
-
-
-_here = get_original('_thread', '_local')()
-
 # Connections that are being made in threads without a running hub, which must not be
 # destroyed under them.
 _reserved: weakref.WeakKeyDictionary[Any, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
@@ -126,10 +106,7 @@ def reserve(member: Member) -> Any:
     thread = get_ident()
     _reserving.add(thread)
     try:
-        had_hub = gevent._hub_local.get_hub_if_exists() is not None
         hub = gevent.get_hub()
-        if not had_hub and not hub.loop.default:
-            _here.end = _ThreadEnd(hub)
         if getcurrent().parent is None:  # else it runs, and nobody destroys it
             _reserved.setdefault(hub, weakref.WeakSet()).add(member)
         return hub
@@ -137,15 +114,10 @@ def reserve(member: Member) -> Any:
         _reserving.discard(thread)
 
 
-def serves(hub: Any) -> bool:
-    """Whether any live connection is served by ``hub``."""
-    return hub in _registries
-
-
-def is_idle(hub: Any) -> bool:
-    """Whether ``hub`` was made for our connections, and nothing waits in it."""
-    end = getattr(_here, 'end', None)
-    return end is not None and end.hub is hub and not hub.loop.activecnt
+def members(hub: Any) -> list[Member]:
+    """The live connections that ``hub`` serves."""
+    registry = _registries.get(hub)
+    return [] if registry is None else list(registry.members)
 
 
 def release(hub: Any) -> bool:
@@ -153,7 +125,7 @@ def release(hub: Any) -> bool:
     reserved = _reserved.get(hub, ())
     if get_ident() in _reserving:
         return False
-    if serves(hub) or not all(member.is_over for member in reserved):
+    if members(hub) or not all(member.is_over for member in reserved):
         return False
     _reserved.pop(hub, None)
     return True

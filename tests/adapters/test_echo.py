@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -244,6 +245,31 @@ def test_listeners_are_told_of_the_end_when_the_view_raises(kind: str) -> None:
         assert server.get("/plain")[0] == 200
         assert server.log().count("told of its close: ") == 1
         assert server.log().count("Traceback") == 1
+
+
+THREADED = ["gunicorn-gthread", "flask", "wsgiref"]
+
+
+@pytest.mark.parametrize("kind", THREADED)
+def test_a_view_that_only_looks_up_now_and_then(kind: str) -> None:
+    """Its connection is served all the same: pings go out, and the end is seen."""
+    with run_server(kind) as server:
+        with Peer(server) as peer:
+            peer.open("/polling?ping=0.1&ping_timeout=30")
+            for _ in range(3):
+                assert peer.read_frame().opcode == frames.PING
+                peer.send_frame(frames.PONG)
+        wait_until(lambda: "it saw the end" in server.log())
+
+
+def test_such_a_view_is_told_that_its_worker_stops() -> None:
+    with run_server("gunicorn-gthread") as server, Peer(server) as peer:
+        peer.open("/polling")
+        server.signal(signal.SIGTERM)
+        assert peer.read_close().close_code == 1001
+        peer.send_close(1001)
+        peer.read_eof()
+        server.wait()
 
 
 # The wrong server: the operator is told what to do.

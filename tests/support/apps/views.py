@@ -7,6 +7,7 @@ application, since that is where the frameworks differ.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any, Callable
 from urllib.parse import parse_qsl
@@ -94,6 +95,13 @@ def push(ws: WebSocket, values: Query) -> None:
     ws.wait_closed()
 
 
+def polling(ws: WebSocket, values: Query) -> None:
+    """Does other things than wait for messages, and looks up now and then."""
+    while ws.ready_state == ws.OPEN:
+        time.sleep(0.02)
+    print("it saw the end", file=sys.stderr, flush=True)
+
+
 def slow(ws: WebSocket, values: Query) -> None:
     """?delay=: sleeps that long before each answer, in a listener.
 
@@ -115,6 +123,7 @@ VIEWS: dict[str, Callable[[WebSocket, Query], None]] = {
     "raise_in_view": raise_in_view,
     "raise_with_listeners": raise_with_listeners,
     "push": push,
+    "polling": polling,
     "slow": slow,
 }
 

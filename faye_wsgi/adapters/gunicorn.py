@@ -20,13 +20,11 @@ def locate(environ: Environ) -> Place | None:
     if sock is None:
         return None
 
-    def take_buffered() -> bytes:
-        return _take_buffered(environ['wsgi.input'].reader.unreader)
-
-    if environ.get('wsgi.multithread'):
-        return Place('gunicorn', sock, take_buffered=take_buffered)
-    cure = 'it serves one request at a time: start gunicorn with "-k gevent"'
-    return Place("gunicorn's sync worker", sock, refusal=cure)
+    if not environ.get('wsgi.multithread'):
+        cure = 'it serves one request at a time: start gunicorn with "-k gevent"'
+        return Place("gunicorn's sync worker", sock, refusal=cure)
+    unreader = environ['wsgi.input'].reader.unreader
+    return Place('gunicorn', sock, take_buffered=lambda: _take_buffered(unreader))
 
 
 def _take_buffered(unreader: Any) -> bytes:

@@ -16,13 +16,30 @@ _CURE = 'run the application with "gunicorn -k gevent" or gevent.pywsgi'
 def find_place(environ: Environ) -> Place:
     """Where this request's connection is kept; HijackError where it cannot be taken."""
     check_http_version(environ)
+    try:
+        place = _locate(environ)
+        is_there = place is None or place.reader is None or hasattr(place.reader, 'peek')
+    except (AttributeError, KeyError):
+        is_there = False
+    if not is_there:
+        kind = type(environ.get('wsgi.input')).__name__
+        raise HijackError(
+            f'the connection of {_name(environ)} cannot be found: something has put a {kind} in '
+            "the place of its wsgi.input; leave the server's own there for this request"
+        )
+    if place is None:
+        raise HijackError(f'the socket of {_name(environ)} cannot be taken: {_CURE}')
+    if place.refusal:
+        raise HijackError(f'{place.server}: {place.refusal}')
+    return place
+
+
+def _locate(environ: Environ) -> Place | None:
     for locate in _ADAPTERS:
         place = locate(environ)
         if place is not None:
-            if place.refusal:
-                raise HijackError(f'{place.server}: {place.refusal}')
             return place
-    raise HijackError(f'the socket of {_name(environ)} cannot be taken: {_CURE}')
+    return None
 
 
 def check_http_version(environ: Environ) -> None:

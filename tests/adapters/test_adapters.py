@@ -230,6 +230,28 @@ def test_a_socket_of_another_kind() -> None:
         WebSocket(make_environ(object()))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"gunicorn.socket": None, "gunicorn.sock": Untouchable()},
+        {"gunicorn.socket": None, "werkzeug.socket": Untouchable()},
+        {"gunicorn.socket": None, "SERVER_SOFTWARE": "gevent/26.9"},
+        {"gunicorn.socket": None, "SERVER_SOFTWARE": "WSGIServer/0.2"},
+    ],
+)
+@pytest.mark.parametrize("body", [io.BytesIO(), object()])
+def test_an_input_that_is_not_the_servers(changes: dict[str, Any], body: Any) -> None:
+    """Found out while the server still has its socket, and by name."""
+    environ = make_environ(Untouchable(), **changes)
+    environ["wsgi.input"] = body
+    with pytest.raises(HijackError, match=f"{type(body).__name__}.*wsgi.input"):
+        WebSocket(environ)
+    del environ["wsgi.input"]
+    with pytest.raises(HijackError, match="wsgi.input"):
+        WebSocket(environ)
+
+
 def test_the_operator_finds_it_in_the_log(
     serve: Callable[..., Server], peer: Callable[..., Peer]
 ) -> None:

@@ -31,4 +31,5 @@ def broadcast(connections: Iterable[Endpoint], message: Message) -> list[Endpoin
     if not isinstance(message, (str, bytes)):
         raise TypeError(f'a message to many is str or bytes, not {type(message)}')
     shared: dict[Any, Any] = {}
-    return [one for one in connections if not one._outbox.send_shared(message, shared)]
+    # A copy, since other threads may add to a set meanwhile.
+    return [one for one in tuple(connections) if not one._outbox.send_shared(message, shared)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Callable
 
 from django.db import close_old_connections
@@ -53,5 +53,5 @@ class _Served:
     def __init__(self, serve: Callable[[], Iterable[bytes]]) -> None:
         self._serve = serve
 
-    def __iter__(self) -> Any:
-        return iter(self._serve())
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._serve()  # in its time: Django asks for the iterator at once

@@ -230,6 +230,9 @@ class _Weak:
     def __init__(self, target: EventSource) -> None:
         self._target: Callable[[], EventSource | None] = weakref.ref(target)
 
+    def __repr__(self) -> str:
+        return repr(self._target())
+
     def has_listeners(self, type: EventType) -> bool:
         target = self._target()
         return target is not None and target.has_listeners(type)

@@ -37,14 +37,14 @@ def take_over(
     if isinstance(taken.void, Void):
         taken.void.watch(view_over)
         return None
-    threads.watch_request(environ, connection, taken.void)
+    token = threads.watch_request(environ, connection, taken.void)
     # A weak reference: what nobody holds but the server may end (EventSource).
     over = weakref.WeakMethod(view_over)
-    return lambda: _serve_in_thread(connection, over)
+    return lambda: _serve_in_thread(connection, over, token())
 
 
 def _serve_in_thread(
-    connection: Connection, view_over: weakref.WeakMethod[Any]
+    connection: Connection, view_over: weakref.WeakMethod[Any], token: object
 ) -> Iterator[bytes]:
     over = view_over()
     if over is not None:

@@ -39,6 +39,7 @@ class Driver:
 
     version: str
     has_closing_handshake = True  # else close() is followed by the end of TCP
+    has_codes = True  # the end has a close code
     has_pongs = True  # a ping is answered
     read_size = 65536  # bytes that receive_data should get at a time
     has_binary = True  # a message may be bytes

@@ -101,6 +101,7 @@ class EventStream(Driver):
 
     version = ''
     has_closing_handshake = False
+    has_codes = False
     has_pongs = False
     has_fragments = False
 

@@ -41,6 +41,7 @@ class Hixie75(Driver):
     has_closing_handshake = False
     has_pongs = False
     has_binary = False
+    has_codes = False
     has_fragments = False
 
     def __init__(self, *, protocol: str = '', max_length: int = MAX_LENGTH) -> None:

@@ -57,6 +57,7 @@ class Connection(ConnectionPath):
     __slots__ = (
         '_cancel',
         '_ended_in',
+        '_closing',
         '_error_event',
         '_hub',
         '_hurries',
@@ -85,6 +86,7 @@ class Connection(ConnectionPath):
         # The clock and the end
         self._keepalive: Keepalive | None = None
         self._error_event: ErrorEvent | None = None
+        self._closing: CloseEvent | None = None  # what we have closed with
         self._hurries = False  # the process stops
 
     @property
@@ -398,7 +400,7 @@ class Connection(ConnectionPath):
 
     def closed_error(self) -> ConnectionClosed:
         """What a call on a closing or closed connection raises."""
-        event = self._close_event
+        event = self._close_event or self._closing
         error = ConnectionClosed(event.code, event.reason) if event else ConnectionClosed()
         error.target = self._sink
         return error
@@ -409,6 +411,8 @@ class Connection(ConnectionPath):
         if self._close_event is not None:  # the peer was first, and its reply is held
             self._hub.loop.run_callback(self._reply)
             return
+        if driver.has_codes:
+            self._closing = CloseEvent(code, reason)
         frame = driver.close(code, reason)
         if frame:
             stream.write(frame)

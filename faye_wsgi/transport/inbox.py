@@ -133,6 +133,7 @@ class Inbox(InboxPath):
     def tell_here(self, events: Sequence[Event]) -> None:
         """Tell listeners in the caller's thread: the hub does not run any more."""
         self._append_jobs([event for event in events if self._sink.has_listeners(event.type)])
+        self.is_awaited = False
         self.dispatch_all()
 
     def run(self, job: Job) -> None:
@@ -312,7 +313,7 @@ class Inbox(InboxPath):
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, ConnectionClosed) and error.target is self._sink:
             return  # the peer was faster: the close event says so
-        log.error('a listener raised: its connection is closed with 1011', exc_info=error)
+        log.error('a listener raised: 1011 closes %r', self._sink, exc_info=error)
         self._owner.listener_failed()
 
 

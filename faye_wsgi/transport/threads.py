@@ -43,11 +43,18 @@ class _Token:
     __slots__ = ('__weakref__',)
 
 
-def watch_request(environ: dict[str, Any], connection: Connection, void: VoidPair) -> None:
-    """End ``connection``, if it has not, when the server lets go of ``environ``."""
+def watch_request(
+    environ: dict[str, Any], connection: Connection, void: VoidPair
+) -> weakref.ref[Any]:
+    """End ``connection``, if it has not, when the server lets go of ``environ``.
+
+    Returns what whoever serves the connection holds on to meanwhile, for its environ may be
+    a copy that nobody keeps.
+    """
     # Whoever keeps the environ keeps the token: a connection's owner keeps ``own_environ``.
     token = environ[_KEY] = _Token()
     weakref.finalize(token, _request_over, connection, void).atexit = False
+    return weakref.ref(token)
 
 
 def own_environ(environ: dict[str, Any]) -> dict[str, Any]:

@@ -262,6 +262,18 @@ def test_a_view_that_only_looks_up_now_and_then(kind: str) -> None:
         wait_until(lambda: "it saw the end" in server.log())
 
 
+@pytest.mark.parametrize("kind", ["gunicorn-gthread", "gunicorn-gevent", "wsgiref"])
+@pytest.mark.parametrize("path", PATHS)
+def test_below_middleware_that_copies_the_environ(kind: str, path: str) -> None:
+    with run_server(kind) as server, Peer(server) as peer:
+        peer.open("/copied" + path)
+        for message in MESSAGES:
+            peer.send_text(message)
+            assert peer.read_text() == message
+        peer.finish()
+        assert not ALARM.search(server.log())
+
+
 def test_such_a_view_is_told_that_its_worker_stops() -> None:
     with run_server("gunicorn-gthread") as server, Peer(server) as peer:
         peer.open("/polling")

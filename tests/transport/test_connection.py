@@ -953,6 +953,12 @@ def test_gevents_timeout_in_a_listener_is_its_failure(
     assert "a listener raised" in caplog.text
 
 
+def test_what_is_sent_after_our_close_raises_with_its_code(both: Pair) -> None:
+    both.connection.close(4000, "mine")
+    error = catch(both.connection.send, "late")
+    assert (error.code, error.reason) == (4000, "mine")
+
+
 def test_an_enormous_limit_is_no_limit() -> None:
     with pair(max_length=2**70) as both:
         both.peer.send_text("hello")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Union
@@ -26,6 +27,8 @@ from faye_wsgi.transport.backoff import Backoff
 from faye_wsgi.transport.tls import ClientTls, TlsOption, make_client_tls
 
 __all__ = ['Client', 'heals']
+
+log = logging.getLogger('faye_wsgi')
 
 ProxyOption = Union[str, Mapping[str, Any], None]
 Pairs = tuple[tuple[str, str], ...]
@@ -219,8 +222,8 @@ class Client(Endpoint):
         closed then. Before it, and after a failure, there is a delay: ``first_delay``
         seconds, twice that the next time, up to ``max_delay``, each cut by up to a half
         at random. A refusal for which ``retry(error)`` is false (by default any 4xx but
-        408, 425 and 429) is raised as HandshakeError; all else is tried again for ever.
-        Leave the loop to stop.
+        408, 425 and 429) is raised as HandshakeError; all else is tried again for ever,
+        and logged as a warning. Leave the loop to stop.
         """
         for name, seconds in (('first_delay', first_delay), ('max_delay', max_delay)):
             check_seconds(name, seconds)
@@ -239,7 +242,13 @@ class Client(Endpoint):
         retry: Callable[[HandshakeError], bool],
         options: dict[str, Any],
     ) -> Iterator[Client]:
+        def tell(delay: float) -> None:
+            level = logging.INFO if failure is None else logging.WARNING
+            reason = failure or f'closed with {ws.close_code}'
+            log.log(level, '%s: %s: trying again in %.1f seconds', ws.url, reason, delay)
+
         while True:
+            failure = None
             ws = cls(url, offer, **options)
             try:
                 ws.wait_open()
@@ -248,9 +257,10 @@ class Client(Endpoint):
             except HandshakeError as error:
                 if error.target is not ws or not retry(error):
                     raise
+                failure = str(error)
             finally:
                 ws.__exit__(None, None, None)
-            backoff.wait()
+            backoff.wait(tell)
 
     def _opened(self, opened: Opened) -> None:
         self._status_code = opened.status_code

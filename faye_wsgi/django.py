@@ -11,15 +11,18 @@
             es.send(item.json, id=item.id)
 
 A database connection that Django would close at the end of a request is closed before
-the connection is served, and after each listener, so that an idle one holds none.
+the connection is served, and after each listener, so that an idle one holds none. Nor does
+it hold a transaction: ``ATOMIC_REQUESTS`` leaves these views out.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.db import close_old_connections
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
+from faye_wsgi.django_responses import close_idle_connections
 from faye_wsgi.eventsource import EventSource
 from faye_wsgi.views import View, make_decorator
 from faye_wsgi.websocket import WebSocket
@@ -35,11 +38,22 @@ def _call(view: View, connection: Any, request: Any, *args: Any, **kwargs: Any) 
     return view(request, connection, *args, **kwargs)
 
 
+def _not_atomic(view: View) -> View:
+    # A transaction around a view that lasts would hold its locks as long (ATOMIC_REQUESTS).
+    try:
+        aliases = list(connections)
+    except ImproperlyConfigured:  # imported without settings
+        aliases = [DEFAULT_DB_ALIAS]
+    for alias in aliases:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return view
+
+
 #: ``@websocket`` or ``@websocket(protocols, **options)``, with the options of WebSocket:
 #: the view gets the request and the WebSocket, and what it returns is not used. It goes
 #: below Django's own decorators (``@login_required``), which see an ordinary view.
-websocket = make_decorator(WebSocket, _request, _call, close_old_connections)
+websocket = make_decorator(WebSocket, _request, _call, close_idle_connections, _not_atomic)
 
 #: ``@eventsource`` or ``@eventsource(**options)``, the same with an EventSource. When the
 #: view ends, the stream goes on as long as anybody holds it or listens to it.
-eventsource = make_decorator(EventSource, _request, _call, close_old_connections)
+eventsource = make_decorator(EventSource, _request, _call, close_idle_connections, _not_atomic)

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable
 
-from django.db import close_old_connections
+from django.db import connections
 from django.http import HttpResponse, StreamingHttpResponse
 
-__all__ = ['close_old_connections', 'error_response', 'stream_response', 'taken_response']
+__all__ = ['close_idle_connections', 'error_response', 'stream_response', 'taken_response']
+
+
+def close_idle_connections() -> None:
+    """Close the database connections that Django would at the end of a request."""
+    for connection in connections.all():
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
 
 
 def taken_response(status: int, serve: Callable[[], Iterable[bytes]] | None) -> Any:

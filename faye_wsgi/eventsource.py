@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -30,6 +32,8 @@ from faye_wsgi.transport.iterable import Body, IterableStream
 
 __all__ = ['EventSource']
 
+log = logging.getLogger('faye_wsgi')
+
 _SCHEMES = {False: 'http', True: 'https'}
 
 
@@ -44,6 +48,8 @@ class EventSource(EventTarget):
     object streams through the WSGI iterable of its response. There, nothing goes out
     before the view has returned (1 MiB is kept, then ``send`` raises RuntimeError), and
     a client that has gone is noticed only when something is sent, a ping at the latest.
+
+    A HEAD request is answered with the head alone; its stream is closed from the start.
     """
 
     __slots__ = (
@@ -106,13 +112,20 @@ class EventSource(EventTarget):
         self.url = url_of(environ, _SCHEMES, trust_forwarded)
         self.last_event_id = _last_event_id(environ, last_event_id_param)
         self._after_listeners = frameworks.after_listener(request)
+        self._serve: frameworks.Serve = None
+        if environ.get('REQUEST_METHOD') == 'HEAD':  # RFC 9110 §9.3.2: it has no body
+            stream = IterableStream(self, settings, b'')
+            stream.end_unread()
+            self._connection: Any = stream
+            self._response = frameworks.stream_response(request, head.headers, ())
+            return
         try:
             place = find_place(environ)
-        except HijackError:
+        except HijackError as error:
+            _warn_once(str(error))
             stream = IterableStream(self, settings, encode_comment())
-            self._connection: Any = stream
+            self._connection = stream
             self._response = frameworks.stream_response(request, head.headers, Body(stream))
-            self._serve: frameworks.Serve = None
             if retry_line:
                 stream.send(retry_line)
             return
@@ -220,6 +233,11 @@ class EventSource(EventTarget):
 
     def _listeners_changed(self) -> None:
         self._connection.listeners_changed()
+
+
+@cache
+def _warn_once(reason: str) -> None:
+    log.warning('event streams go out only when their views have returned: %s', reason)
 
 
 class _Weak:

@@ -105,7 +105,7 @@ def stream_response(
 def after_listener(request: Any) -> Callable[[], object] | None:
     """What must run after each listener, None mostly."""
     glue = _django(request)
-    return None if glue is None else glue.close_old_connections
+    return None if glue is None else glue.close_idle_connections
 
 
 def _django(request: Any) -> Any:

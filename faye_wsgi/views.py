@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import wraps
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from typing import Any, Callable
 
 from faye_wsgi.driver.base import ReadyState
@@ -12,19 +13,26 @@ __all__ = ['View', 'make_decorator']
 
 View = Callable[..., Any]
 
+_NEVER_RUN = (
+    (isgeneratorfunction, 'a generator'),
+    (iscoroutinefunction, 'an async function'),
+    (isasyncgenfunction, 'an async generator'),
+)
+
 
 def make_decorator(
     connect: Callable[..., Any],
     request_of: Callable[..., Any],
     call: Callable[..., Any],
     before: Callable[[], object] = lambda: None,
+    mark: Callable[[View], View] = lambda view: view,
 ) -> Callable[..., Any]:
     """A decorator for the views of a framework.
 
     ``connect(request, *args, **options)`` makes the WebSocket or EventSource,
     ``request_of(*args)`` finds the request among the view's arguments, and
     ``call(view, connection, *args, **kwargs)`` puts the connection among them;
-    ``before()`` comes between the two.
+    ``before()`` comes between the two, and ``mark`` gets the view that the framework sees.
     """
 
     def decorator(view: Any = None, /, *positional: Any, **options: Any) -> Any:
@@ -34,6 +42,9 @@ def make_decorator(
         return lambda view: decorate(view, arguments, options)
 
     def decorate(view: View, arguments: Any, options: Any) -> View:
+        _check(view)
+        signature(connect).bind(None, *arguments, **options)  # TypeError for what it has not
+
         @wraps(view)
         def serve(*args: Any, **kwargs: Any) -> Any:
             # A list to take it out of: an exception that ``before`` leaves behind (Django's, on
@@ -47,9 +58,15 @@ def make_decorator(
                 _run(connection, lambda: call(view, connection, *args, **kwargs))
             return connection.response
 
-        return serve
+        return mark(serve)
 
     return decorator
+
+
+def _check(view: View) -> None:
+    for is_one, kind in _NEVER_RUN:
+        if is_one(view):
+            raise TypeError(f'{kind} would never run: the view is an ordinary function that sends')
 
 
 def _run(connection: Any, view: Callable[[], Any]) -> None:

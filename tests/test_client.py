@@ -946,7 +946,9 @@ def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return Delays.made
 
 
-def test_reconnecting(start: Callable[..., Scripted], delays: list[float]) -> None:
+def test_reconnecting(
+    start: Callable[..., Scripted], delays: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     def script(sock: Any, server: Scripted) -> None:
         if server.connections in (1, 3):
             says(b'HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n')(sock, server)
@@ -962,6 +964,8 @@ def test_reconnecting(start: Callable[..., Scripted], delays: list[float]) -> No
             break
     assert (got, server.connections) == (['x', 'x'], 4)
     assert delays == [1, 2, 4]
+    assert [record.levelname for record in caplog.records] == ['WARNING', 'WARNING']
+    assert '503' in caplog.text and 'again in 4.0 seconds' in caplog.text
     assert all(header(head, 'X-One') == '1' for head in server.heads)
     assert all(header(head, 'Sec-WebSocket-Protocol') == 'irc' for head in server.heads)
 

@@ -31,6 +31,7 @@ from .support.waiting import wait_until
 
 APP = "tests.test_django:application"
 DATABASE = "FAYE_WSGI_TEST_DATABASE"
+ATOMIC = "FAYE_WSGI_TEST_ATOMIC"
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.gzip.GZipMiddleware",
@@ -126,6 +127,22 @@ def fails_in_a_listener(request: HttpRequest, ws: WebSocket) -> None:
 
 
 @websocket
+def writing(request: HttpRequest, ws: WebSocket) -> None:
+    from django.contrib.auth.models import User
+
+    for name in ws:
+        User.objects.create(username=name)
+        ws.send(str(User.objects.filter(username=name).count()))
+
+
+def write(request: HttpRequest, name: str) -> HttpResponse:
+    from django.contrib.auth.models import User
+
+    User.objects.create(username=name)
+    return HttpResponse("written")
+
+
+@websocket
 def own(request: HttpRequest, ws: WebSocket) -> None:
     try:
         while True:
@@ -174,6 +191,8 @@ urlpatterns = [
     path("guarded", guarded),
     path("listener", asks_in_a_listener),
     path("raise-in-listener", fails_in_a_listener),
+    path("writing", writing),
+    path("write/<name>", write),
     path("own", own),
     path("other", other),
     path("raise", raising),
@@ -192,6 +211,7 @@ def make_application() -> Any:
                 "ENGINE": "django.db.backends.sqlite3",
                 "NAME": os.environ[DATABASE],
                 "CONN_MAX_AGE": 0,
+                "ATOMIC_REQUESTS": ATOMIC in os.environ,
             }
         },
         DEFAULT_AUTO_FIELD="django.db.models.AutoField",
@@ -312,6 +332,22 @@ def test_csrf_asks_nothing_of_a_handshake(server: Server, peer: Callable[..., Pe
     """It is a GET: `origins` is what guards it."""
     client = peer(server).open("/bare", {"Origin": f"http://{server.host_header}"})
     client.finish()
+
+
+@pytest.mark.parametrize("kind", ["gunicorn-gevent", "django"])
+def test_views_are_not_in_a_transaction(
+    kind: str, tmp_path: Path, peer: Callable[..., Peer]
+) -> None:
+    """ATOMIC_REQUESTS would close their database, or lock it for the others."""
+    environment = {DATABASE: str(tmp_path.resolve() / "atomic.sqlite3"), ATOMIC: "1"}
+    with run_server(kind, APP, env=environment) as server:
+        client = peer(server).open("/writing")
+        for number in range(2):
+            client.send_text(f"one {number}")
+            assert client.read_text() == "1"
+            assert server.get(f"/write/other{number}") == (200, b"written")
+        client.finish()
+        assert "Traceback" not in server.log(), server.log()
 
 
 def test_its_own_end_is_swallowed(server: Server, peer: Callable[..., Peer]) -> None:

@@ -577,6 +577,28 @@ def test_iterable_is_never_iterated() -> None:
     assert es.ready_state == es.CLOSED and seen == ["close"]
 
 
+def test_a_head_request_gets_the_head() -> None:
+    """The server keeps its connection, and a decorator leaves the view alone."""
+    told: list[Any] = []
+    given = environ(REQUEST_METHOD="HEAD")
+    es = EventSource(given, headers={"X-Mine": "1"})
+    assert es.closed and es.ready_state == es.CLOSED
+    with pytest.raises(ConnectionClosed):
+        es.send("to nobody")
+    answer = es.response(given, lambda status, headers, *rest: told.extend([status, *headers]))
+    assert list(answer) == []
+    assert told[0] == "200 OK" and {("X-Mine", "1"), HEADERS[0]} <= set(told[1:])
+
+
+def test_the_operator_is_told_once_of_what_does_not_stream(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(3):
+        EventSource(environ(SERVER_SOFTWARE="a server of its own kind"), ping=None)
+    assert caplog.text.count("a server of its own kind") == 1
+    assert "gunicorn -k gevent" in caplog.text
+
+
 def test_iterable_blocks_the_sender() -> None:
     given = environ()
     es = EventSource(given, ping=None, high_water=1000)

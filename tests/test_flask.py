@@ -13,7 +13,7 @@ from flask import Flask, abort, request, session
 from flask.views import MethodView
 
 from faye_wsgi import ConnectionClosed, WebSocket
-from faye_wsgi.flask import websocket
+from faye_wsgi.flask import eventsource, websocket
 
 from .support import frames
 from .support.peer import Peer
@@ -331,6 +331,25 @@ def test_the_test_clients_request_is_refused() -> None:
     """Flask's test client has no socket: a plain GET is answered all the same."""
     assert app.test_client().get("/plain-rule").status_code == 426
     gevent.sleep(0)
+
+
+def test_views_that_would_never_run_are_refused_at_once() -> None:
+    def generator(ws: Any) -> Any:
+        yield "data: 1"
+
+    async def coroutine(ws: Any) -> None:
+        pass
+
+    for decorator in (websocket, eventsource, websocket(ping=5)):
+        for view in (generator, coroutine):
+            with pytest.raises(TypeError, match="ordinary function"):
+                decorator(view)
+
+
+def test_misspelt_options_are_refused_at_once() -> None:
+    for decorator in (websocket, eventsource):
+        with pytest.raises(TypeError, match="pign"):
+            decorator(pign=5)(lambda ws: None)
 
 
 def test_the_decorator_keeps_the_views_name() -> None:

@@ -44,7 +44,7 @@ ARROWS = {
     "views": {"errors", "driver"},
     "django_responses": set(),
     "flask": {"views"} | CONNECTIONS,
-    "django": {"views"} | CONNECTIONS,
+    "django": {"views", "django_responses"} | CONNECTIONS,
     "__init__": MIDDLE | CONNECTIONS | {"broadcast"},
     "__main__": MIDDLE | CONNECTIONS | {"__init__"},
 }

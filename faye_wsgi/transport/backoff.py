@@ -40,12 +40,14 @@ class Backoff:
         """A connection has opened."""
         self._opened_at = self._clock()
 
-    def wait(self) -> None:
-        """Wait before the next attempt."""
+    def wait(self, tell: Callable[[float], object] = lambda delay: None) -> None:
+        """Wait before the next attempt; ``tell`` is told first how long, in seconds."""
         if self._opened_at is not None and self._clock() - self._opened_at >= self._most:
             self._failures = 0
         self._opened_at = None
         # 2 ** 64 is beyond any delay, and below what a float holds.
         delay = min(self._most, self._first * 2 ** min(self._failures, 64))
         self._failures += 1
-        self._sleep(self._random(delay / 2, delay))
+        delay = self._random(delay / 2, delay)
+        tell(delay)
+        self._sleep(delay)

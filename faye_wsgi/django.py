@@ -49,11 +49,18 @@ def _not_atomic(view: View) -> View:
     return view
 
 
-#: ``@websocket`` or ``@websocket(protocols, **options)``, with the options of WebSocket:
-#: the view gets the request and the WebSocket, and what it returns is not used. It goes
-#: below Django's own decorators (``@login_required``), which see an ordinary view.
 websocket = make_decorator(WebSocket, _request, _call, close_idle_connections, _not_atomic)
+websocket.__doc__ = """``@websocket`` or ``@websocket(protocols, **options)``, as of WebSocket.
 
-#: ``@eventsource`` or ``@eventsource(**options)``, the same with an EventSource. When the
-#: view ends, the stream goes on as long as anybody holds it or listens to it.
+The view gets the request and the WebSocket, and what it returns is not used. It goes below
+Django's own decorators (``@login_required``), which see an ordinary view. TypeError for a
+view that would never run (a generator, an async function), and for an option that there
+is not.
+"""
+
 eventsource = make_decorator(EventSource, _request, _call, close_idle_connections, _not_atomic)
+eventsource.__doc__ = """``@eventsource`` or ``@eventsource(**options)``, as of EventSource.
+
+The same as ``websocket``, with an EventSource. When the view ends, the stream goes on as
+long as anybody holds it or listens to it.
+"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Callable
+from typing import Callable, TypeVar
 
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import Data, EventType
@@ -16,6 +16,8 @@ from faye_wsgi.transport.connection import Connection, Sendable
 from faye_wsgi.transport.settings import Settings
 
 __all__ = ['Endpoint']
+
+Self = TypeVar('Self', bound='Endpoint')
 
 
 class Endpoint(EventTarget):
@@ -126,7 +128,7 @@ class Endpoint(EventTarget):
                 'to receive or iterate, or return ws.response where it was returned itself'
             )
 
-    def __enter__(self) -> Endpoint:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(

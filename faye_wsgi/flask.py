@@ -35,12 +35,18 @@ def _call(view: View, connection: Any, *args: Any, **kwargs: Any) -> Any:
     return view(*args, connection, **kwargs)
 
 
-#: ``@websocket`` or ``@websocket(protocols, **options)``, with the options of WebSocket:
-#: the view gets the WebSocket as its first argument, and what it returns is not used. It
-#: goes below ``@app.route`` and below the decorators of other extensions
-#: (``@login_required``), which see an ordinary view.
 websocket = make_decorator(WebSocket, _environ, _call)
+websocket.__doc__ = """``@websocket`` or ``@websocket(protocols, **options)``, as of WebSocket.
 
-#: ``@eventsource`` or ``@eventsource(**options)``, the same with an EventSource. When the
-#: view ends, the stream goes on as long as anybody holds it or listens to it.
+The view gets the WebSocket as its first argument, and what it returns is not used. It goes
+below ``@app.route`` and below the decorators of other extensions (``@login_required``),
+which see an ordinary view. TypeError for a view that would never run (a generator, an
+async function), and for an option that there is not.
+"""
+
 eventsource = make_decorator(EventSource, _environ, _call)
+eventsource.__doc__ = """``@eventsource`` or ``@eventsource(**options)``, as of EventSource.
+
+The same as ``websocket``, with an EventSource. When the view ends, the stream goes on as
+long as anybody holds it or listens to it.
+"""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
-from typing import Any, Callable
+from typing import Any, Callable, Protocol, overload
 
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.errors import ConnectionClosed
 
-__all__ = ['View', 'make_decorator']
+__all__ = ['Decorator', 'View', 'make_decorator']
 
 View = Callable[..., Any]
 
@@ -20,13 +20,23 @@ _NEVER_RUN = (
 )
 
 
+class Decorator(Protocol):
+    """Bare, ``@websocket``, or with the arguments of a connection, ``@websocket(ping=25)``."""
+
+    @overload
+    def __call__(self, view: View, /) -> View: ...
+
+    @overload
+    def __call__(self, protocols: Any = None, /, **options: Any) -> Callable[[View], View]: ...
+
+
 def make_decorator(
     connect: Callable[..., Any],
     request_of: Callable[..., Any],
     call: Callable[..., Any],
     before: Callable[[], object] = lambda: None,
     mark: Callable[[View], View] = lambda view: view,
-) -> Callable[..., Any]:
+) -> Decorator:
     """A decorator for the views of a framework.
 
     ``connect(request, *args, **options)`` makes the WebSocket or EventSource,

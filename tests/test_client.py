@@ -1222,6 +1222,15 @@ def test_a_thread_leaves_nothing_behind(
     assert [hub() for hub in hubs if hub is not None] == [None] * 7 * (hubs[0] is not None)
 
 
+def test_a_block_that_another_thread_leaves(serve: Callable[..., Server]) -> None:
+    with Client(serve('gunicorn-gevent').url('/echo', 'ws')) as ws:
+        thread = threading.Thread(target=ws.__exit__, args=(None, None, None))
+        thread.start()
+        ws.wait_closed(TIMEOUT)
+        thread.join(TIMEOUT)
+        assert not thread.is_alive() and ws.close_code == 1000
+
+
 def test_a_hub_that_somebody_else_uses_stays() -> None:
     """In a thread whose hub has other work, a client takes nothing down with it."""
     results: list[Any] = []

@@ -1,8 +1,9 @@
-"""Connections on threaded servers: each is served by its view's thread and that thread's hub.
+"""Connections in threads without a running hub: each is served by its own thread and its hub.
 
-The hub lives as long as something is served in the thread. A view that raises, or that
-returns another response than its WebSocket's, leaves nobody to serve the connection: it
-is ended when the server lets go of the request.
+On threaded servers that is the view's thread, and the hub lives as long as something is
+served in it. A view that raises, or that returns another response than its WebSocket's,
+leaves nobody to serve the connection: it is ended when the server lets go of the request.
+What a client has made in a thread ends with the thread.
 """
 
 from __future__ import annotations
@@ -126,8 +127,8 @@ def end_in_thread(connection: Connection) -> None:
 
 
 def end_alone(connection: Connection) -> None:
-    """The same for one that is being closed, where the caller alone runs the hub."""
-    if is_alone():
+    """The same for one that is being closed, where the caller alone runs its hub."""
+    if is_alone() and not connection.is_elsewhere:
         connection.wait_told()
         gevent.sleep(0)
         end, hub = getattr(_here, 'end', None), gevent.get_hub()
@@ -148,13 +149,12 @@ def release_hub() -> None:
 
 
 def _destroy(hub: Any) -> None:
+    pool, hub.threadpool = hub._threadpool, None
+    if pool is not None:
+        pool.kill()  # which needs the hub to run
     # The first throw ends the hub's loop, and leaves it suspended in the raising of a LoopExit
     # that holds it and the frames of whoever called, out of the garbage collector's sight. The
     # second one, in destroy(), lets it end.
-    # To end the threads that look up names, the hub must still run.
-    pool, hub.threadpool = hub._threadpool, None
-    if pool is not None:
-        pool.kill()
     try:
         hub.throw(HubDestroyed(True))
     except LoopExit:

@@ -105,26 +105,33 @@ class Outbox(OutboxPath):
         self._shares = driver.shares_frames
 
     def _send(self, message: Any, timeout: float | None) -> None:
-        is_elsewhere = _get_ident() != self._thread
         if self.is_alone:
             self.give_turn()
-        driver: Any = self._owner.driver
-        is_open = driver is not None and driver.state is _OPEN
+        is_elsewhere = _get_ident() != self._thread
+        message = _sendable(message)
         if not isinstance(message, (str, bytes)):
-            message = _sendable(message)
-        if not isinstance(message, (str, bytes)):
-            if is_open and driver.has_fragments and not is_elsewhere:
+            state = self._check_state()  # before an iterable is asked for anything
+            driver: Any = self._owner.driver
+            if state == _OPEN and not is_elsewhere and driver.has_fragments:
                 self._send_fragments(_pieces(message), timeout)
                 return
             message = _whole(message)
-        if message is None:
-            return
+            if message is None:
+                return
+        state = self._check_state()
         if is_elsewhere:
             self._hand_over(message, timeout)
-        elif not is_open:
+        elif state != _OPEN:
             self._keep_unsent(message)
         elif self._write(message):
             self._hold_back(timeout)
+
+    def _check_state(self) -> ReadyState:
+        """CONNECTING or OPEN; ConnectionClosed after these."""
+        state = self._owner.state
+        if state not in (ReadyState.CONNECTING, _OPEN):
+            raise self._owner.closed_error()
+        return state
 
     def _check(self, message: Data) -> None:
         # What is sent later fails where nobody hears of it.
@@ -212,8 +219,6 @@ class Outbox(OutboxPath):
     # Before open
 
     def _keep_unsent(self, message: Data) -> None:
-        if self._owner.state != ReadyState.CONNECTING:
-            raise self._owner.closed_error()
         self._check(message)
         self._unsent.append(message)
 
@@ -314,8 +319,6 @@ class Outbox(OutboxPath):
     # From other threads
 
     def _hand_over(self, message: Data, timeout: float | None) -> None:
-        if self._owner.state not in (ReadyState.CONNECTING, _OPEN):
-            raise self._owner.closed_error()
         self._check(message)
         self._pass_on(message)
         if self.buffered > self._high_water:

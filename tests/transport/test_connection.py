@@ -16,6 +16,8 @@ import pytest
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import PongEvent
 from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.extensions.negotiation import negotiate
+from faye_wsgi.extensions.permessage_deflate import permessage_deflate
 from faye_wsgi.transport.settings import Settings
 
 from ..support import frames
@@ -951,6 +953,34 @@ def test_gevents_timeout_in_a_listener_is_its_failure(
     until(lambda: both.sink.names == ["close"])
     assert not both.descriptor_is_open
     assert "a listener raised" in caplog.text
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_closed_connection_asks_an_iterable_for_nothing(both: Pair, elsewhere: bool) -> None:
+    asked: list[str] = []
+
+    def pieces() -> Iterator[str]:
+        asked.append("a piece")
+        yield "a"
+
+    both.connection.close()
+    send = both.connection.send
+    if elsewhere:
+        gevent.get_hub().threadpool.apply(catch, (send, pieces()))
+    else:
+        catch(send, pieces())
+    assert asked == []
+
+
+def test_an_iterable_that_outlives_its_connection_is_not_kept() -> None:
+    """While the pieces of a compressed message are gathered, the connection may end."""
+    with pair(pipeline=negotiate([permessage_deflate], "permessage-deflate", MEGABYTE)) as both:
+
+        def pieces() -> Iterator[str]:
+            both.connection.close(4000)
+            yield "a"
+
+        assert catch(both.connection.send, pieces()).code == 4000
 
 
 def test_what_is_sent_after_our_close_raises_with_its_code(both: Pair) -> None:

@@ -146,12 +146,15 @@ class Endpoint(EventTarget):
         ``str`` goes as text; ``bytes``, ``bytearray`` and ``memoryview`` as binary; an
         iterable of ``str``, or of ``bytes``, as one message in fragments. Before open it
         is kept and sent at open. While more than the high-water mark waits for the peer,
-        this blocks the calling greenlet (or thread), for ``timeout`` seconds at most.
+        this blocks the calling greenlet (or thread) after sending, without a bound.
+
+        With ``timeout`` (seconds, from 0 on) it waits before sending instead, until there is
+        room: TimeoutError says that the message was not sent. A message in fragments waits
+        so for each of them; where the time is up after the first, it is given up and the
+        connection closed with 1011, as where its iterable raises.
 
         Raises TypeError for anything else, ConnectionClosed on a closing or closed
-        connection (HandshakeError if it never opened), TimeoutError when the time is up:
-        the message is on its way all the same, but one in fragments is given up, and the
-        connection closed with 1011, as where its iterable raises after the first fragment.
+        connection (HandshakeError if it never opened).
         """
         try:
             self._outbox.send(message, timeout)

@@ -185,10 +185,12 @@ class EventSource(EventTarget):
         :param message: its data; each line of it becomes a ``data:`` line.
         :param event: its type, for ``addEventListener``; 'message' where there is none.
         :param id: what the client tells as ``Last-Event-ID`` when it comes back.
-        :param timeout: seconds to block at most while the peer is slow.
+        :param timeout: seconds to wait for room, before sending, while the peer is slow.
+            None sends at once and then waits without a bound.
 
         Raises ValueError if ``event`` or ``id`` has a CR, LF or NUL, and nothing is sent;
-        ConnectionClosed on a closed stream; TimeoutError when the time is up.
+        ConnectionClosed on a closed stream; TimeoutError when the time is up: then nothing
+        was sent.
         """
         self._connection.send(encode_event(message, event=event, id=id), timeout)
 

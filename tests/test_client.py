@@ -1130,6 +1130,25 @@ def test_in_a_thread_with_its_own_hub(serve: Callable[..., Server]) -> None:
     assert got == ['x', 1000]
 
 
+def test_what_a_thread_has_sent_arrives_before_the_block_ends(
+    start: Callable[..., Scripted]
+) -> None:
+    """In a plain script nothing lets the hub run between the thread's sends and the close."""
+    seen: list[frames.Frame] = []
+
+    def listen(sock: Any, server: Scripted) -> None:
+        sock.sendall(good_answer(read_head(sock)))
+        while not seen or seen[-1].opcode != frames.CLOSE:
+            seen.append(frames.read_frame(sock))
+        sock.sendall(frames.frame(frames.CLOSE, seen[-1].payload, mask=None))
+
+    with Client(start(listen).url()) as ws:
+        thread = threading.Thread(target=lambda: [ws.send(str(n)) for n in range(10)])
+        thread.start()
+        thread.join()
+    assert [frame.text for frame in seen[:-1]] == [str(n) for n in range(10)]
+
+
 PATCHED = """
 from gevent import monkey; monkey.patch_all()
 import sys

@@ -973,6 +973,7 @@ static PyTypeObject InboxPathType = {
 typedef struct {
     PyObject_HEAD
     PyObject *plain, *stream, *build;
+    PyObject *crossed; /* what other threads have asked for */
     unsigned long thread;
     char shares; /* its frames are those of others, too */
 } OutboxPath;
@@ -985,6 +986,7 @@ outbox_init(OutboxPath *self, PyObject *args, PyObject *kwargs)
         return -1;
     }
     self->thread = PyThread_get_thread_ident();
+    Py_XSETREF(self->crossed, held(no_arguments));
     return 0;
 }
 
@@ -994,6 +996,7 @@ outbox_traverse(OutboxPath *self, visitproc visit, void *arg)
     Py_VISIT(self->plain);
     Py_VISIT(self->stream);
     Py_VISIT(self->build);
+    Py_VISIT(self->crossed);
     return 0;
 }
 
@@ -1003,6 +1006,7 @@ outbox_clear(OutboxPath *self)
     Py_CLEAR(self->plain);
     Py_CLEAR(self->stream);
     Py_CLEAR(self->build);
+    Py_CLEAR(self->crossed);
     return 0;
 }
 
@@ -1027,11 +1031,14 @@ static int
 outbox_is_plain(OutboxPath *self)
 {
     PyObject *state;
+    Py_ssize_t crossed;
     long value;
 
     if (!is_set(self->plain) || !is_set(self->stream) || !is_set(self->build) ||
             PyThread_get_thread_ident() != self->thread)
         return 0;
+    if ((crossed = count_of(self->crossed)) != 0)
+        return crossed < 0 ? -1 : 0;
     if ((state = PyObject_GetAttr(self->plain, str_state)) == NULL)
         return -1;
     value = PyLong_AsLong(state);
@@ -1068,7 +1075,7 @@ outbox_send(OutboxPath *self, PyObject *const *args, Py_ssize_t count)
         PyErr_SetString(PyExc_TypeError, "send() takes 1 or 2 arguments");
         return NULL;
     }
-    if ((plain = is_small(args[0]) ? outbox_is_plain(self) : 0) < 0)
+    if ((plain = timeout == Py_None && is_small(args[0]) ? outbox_is_plain(self) : 0) < 0)
         return NULL;
     if (!plain)
         return PyObject_CallMethodObjArgs((PyObject *)self, str__send, args[0], timeout, NULL);
@@ -1088,7 +1095,7 @@ outbox_send(OutboxPath *self, PyObject *const *args, Py_ssize_t count)
     if (waits < 0)
         return NULL;
     if (waits)
-        return PyObject_CallMethodOneArg((PyObject *)self, str__hold_back, timeout);
+        return PyObject_CallMethodNoArgs((PyObject *)self, str__hold_back);
     Py_RETURN_NONE;
 }
 
@@ -1152,6 +1159,7 @@ static PyMemberDef outbox_members[] = {
     {"_stream", T_OBJECT, offsetof(OutboxPath, stream), 0, NULL},
     {"_plain", T_OBJECT, offsetof(OutboxPath, plain), 0, NULL},
     {"_build", T_OBJECT, offsetof(OutboxPath, build), 0, NULL},
+    {"_crossed", T_OBJECT, offsetof(OutboxPath, crossed), 0, NULL},
     {"_shares", T_BOOL, offsetof(OutboxPath, shares), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };

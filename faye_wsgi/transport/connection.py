@@ -368,7 +368,9 @@ class Connection(ConnectionPath):
         """Begin the closing handshake. Does not wait; does nothing a second time."""
         if _get_ident() != self._thread:
             self.outbox.call(self.close, code, reason)
-        elif self.state == ReadyState.CONNECTING and self.driver is None:
+            return
+        self.outbox.run_crossed()
+        if self.state == ReadyState.CONNECTING and self.driver is None:
             self.fail('', code, reason)
         elif self.state == ReadyState.CONNECTING:
             self._note_eof()

@@ -290,10 +290,11 @@ class PythonInboxPath:
 class PythonOutboxPath:
     """A message that is a frame on the stream, and no more."""
 
-    __slots__ = ('_build', '_plain', '_shares', '_stream', '_thread')
+    __slots__ = ('_build', '_crossed', '_plain', '_shares', '_stream', '_thread')
 
     def __init__(self) -> None:
         self._thread = _get_ident()
+        self._crossed: Any = _NONE  # what other threads have asked for, and must come first
         self._stream: Any = None
         self._plain: Driver | None = None  # where there is more to do than this, None
         self._build: Any = None  # the driver's
@@ -305,6 +306,8 @@ class PythonOutboxPath:
         if (
             driver is None
             or driver.state is not _OPEN
+            or timeout is not None
+            or self._crossed
             or (type(message) is not str and type(message) is not bytes)
             or len(message) >= LARGE
             or _get_ident() != self._thread
@@ -317,7 +320,7 @@ class PythonOutboxPath:
             self._not_built(error)
             raise
         if self._stream.write(frame):
-            self._hold_back(timeout)
+            self._hold_back()
 
     def send_shared(self, message: Data, shared: dict[Any, Any]) -> bool:
         """Send one that goes to many, without waiting; False: too much waits already."""
@@ -325,6 +328,7 @@ class PythonOutboxPath:
         if (
             not self._shares
             or driver is None
+            or self._crossed
             or driver.state is not _OPEN
             or _get_ident() != self._thread
             or self._stream.is_blocked
@@ -350,7 +354,7 @@ class PythonOutboxPath:
         """The driver has raised."""
         raise NotImplementedError
 
-    def _hold_back(self, timeout: float | None) -> None:
+    def _hold_back(self) -> None:
         """Wait for room, or for the others' turn, as there is need."""
         raise NotImplementedError
 

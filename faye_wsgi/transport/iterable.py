@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from typing import Any, Callable
+from typing import Any
 
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import CloseEvent, DrainEvent, Event, OpenEvent
@@ -22,6 +22,7 @@ __all__ = ['Body', 'IterableStream']
 
 log = logging.getLogger('faye_wsgi')
 
+_OPEN = ReadyState.OPEN
 MAX_EARLY = 2**20  # bytes kept for a view that sends before it returns the response
 
 
@@ -53,11 +54,15 @@ class IterableStream:
                     'this server sends a stream only after the view has returned its '
                     'response: send from another greenlet or thread'
                 )
+            if timeout is not None and self.state == ReadyState.OPEN:
+                self._wait_for_room(timeout)
+                if self.state > ReadyState.OPEN:
+                    raise self.closed_error()
             self._pieces.append(data)
             self.buffered += len(data)
             self._changed.notify_all()
-            if self.state == ReadyState.OPEN:
-                self._wait(lambda: self.has_room or self.state > ReadyState.OPEN, timeout)
+            if timeout is None and self.state == ReadyState.OPEN:
+                self._wait_for_room(None)
 
     def close(self, code: int = 1000, reason: str = '') -> None:
         """End the stream after what was sent."""
@@ -69,7 +74,8 @@ class IterableStream:
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until the server has ended the response; TimeoutError after ``timeout``."""
         with self._changed:
-            self._wait(lambda: self.state == ReadyState.CLOSED, timeout)
+            if not self._changed.wait_for(lambda: self.state == ReadyState.CLOSED, timeout):
+                raise TimeoutError('the stream was not closed in time')
 
     def closed_error(self) -> ConnectionClosed:
         """What a call on a closed stream raises."""
@@ -128,9 +134,9 @@ class IterableStream:
                 log.exception('a listener raised: its stream is closed')
                 self.close()
 
-    def _wait(self, condition: Callable[[], bool], timeout: float | None) -> None:
-        if not self._changed.wait_for(condition, timeout):
-            raise TimeoutError('the peer did not read in time')
+    def _wait_for_room(self, timeout: float | None) -> None:
+        if not self._changed.wait_for(lambda: self.has_room or self.state > _OPEN, timeout):
+            raise TimeoutError('the peer did not read in time: the message was not sent')
 
     # A Connection can do more; for a stream there is nothing to it.
 

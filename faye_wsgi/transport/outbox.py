@@ -7,6 +7,7 @@ needed: everything but the hand-over from other threads happens in the thread of
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Set
 from collections.abc import Iterable as IterableType
 from time import monotonic
@@ -20,6 +21,7 @@ from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import Data
 from faye_wsgi.driver.frames import CloseCode, Opcode
 from faye_wsgi.errors import ConnectionClosed, ExtensionError
+from faye_wsgi.transport.crossing import Crossing, wait_elsewhere
 from faye_wsgi.transport.hotpath import LARGE, OutboxPath
 from faye_wsgi.transport.stream import Stream
 
@@ -29,10 +31,12 @@ _Piece = Union[str, bytes, bytearray, memoryview]
 Sendable = Union[_Piece, Iterable[_Piece]]
 
 _get_ident = get_original('_thread', 'get_ident')
-_NativeEvent = get_original('threading', 'Event')
 _counting = get_original('_thread', 'allocate_lock')()  # += of several threads
 
 _OPEN = ReadyState.OPEN
+_NOT_SENT = 'the peer did not read in time: the message was not sent'
+_GIVEN_UP = 'the peer did not read in time: the message was given up'
+
 TURN_INTERVAL = 0.05  # seconds
 FLOOD = 0.002  # seconds: who is done with a turn so soon is likely to send on and on
 
@@ -58,6 +62,7 @@ class Outbox(OutboxPath):
     """The sending side of one connection."""
 
     __slots__ = (
+        '_crossing',
         '_deferred',
         '_fragments',
         '_handed_over',
@@ -67,12 +72,14 @@ class Outbox(OutboxPath):
         '_turned_at',
         '_unsent',
         '_waiting',
+        '_waiting_elsewhere',
         'is_alone',
     )
 
     def __init__(self, hub: Any, owner: Owner, high_water: int) -> None:
         super().__init__()
         self._hub = hub
+        self._crossing: Crossing | None = None  # made when another thread first calls
         self.is_alone = getcurrent().parent is None  # the hub runs only while we wait
         self._turned_at = monotonic()
         self._owner = owner
@@ -82,6 +89,7 @@ class Outbox(OutboxPath):
         self._fragments: int | None = None  # that a message has sent which is not complete:
         self._deferred: list[bytes] = []  # these frames must not come between
         self._waiting: list[Callable[[], object]] = []  # whom ``wake`` wakes
+        self._waiting_elsewhere: list[Callable[[], object]] = []  # the same in other threads
 
     @property
     def buffered(self) -> int:
@@ -107,24 +115,28 @@ class Outbox(OutboxPath):
     def _send(self, message: Any, timeout: float | None) -> None:
         if self.is_alone:
             self.give_turn()
-        is_elsewhere = _get_ident() != self._thread
         message = _sendable(message)
+        self._check_state()  # before an iterable is asked for anything
+        is_elsewhere = _get_ident() != self._thread
+        if not is_elsewhere:
+            self.run_crossed()
         if not isinstance(message, (str, bytes)):
-            state = self._check_state()  # before an iterable is asked for anything
             driver: Any = self._owner.driver
-            if state == _OPEN and not is_elsewhere and driver.has_fragments:
+            if self._check_state() == _OPEN and not is_elsewhere and driver.has_fragments:
                 self._send_fragments(_pieces(message), timeout)
                 return
             message = _whole(message)
             if message is None:
                 return
-        state = self._check_state()
         if is_elsewhere:
             self._hand_over(message, timeout)
-        elif state != _OPEN:
+            return
+        if timeout is not None:
+            self._wait_for_room_first(timeout)
+        if self._check_state() != _OPEN:
             self._keep_unsent(message)
         elif self._write(message):
-            self._hold_back(timeout)
+            self._hold_back(timeout is None)
 
     def _check_state(self) -> ReadyState:
         """CONNECTING or OPEN; ConnectionClosed after these."""
@@ -205,10 +217,10 @@ class Outbox(OutboxPath):
         if isinstance(error, ExtensionError):
             self._owner.close(error.code)
 
-    def _hold_back(self, timeout: float | None) -> None:
+    def _hold_back(self, waits: bool = True) -> None:
         self._stream.flush()
-        if self.buffered > self._high_water:
-            self._wait_for_room(timeout)
+        if waits and self.buffered > self._high_water:
+            self.wait_until(lambda: self.has_room, None)
         elif self._stream.is_turn_over and getcurrent() is not self._hub:
             # Who sends without ever waiting would be the only one to be served.
             is_flood = not self.is_alone and monotonic() - self._turned_at < FLOOD
@@ -258,18 +270,25 @@ class Outbox(OutboxPath):
         """Something has changed: let those who wait look at it. From the hub."""
         waiting, self._waiting = self._waiting, []
         for wake in waiting:
-            wake()
+            try:
+                wake()
+            except BaseException:  # it is the waiter's own, and must not cost the others their turn
+                self._hub.handle_error(wake, *sys.exc_info())
+        elsewhere, self._waiting_elsewhere = self._waiting_elsewhere, []
+        for tell in elsewhere:
+            self._tell_of_room(tell)
 
-    def _wait_for_room(self, timeout: float | None) -> None:
+    def _wait_for_room_first(self, timeout: float) -> None:
+        # A sender with little time would otherwise leave a message behind each time.
         if not self.wait_until(lambda: self.has_room, timeout):
-            raise TimeoutError('the peer did not read in time; the message is still on its way')
+            raise TimeoutError(_NOT_SENT)
 
     # A message in fragments
 
     def _send_fragments(self, pieces: Iterator[Data], timeout: float | None) -> None:
         # RFC 6455 §5.4: only control frames may come between the fragments of a message.
         if not self.wait_until(lambda: self._fragments is None, timeout):
-            raise TimeoutError('another message did not end in time')
+            raise TimeoutError(_NOT_SENT)
         self._fragments = 0
         plain, self._plain = self._plain, None
         try:
@@ -300,14 +319,20 @@ class Outbox(OutboxPath):
         if driver is None or stream is None or driver.state != _OPEN:
             raise self._owner.closed_error()
         data = piece.encode() if isinstance(piece, str) else piece
+        if timeout is not None and not self.wait_until(self._has_room_for_fragment, timeout):
+            raise TimeoutError(_GIVEN_UP if self._fragments else _NOT_SENT)
         must_look = stream.write(driver.fragment(data, opcode, fin))
         self._fragments += 1  # type: ignore[operator]
         if must_look:
-            try:
-                self._hold_back(timeout)
-            except TimeoutError:
-                reason = 'the peer did not read in time, and the message was given up'
-                raise TimeoutError(reason) from None
+            stream.flush()
+            if timeout is None:
+                self.wait_until(self._has_room_for_fragment, None)
+            self._hold_back(False)
+
+    def _has_room_for_fragment(self) -> bool:
+        # What is deferred until this message ends must not hold this message back.
+        stream = self._stream
+        return bool(stream.buffered <= self._high_water or stream.closed)
 
     def _write_deferred(self) -> None:
         driver, stream = self._owner.driver, self._owner.stream
@@ -318,11 +343,28 @@ class Outbox(OutboxPath):
 
     # From other threads
 
+    def call(self, function: Callable[..., object], *args: Any) -> None:
+        """Call ``function`` in the thread of the hub, in its turn; from any thread."""
+        with _counting:
+            if self._crossing is None:
+                self._crossing = Crossing(self._hub)
+                self._crossed = self._crossing.jobs
+        self._crossing.call(function, *args)
+
+    def run_crossed(self) -> None:
+        """Do first what other threads have asked for; in the connection's own thread."""
+        if self._crossing is not None:
+            self._crossing.run()
+
     def _hand_over(self, message: Data, timeout: float | None) -> None:
         self._check(message)
+        if timeout is not None and self.buffered > self._high_water:
+            if not wait_elsewhere(self._ask_for_room, self._ask_no_more, timeout):
+                raise TimeoutError(_NOT_SENT)
+            self._check_state()
         self._pass_on(message)
-        if self.buffered > self._high_water:
-            self._wait_elsewhere(timeout)
+        if timeout is None and self.buffered > self._high_water:
+            wait_elsewhere(self._ask_for_room, self._ask_no_more, None)
 
     def _pass_on(self, message: Data) -> None:
         with _counting:
@@ -336,58 +378,26 @@ class Outbox(OutboxPath):
             self._unsent.append(message)
         else:
             self._write_late(message)
-        self.wake()
+        self._hub.loop.run_callback(self.wake)
 
-    def _wait_elsewhere(self, timeout: float | None) -> None:
-        # The caller's thread may have a hub of its own, with other greenlets to go on.
-        hub = gevent._hub_local.get_hub_if_exists()
-        if hub is not None:
-            has_room = self._wait_in_hub(hub, timeout)
-        else:
-            room = _NativeEvent()
-            self.call(self._tell_of_room, room.set)
-            has_room = self._owner.state == ReadyState.CLOSED or room.wait(timeout)
-        if not has_room:
-            raise TimeoutError('the peer did not read in time; the message is still on its way')
+    def _ask_for_room(self, tell: Callable[[], object]) -> None:
+        self.call(self._tell_of_room, tell)
+        # A hub that has ended runs nothing: its connection was closed before.
+        if self._owner.state == ReadyState.CLOSED:
+            tell()
 
-    def _wait_in_hub(self, hub: Any, timeout: float | None) -> bool:
-        waker = hub.loop.async_()
-        waker.start(getcurrent().switch)
-        waiting = [waker]
-
-        def tell() -> None:  # in the connection's thread
-            with _counting:
-                if waiting:
-                    waker.send()
-
-        with gevent.Timeout.start_new(timeout) as expiry:
-            try:
-                self.call(self._tell_of_room, tell)
-                # A hub that ends runs what it was asked before its connection closed.
-                if self._owner.state != ReadyState.CLOSED:
-                    hub.switch()
-                return True
-            except gevent.Timeout as error:
-                if error is not expiry:
-                    raise
-                return False
-            finally:
-                with _counting:
-                    waiting.clear()
-                waker.stop()
-                waker.close()
+    def _ask_no_more(self, tell: Callable[[], object]) -> None:
+        self.call(self._withdraw, tell)
 
     def _tell_of_room(self, tell: Callable[[], object]) -> None:
         if self.has_room:
             tell()
         else:
-            self._waiting.append(lambda: self._tell_of_room(tell))
+            self._waiting_elsewhere.append(tell)
 
-    def call(self, function: Callable[..., object], *args: Any) -> None:
-        """Call ``function`` in the thread of the hub, from whichever thread."""
-        loop = self._hub.loop
-        if loop is not None:  # None: the thread of the connection, and its hub, are gone
-            loop.run_callback_threadsafe(function, *args)
+    def _withdraw(self, tell: Callable[[], object]) -> None:
+        if tell in self._waiting_elsewhere:
+            self._waiting_elsewhere.remove(tell)
 
 
 def _sendable(message: Any) -> Any:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Callable
 
 import gevent
+import gevent.threadpool
 
 from faye_wsgi import ConnectionClosed, WebSocket
 
@@ -73,6 +75,27 @@ def tardy(ws: WebSocket, values: Query) -> None:
             ws.send(str(number))
 
 
+def native_threads(ws: WebSocket, values: Query) -> None:
+    """?n=&size=: so many messages, each sent by a native thread of a pool of ten."""
+    pool = gevent.threadpool.ThreadPool(10)
+    message = b"x" * int(values["size"])
+    jobs = [pool.spawn(ws.send, message) for _ in range(int(values["n"]))]
+    gevent.joinall(jobs, timeout=60)
+    ws.send(str(sum(job.successful() for job in jobs)))
+    pool.kill()
+
+
+def joined_thread(ws: WebSocket, values: Query) -> None:
+    """?n=: so many messages out of a thread that has ended, and one of its own."""
+    send = [ws.send] * int(values["n"])
+    thread = threading.Thread(target=lambda: [one(str(number)) for number, one in enumerate(send)])
+    thread.start()
+    thread.join()
+    if values.get("last"):
+        ws.send("last")
+    ws.close()
+
+
 views.VIEWS.update(
     {
         "counted_echo": counted_echo,
@@ -82,6 +105,8 @@ views.VIEWS.update(
         "push_in_view": push_in_view,
         "push_in_listener": push_in_listener,
         "tardy": tardy,
+        "native_threads": native_threads,
+        "joined_thread": joined_thread,
     }
 )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import gevent
 import gevent.event
+import greenlet
 import pytest
 
 from faye_wsgi.driver.base import ReadyState
@@ -124,8 +125,8 @@ def test_all_readers_learn_of_the_end(both: Pair) -> None:
     assert [reader.get(timeout=TIMEOUT).code for reader in readers] == [1000] * 3
 
 
-def catch(function: Any, *args: Any) -> ConnectionClosed:
-    with pytest.raises(ConnectionClosed) as caught:
+def catch(function: Any, *args: Any) -> Any:
+    with pytest.raises((ConnectionClosed, TimeoutError)) as caught:
         function(*args)
     return caught.value
 
@@ -248,10 +249,67 @@ def test_send_blocks_above_the_high_water_mark_only(both: Pair) -> None:
     assert both.connection.buffered == 0
 
 
-def test_send_gives_up_in_time_and_the_message_still_goes(both: Pair) -> None:
-    with pytest.raises(TimeoutError):
-        both.connection.send(b"x" * (2 * MEGABYTE), 0.02)
+def test_send_in_time_waits_for_room_first(both: Pair) -> None:
+    """A call that times out has sent nothing, however often it is made."""
+    both.connection.send(b"x" * (2 * MEGABYTE), 0.02)
+    waiting = both.connection.buffered
+    for message in (b"too late", "too late", iter(["too", "late"]), b"x" * MEGABYTE):
+        with pytest.raises(TimeoutError, match="was not sent"):
+            both.connection.send(message, 0.01)
+    assert both.connection.buffered == waiting
     assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
+    both.connection.send("in time", TIMEOUT)
+    assert both.peer.read_text() == "in time"
+    assert both.connection.state == ReadyState.OPEN
+
+
+def test_a_message_in_fragments_that_runs_out_of_time(both: Pair) -> None:
+    """Once its first fragment has gone out, it can only be given up with its connection."""
+    pieces = iter([b"x" * (2 * MEGABYTE), b"y", b"z"])
+    sender = gevent.spawn(catch, both.connection.send, pieces, 0.05)
+    assert isinstance(sender.get(timeout=TIMEOUT), TimeoutError)
+    assert both.connection.state == ReadyState.CLOSING
+    assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
+    assert both.peer.read_close().close_code == 1011
+
+
+def test_an_iterable_and_another_sender_do_not_block_each_other(both: Pair) -> None:
+    """What waits for the end of the iterable must not hold the iterable back."""
+    pieces = 100
+    first = gevent.spawn(both.connection.send, (b"a" * 200_000 for _ in range(pieces)))
+    turn()
+    others = [gevent.spawn(both.connection.send, b"b" * 70_000) for _ in range(3)]
+    for number in range(pieces):
+        frame = both.peer.read_frame()
+        assert frame.payload == b"a" * 200_000
+        assert frame.fin == (number == pieces - 1)
+    for _ in others:
+        assert both.peer.read_frame().payload == b"b" * 70_000
+    gevent.joinall([first, *others], timeout=TIMEOUT)
+    assert all(greenlet.successful() for greenlet in [first, *others])
+    assert both.connection.buffered == 0
+
+
+def test_a_sender_that_raises_costs_the_others_nothing(
+    both: Pair, hub_errors: list[str]
+) -> None:
+    """All that wait for room get their turn, whatever one of them does with its own."""
+    both.connection.send(b"x" * (2 * MEGABYTE), 0)
+
+    def send_and_raise() -> None:
+        both.connection.send("raises")
+        raise RuntimeError("out of a greenlet of greenlet's own kind")
+
+    raw = greenlet.greenlet(send_and_raise, gevent.get_hub())
+    gevent.spawn(raw.switch)
+    turn()
+    other = gevent.spawn(both.connection.send, "waits")
+    turn()
+    assert raw and not other.ready()
+    assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
+    other.get(timeout=TIMEOUT)
+    assert [both.peer.read_text(), both.peer.read_text()] == ["raises", "waits"]
+    assert len(hub_errors) == 1 and "greenlet's own kind" in hub_errors.pop()
 
 
 def test_a_blocked_sender_learns_of_the_end(both: Pair) -> None:
@@ -467,17 +525,39 @@ def test_a_thread_is_held_back_too(both: Pair) -> None:
 
 
 def test_a_threads_send_gives_up_in_time(both: Pair) -> None:
-    seen: list[str] = []
+    caught: list[BaseException] = []
 
     def push() -> None:
-        try:
-            both.connection.send(b"x" * (2 * MEGABYTE), 0.1)
-        except TimeoutError:
-            seen.append("too late")
+        both.connection.send(b"x" * (2 * MEGABYTE), 0.1)
+        for _ in range(3):
+            caught.append(catch(both.connection.send, b"too late", 0.02))
 
     run_thread(push)
-    assert seen == ["too late"]
+    assert [str(error) for error in caught] == [
+        "the peer did not read in time: the message was not sent"
+    ] * 3
     assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
+    both.connection.send("next")
+    assert both.peer.read_text() == "next"
+
+
+@pytest.mark.parametrize("end", ["send", "close"])
+def test_what_a_thread_has_handed_over_goes_first(both: Pair, end: str) -> None:
+    """The connection's own thread may not have let its hub run since."""
+    thread = threading.Thread(
+        target=lambda: [both.connection.send(str(number)) for number in range(10)]
+    )
+    thread.start()
+    thread.join()  # which does not let the hub run
+    if end == "send":
+        both.connection.send("last")
+    else:
+        both.connection.close(1000)
+    assert [both.peer.read_text() for _ in range(10)] == [str(n) for n in range(10)]
+    if end == "send":
+        assert both.peer.read_text() == "last"
+    else:
+        assert both.peer.read_close().close_code == 1000
 
 
 def test_a_blocked_thread_learns_of_the_end(both: Pair) -> None:
@@ -502,8 +582,9 @@ def test_a_thread_with_a_hub_of_its_own_goes_on_with_it(both: Pair) -> None:
 
     def run() -> None:
         ticker = gevent.spawn(tick)
+        both.connection.send(b"x" * (2 * MEGABYTE), 0.2)
         with pytest.raises(TimeoutError):
-            both.connection.send(b"x" * (2 * MEGABYTE), 0.2)
+            both.connection.send(b"too late", 0.2)
         ticker.join()
         gevent.get_hub().destroy(destroy_loop=True)
 

@@ -1,0 +1,123 @@
+"""Calls from other threads: how they reach the thread of a connection, and how they wait.
+
+A connection belongs to one thread, and everything in it runs there: in that thread's hub,
+or in a greenlet of it. So another thread changes nothing itself. It leaves a job here and
+wakes the hub, which runs the jobs in their order. Where the connection's own thread sends
+or closes before the hub has come to that, it runs them first: what was handed over earlier
+goes out earlier.
+
+The danger is in waiting. A thread that waits for a connection must block in a way that
+suits it. If it has a hub of its own, only the calling greenlet may wait, so an ``async``
+watcher wakes it up. If it has none, the thread itself must block: on a lock of ``_thread``
+as it was before monkey patching, because gevent's locks need a hub in the waiting thread,
+and may raise in the hub that releases them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Callable
+
+import gevent
+from gevent.monkey import get_original
+from greenlet import getcurrent
+
+__all__ = ['Crossing', 'wait_elsewhere']
+
+_allocate_lock = get_original('_thread', 'allocate_lock')
+_TIMEOUT_MAX = get_original('_thread', 'TIMEOUT_MAX')
+
+Tell = Callable[[], object]
+Job = tuple[Callable[..., object], tuple[Any, ...]]
+
+
+class Crossing:
+    """The jobs that other threads have left for the thread of ``hub``."""
+
+    __slots__ = ('_hub', 'jobs')
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+        # A deque: append and popleft are atomic, so no lock is needed between the threads.
+        self.jobs: deque[Job] = deque()
+
+    def call(self, function: Callable[..., object], *args: Any) -> None:
+        """Have ``function`` called in the thread of the hub; from any thread."""
+        self.jobs.append((function, args))
+        loop = self._hub.loop
+        if loop is not None:  # None: the connection's thread, and its hub, have ended
+            loop.run_callback_threadsafe(self.run)
+
+    def run(self) -> None:
+        """Run what was left; in the thread of the hub, and in any greenlet of it."""
+        jobs = self.jobs
+        while jobs:
+            function, args = jobs.popleft()
+            function(*args)
+
+
+def wait_elsewhere(
+    ask: Callable[[Tell], object], withdraw: Callable[[Tell], object], timeout: float | None
+) -> bool:
+    """Block the caller until ``tell`` is called; False after ``timeout`` seconds.
+
+    ``ask(tell)`` hands ``tell`` over to the thread of a connection, which may call it at any
+    time, and more than once. ``withdraw(tell)`` says that the caller has given up.
+    """
+    hub = gevent._hub_local.get_hub_if_exists()
+    if hub is None or getcurrent() is hub:
+        return _block_thread(ask, withdraw, timeout)
+    return _wait_in_hub(hub, ask, withdraw, timeout)
+
+
+def _block_thread(
+    ask: Callable[[Tell], object], withdraw: Callable[[Tell], object], timeout: float | None
+) -> bool:
+    lock = _allocate_lock()
+    lock.acquire()
+
+    def tell() -> None:
+        if lock.locked():
+            lock.release()
+
+    ask(tell)
+    seconds = -1 if timeout is None else min(max(timeout, 0), _TIMEOUT_MAX)
+    is_told = bool(lock.acquire(True, seconds))
+    if not is_told:
+        withdraw(tell)
+    return is_told
+
+
+def _wait_in_hub(
+    hub: Any,
+    ask: Callable[[Tell], object],
+    withdraw: Callable[[Tell], object],
+    timeout: float | None,
+) -> bool:
+    waker = hub.loop.async_()
+    waker.start(getcurrent().switch)
+    # ``send`` on a watcher that has been closed would crash the process, and it comes from
+    # another thread: one lock decides whether the watcher is still there.
+    guard = _allocate_lock()
+    waiting = [waker]
+
+    def tell() -> None:
+        with guard:
+            if waiting:
+                waker.send()
+
+    with gevent.Timeout.start_new(timeout) as expiry:
+        try:
+            ask(tell)
+            hub.switch()
+            return True
+        except gevent.Timeout as error:
+            if error is not expiry:
+                raise
+            return False
+        finally:
+            with guard:
+                waiting.clear()
+            waker.stop()
+            waker.close()
+            withdraw(tell)

@@ -24,6 +24,7 @@ from faye_wsgi.extensions.negotiation import Extensions, check_extensions
 from faye_wsgi.options import check_seconds, check_size, make_settings
 from faye_wsgi.transport import dial, threads
 from faye_wsgi.transport.backoff import Backoff
+from faye_wsgi.transport.settings import MAX_QUEUE_BYTES
 from faye_wsgi.transport.tls import ClientTls, TlsOption, make_client_tls
 
 __all__ = ['Client', 'heals']
@@ -74,7 +75,7 @@ class Client(Endpoint):
         max_length: int = MAX_LENGTH,
         max_fragments: int = MAX_FRAGMENTS,
         max_queue: int = 64,
-        max_queue_bytes: int | None = None,
+        max_queue_bytes: int = MAX_QUEUE_BYTES,
         high_water: int = 65536,
     ) -> None:
         """Begin to connect to ``url``.
@@ -103,8 +104,8 @@ class Client(Endpoint):
             a longer one closes the connection with 1009. Default 2^26 - 1.
         :param max_fragments: most frames in one message. Default 16384.
         :param max_queue: most messages held for who does not read. Default 64.
-        :param max_queue_bytes: the same in bytes (of text: in characters). Default:
-            ``max_length``.
+        :param max_queue_bytes: the same in bytes, as they are stored: a text takes 1, 2 or
+            4 for each character. One message may be larger. Default 2^20.
         :param high_water: bytes waiting for the peer above which ``send`` blocks.
             Default 65536.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from faye_wsgi.driver.hybi import MAX_LENGTH
-from faye_wsgi.transport.settings import Settings
+from faye_wsgi.transport.settings import MAX_QUEUE_BYTES, Settings
 
 __all__ = ['check_seconds', 'check_size', 'make_settings']
 
@@ -18,7 +18,7 @@ def make_settings(
     close_timeout: float = 30.0,
     max_length: int = MAX_LENGTH,
     max_queue: int = 64,
-    max_queue_bytes: int | None = None,
+    max_queue_bytes: int = MAX_QUEUE_BYTES,
     high_water: int = 65536,
 ) -> Settings:
     """The transport's settings; ValueError or TypeError where a value cannot be meant."""
@@ -27,8 +27,6 @@ def make_settings(
     check_size('high_water', high_water)
     check_seconds('ping', ping)
     check_seconds('ping_timeout', ping_timeout)
-    if max_queue_bytes is None:
-        max_queue_bytes = max_length
     check_size('max_queue_bytes', max_queue_bytes)
     if close_timeout is None:
         raise TypeError('close_timeout is a number of seconds')

@@ -23,6 +23,7 @@ from faye_wsgi.extensions.negotiation import Extensions, check_extensions
 from faye_wsgi.options import check_size, make_settings
 from faye_wsgi.takeover import take_over
 from faye_wsgi.transport import threads
+from faye_wsgi.transport.settings import MAX_QUEUE_BYTES
 
 __all__ = ['WebSocket']
 
@@ -64,7 +65,7 @@ class WebSocket(Endpoint):
         close_timeout: float = 30.0,
         origins: Origins = 'same',
         max_queue: int = 64,
-        max_queue_bytes: int | None = None,
+        max_queue_bytes: int = MAX_QUEUE_BYTES,
         high_water: int = 65536,
         trust_forwarded: bool = False,
         allow_drafts: bool = False,
@@ -86,8 +87,8 @@ class WebSocket(Endpoint):
             origins (``https://example.com``) or compiled patterns; None for any page.
         :param max_queue: most messages held for a view that does not read. Default 64.
             Reading stops there, checked after each read of up to 64 KiB.
-        :param max_queue_bytes: the same in bytes (of text: in characters). Default:
-            ``max_length``.
+        :param max_queue_bytes: the same in bytes, as they are stored: a text takes 1, 2 or
+            4 for each character. One message may be larger. Default 2^20.
         :param high_water: bytes waiting for the peer above which ``send`` blocks.
             Default 65536.
         :param trust_forwarded: believe ``X-Forwarded-Host`` and ``-Proto``: only behind

@@ -383,6 +383,27 @@ speedups_build_message(PyObject *module, PyObject *const *args, Py_ssize_t count
     return frame;
 }
 
+PyDoc_STRVAR(stored_size_doc,
+"stored_size(data)\n--\n\n"
+"The bytes that a message takes in memory: a text has 1, 2 or 4 for each character.");
+
+static PyObject *
+speedups_stored_size(PyObject *module, PyObject *data)
+{
+    (void)module;
+    if (PyBytes_Check(data))
+        return PyLong_FromSsize_t(PyBytes_GET_SIZE(data));
+    if (!PyUnicode_Check(data)) {
+        PyErr_SetString(PyExc_TypeError, "stored_size() takes str or bytes");
+        return NULL;
+    }
+#if PY_VERSION_HEX < 0x030C0000
+    if (PyUnicode_READY(data) < 0)
+        return NULL;
+#endif
+    return PyLong_FromSsize_t(PyUnicode_GET_LENGTH(data) * (Py_ssize_t)PyUnicode_KIND(data));
+}
+
 static PyMethodDef methods[] = {
     {"mask", (PyCFunction)(void (*)(void))speedups_mask, METH_FASTCALL, mask_doc},
     {"mask_pieces", (PyCFunction)(void (*)(void))speedups_mask_pieces, METH_FASTCALL,
@@ -393,6 +414,7 @@ static PyMethodDef methods[] = {
      parse_frames_doc},
     {"build_message", (PyCFunction)(void (*)(void))speedups_build_message, METH_FASTCALL,
      build_message_doc},
+    {"stored_size", (PyCFunction)speedups_stored_size, METH_O, stored_size_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from enum import IntEnum
 
 from faye_wsgi.driver.events import Data
@@ -21,6 +22,7 @@ __all__ = [
     'is_valid_close_code',
     'parse_frames',
     'parse_messages',
+    'stored_size',
 ]
 
 MAX_CONTROL_PAYLOAD = 125  # RFC 6455 §5.5
@@ -188,15 +190,32 @@ def build_message_python(message: str | Buffer, key: bytes | None = None) -> byt
     return build_frame(0x82, data, key)
 
 
+# A text with more than one character outside ASCII is made for its message alone: nothing
+# has yet put its UTF-8 beside it, which ``getsizeof`` would count, too.
+_TEXT_HEADER = sys.getsizeof(b'\xff\xff'.decode('latin-1')) - 3
+
+
+def stored_size_python(data: Data) -> int:
+    """The bytes that a message takes in memory: a text has 1, 2 or 4 for each character."""
+    size = len(data)
+    if type(data) is not str or data.isascii():
+        return size
+    if size == 1:
+        return 1 if data < '\u0100' else 2 if data < '\U00010000' else 4
+    return size * ((sys.getsizeof(data) - _TEXT_HEADER) // (size + 1))
+
+
 parse_messages = parse_messages_python
 parse_frames = parse_frames_python
 build_message = build_message_python
+stored_size = stored_size_python
 if not os.environ.get('FAYE_WSGI_PURE'):
     try:
         from faye_wsgi.driver._speedups import (  # type: ignore[import-not-found,no-redef]
             build_message,
             parse_frames,
             parse_messages,
+            stored_size,
         )
     except ImportError:
         pass

@@ -771,12 +771,25 @@ inbox_hand_out(InboxPath *self, PyObject *messages)
     return PyObject_CallMethodOneArg((PyObject *)self, str__hand_out, messages);
 }
 
+/* The bytes that a message takes in memory, as faye_wsgi.driver.frames.stored_size counts. */
+static Py_ssize_t
+stored_size(PyObject *data)
+{
+    if (!PyUnicode_Check(data))
+        return size_of(data);
+#if PY_VERSION_HEX < 0x030C0000
+    if (PyUnicode_READY(data) < 0)
+        return -1;
+#endif
+    return PyUnicode_GET_LENGTH(data) * (Py_ssize_t)PyUnicode_KIND(data);
+}
+
 /* A message was taken, or dealt with: it does not wait any more. */
 static int
 inbox_discount(InboxPath *self, PyObject *data)
 {
     PyObject *result;
-    Py_ssize_t size = PyObject_Size(data);
+    Py_ssize_t size = stored_size(data);
 
     if (size < 0)
         return -1;

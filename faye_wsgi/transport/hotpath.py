@@ -17,6 +17,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import CloseEvent, Data, MessageEvent
+from faye_wsgi.driver.frames import stored_size
 
 __all__ = [
     'FATAL',
@@ -202,7 +203,7 @@ class PythonInboxPath:
         self._hub = hub
         self._switch = greenlet.switch.__get__(hub)  # the hub's own looks for hooks first
         self._messages: Any = _NONE
-        self._bytes = 0  # of what waits
+        self._bytes = 0  # that the messages that wait take in memory
         self._full = False  # reading has stopped
         self._waiter: Any = None  # the greenlet that gets the next message,
         self._next_waiters: Any = _NONE  # and those that came after it
@@ -228,7 +229,7 @@ class PythonInboxPath:
         if self._waiter is None:
             if self._messages:
                 data: Data = self._messages.popleft()
-                self._bytes -= len(data)
+                self._bytes -= stored_size(data)
                 self._serving = True
                 if self._full:
                     self._check_relief()
@@ -252,6 +253,7 @@ class PythonInboxPath:
             if type(data) is not str and type(data) is not bytes:
                 jobs.appendleft(data)
                 return
+            size = stored_size(data)  # now: a listener may put its UTF-8 beside a text
             event = MessageEvent(data)
             event.target = self._sink
             try:
@@ -260,7 +262,7 @@ class PythonInboxPath:
                 raise
             except BaseException as error:  # gevent's Timeout is no Exception
                 self._failed(error)
-            self._bytes -= len(data)
+            self._bytes -= size
             if self._full:
                 self._check_relief()
 

@@ -15,6 +15,7 @@ from typing import Any, Callable, Protocol, Union
 from greenlet import getcurrent, greenlet
 
 from faye_wsgi.driver.events import Data, Event, EventType, MessageEvent
+from faye_wsgi.driver.frames import stored_size
 from faye_wsgi.errors import ConnectionClosed
 from faye_wsgi.transport.hotpath import FATAL, InboxPath
 from faye_wsgi.transport.settings import Settings
@@ -107,7 +108,9 @@ class Inbox(InboxPath):
             self.put(messages)
             self.deliver()
             return self.is_full
-        self._bytes += len(messages[0]) if len(messages) == 1 else sum(map(len, messages))
+        self._bytes += (
+            stored_size(messages[0]) if len(messages) == 1 else sum(map(stored_size, messages))
+        )
         if self._jobs is _EMPTY:
             self._jobs = deque()
         self._jobs.extend(messages)
@@ -117,7 +120,7 @@ class Inbox(InboxPath):
 
     def put(self, messages: Sequence[Data]) -> None:
         """Take messages that arrived; ``deliver`` comes later."""
-        self._bytes += sum(map(len, messages))
+        self._bytes += sum(map(stored_size, messages))
         if self._is_listened_to:
             self._append_jobs(messages)
         else:
@@ -242,7 +245,7 @@ class Inbox(InboxPath):
 
     def _pop_message(self) -> Data:
         data: Data = self._messages.popleft()
-        self._bytes -= len(data)
+        self._bytes -= stored_size(data)
         self._serving = True
         if self._full:
             self._check_relief()
@@ -286,6 +289,7 @@ class Inbox(InboxPath):
                     break
                 job = jobs.popleft()
                 is_message = type(job) is str or type(job) is bytes
+                size = stored_size(job) if is_message else 0
                 try:
                     if is_message:
                         self._sink.dispatch(MessageEvent(job))
@@ -296,7 +300,7 @@ class Inbox(InboxPath):
                 except BaseException as error:
                     self._failed(error)
                 if is_message:
-                    self._bytes -= len(job)
+                    self._bytes -= size
                     if self._full:
                         self._check_relief()
         finally:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ['Settings']
+__all__ = ['MAX_QUEUE_BYTES', 'Settings']
+
+MAX_QUEUE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,6 @@ class Settings:
     ping_timeout: float | None = None
     close_timeout: float = 30.0
     max_queue: int = 64
-    max_queue_bytes: int = 2**26 - 1
+    max_queue_bytes: int = MAX_QUEUE_BYTES
     high_water: int = 65536
     awaits_server: bool = False  # RFC 6455 §7.1.1: a client lets the server close TCP

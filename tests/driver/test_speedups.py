@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from typing import Any
 
@@ -21,6 +22,7 @@ TWINS = {
     "parse_messages": driver_frames.parse_messages_python,
     "parse_frames": driver_frames.parse_frames_python,
     "build_message": driver_frames.build_message_python,
+    "stored_size": driver_frames.stored_size_python,
 }
 
 try:
@@ -145,11 +147,37 @@ def test_pieces_are_unmasked_together(pieces: list[Any], key: bytes) -> None:
         ("parse_frames", (True, 1, b"a")),
         ("parse_frames", (True, 1, "a", b"a")),
         ("parse_frames", (True, 1, 0, bytearray(b"a"))),
+        ("stored_size", (1,)),
     ],
 )
 def test_wrong_arguments_raise(name: str, arguments: Any) -> None:
     with pytest.raises((TypeError, ValueError, OverflowError)):
         getattr(speedups, name)(*arguments)
+
+
+@pytest.mark.parametrize("size_of", implementations("stored_size"))
+@settings(deadline=None)
+@given(message=MESSAGES)
+def test_a_message_is_counted_as_it_is_stored(size_of: Any, message: str | bytes) -> None:
+    if isinstance(message, bytes):
+        assert size_of(message) == len(message)
+        return
+    last = max(map(ord, message), default=0)
+    width = 1 if last < 0x100 else 2 if last < 0x10000 else 4
+    assert size_of(str(message.encode(), "utf-8")) == width * len(message)
+
+
+@pytest.mark.parametrize("size_of", implementations("stored_size"))
+@pytest.mark.parametrize("text", ["\xe9", "\u20ac", "\U0001f600", "a" * 9 + "\U0001f600"])
+def test_a_character_is_counted_the_same_whatever_is_kept_beside_it(
+    size_of: Any, text: str
+) -> None:
+    """Python has but one object for a text of one Latin character; its UTF-8 may be kept in it."""
+    fresh = str(text.encode(), "utf-8")
+    counted = size_of(fresh)
+    if len(text) == 1:
+        ctypes.pythonapi.PyUnicode_AsUTF8(ctypes.py_object(fresh))
+    assert size_of(str(text.encode(), "utf-8")) == counted
 
 
 @settings(deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 import threading
@@ -182,6 +183,38 @@ def test_a_queue_is_bounded_in_bytes_too() -> None:
         for _ in range(40):
             assert len(both.connection.receive(TIMEOUT)) == 30_000
         sender.get(timeout=TIMEOUT)
+
+
+def queued(both: Pair) -> list[Any]:
+    """What waits for the view once reading has begun and stopped."""
+    stream: Any = both.connection.stream
+    until(lambda: both.connection._heard and not stream.is_reading, what="a full queue")
+    return list(both.connection._inbox._messages)
+
+
+def test_a_text_counts_as_it_is_stored() -> None:
+    """One emoji makes it four bytes a character."""
+    with pair(Settings(max_queue_bytes=100_000), buffers=8192) as both:
+        message = "x" * 9_999 + "\U0001f600"
+        sender = gevent.spawn(both.peer.send, frames.text(message) * 40)
+        assert len(queued(both)) < 3 + 7, "100,000 bytes, and what one read of 64 KiB holds"
+        for _ in range(40):
+            assert both.connection.receive(TIMEOUT) == message
+        sender.get(timeout=TIMEOUT)
+
+
+def test_what_a_listener_makes_of_a_text_does_not_change_its_count(both: Pair) -> None:
+    """The UTF-8 of a text may be kept beside it."""
+    seen: list[str] = []
+
+    def listen(event: Any) -> None:
+        ctypes.pythonapi.PyUnicode_AsUTF8(ctypes.py_object(event.data))
+        seen.append(event.data)
+
+    both.sink.on("message", listen)
+    both.peer.send(frames.text("\U0001f600" * 1000) * 3)
+    until(lambda: len(seen) == 3)
+    assert both.connection._inbox._bytes == 0
 
 
 def test_a_slow_listener_holds_its_peer_back() -> None:

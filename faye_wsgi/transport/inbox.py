@@ -299,10 +299,9 @@ class Inbox(InboxPath):
                     raise
                 except BaseException as error:
                     self._failed(error)
-                if is_message:
-                    self._bytes -= size
-                    if self._full:
-                        self._check_relief()
+                self._bytes -= size
+                if self._full:
+                    self._check_relief()
         finally:
             self._dispatching = False
         if self.is_awaited:

@@ -217,6 +217,19 @@ def test_what_a_listener_makes_of_a_text_does_not_change_its_count(both: Pair) -
     assert both.connection._inbox._bytes == 0
 
 
+def test_reading_goes_on_when_events_behind_a_message_have_been_told() -> None:
+    """They count for max_queue too, and it is they who are told last."""
+    with pair(Settings(max_queue=2)) as both:
+        held = gevent.event.Event()
+        both.sink.on("message", lambda event: held.wait(TIMEOUT))
+        both.sink.record("message", "ping")
+        both.peer.send(frames.text("1") + frames.text("2") + frames.frame(frames.PING) * 3)
+        until(lambda: both.connection._heard and not both.connection.stream.is_reading)  # type: ignore[union-attr]
+        held.set()
+        both.peer.send(frames.text("3"))
+        until(lambda: both.sink.names == ["message"] * 2 + ["ping"] * 3 + ["message"])
+
+
 def test_a_slow_listener_holds_its_peer_back() -> None:
     with pair(Settings(max_queue=4), buffers=8192) as both:
         seen: list[int] = []

@@ -99,6 +99,11 @@ class Driver:
         """How many bytes are known to be on their way, 0 mostly."""
         return 0
 
+    @property
+    def expected(self) -> int:
+        """The most bytes that the arriving message may take, as far as is known; 0 between two."""
+        return 0
+
     def text(self, message: str) -> bytes:
         """A text message; ExtensionError where an extension fails at it."""
         raise NotImplementedError

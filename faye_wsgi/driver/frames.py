@@ -11,6 +11,7 @@ from faye_wsgi.driver.events import Data
 from faye_wsgi.driver.masking import Buffer, mask
 
 __all__ = [
+    'MAX_WIDTH',
     'CloseCode',
     'NumberEnum',
     'Opcode',
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 MAX_CONTROL_PAYLOAD = 125  # RFC 6455 §5.5
+MAX_WIDTH = 4  # bytes that a byte of UTF-8 may take in a text: one emoji widens all of it
 
 
 class NumberEnum(IntEnum):

@@ -12,7 +12,7 @@ from typing import Any, Callable, NoReturn
 
 from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import Event, MessageEvent
-from faye_wsgi.driver.frames import CloseCode
+from faye_wsgi.driver.frames import MAX_WIDTH, CloseCode
 from faye_wsgi.driver.headers import check_headers
 from faye_wsgi.driver.http import Request, Response
 from faye_wsgi.driver.hybi import MAX_LENGTH
@@ -67,6 +67,10 @@ class Hixie75(Driver):
         while pos < len(data) and not self._ended:
             pos = self._phase(self, events, data, pos)
         return events
+
+    @property
+    def expected(self) -> int:
+        return len(self._payload) * MAX_WIDTH
 
     # The phases, §5.3. The high bit of a frame's type tells how its end is known.
 

@@ -15,6 +15,7 @@ from typing import Any, Callable
 from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import Data, Event, MessageEvent, PingEvent, PongEvent
 from faye_wsgi.driver.frames import (
+    MAX_WIDTH,
     CloseCode,
     Opcode,
     build_frame,
@@ -221,6 +222,13 @@ class Hybi(Driver):
     @property
     def missing(self) -> int:
         return self._remaining
+
+    @property
+    def expected(self) -> int:
+        if not self._opcode:
+            return 0
+        size = self._stored + self._remaining
+        return size * MAX_WIDTH if self._opcode == Opcode.TEXT else size
 
     def _check_header(self, first: int, second: int) -> str:
         # RFC 6455 §5.1, §5.2, §5.4, §5.5; the checks stand in the order of the bytes, so

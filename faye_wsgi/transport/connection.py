@@ -209,6 +209,7 @@ class Connection(ConnectionPath):
         inbox.deliver()
         if self.stream is not None:
             self.stream.expect(driver.missing, driver.read_size)  # type: ignore[union-attr]
+        inbox.expected = driver.expected  # type: ignore[union-attr]
         return bool(inbox.is_full)
 
     def _stop_reading(self) -> None:

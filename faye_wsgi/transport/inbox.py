@@ -65,6 +65,7 @@ class Inbox(InboxPath):
         '_is_listened_to',
         '_owner',
         '_settings',
+        'expected',
     )
 
     def __init__(self, hub: Any, owner: Owner, sink: Sink, settings: Settings) -> None:
@@ -72,15 +73,20 @@ class Inbox(InboxPath):
         self._owner = owner
         self._sink = sink
         self._settings = settings
+        self.expected = 0  # bytes that the message which is arriving may take
         self._dispatching = False
         self._is_listened_to = False
         self._idle: list[Any] | None = None
 
     @property
     def is_full(self) -> bool:
-        """Whether reading must stop until half of it has been consumed."""
+        """Whether reading must stop until half of it has been consumed.
+
+        The message that is arriving counts, but an empty queue takes any message: else a
+        large one would never be read to its end.
+        """
         self._full = (
-            self._bytes > self._settings.max_queue_bytes
+            bool(self._bytes and self._bytes + self.expected > self._settings.max_queue_bytes)
             or len(self._messages) + len(self._jobs) >= self._settings.max_queue
         )
         return self._full
@@ -252,8 +258,10 @@ class Inbox(InboxPath):
         return data
 
     def _check_relief(self) -> None:
+        # At the latest when the queue is empty, whatever is expected.
         if (
             self._bytes * 2 <= self._settings.max_queue_bytes
+            and (not self._bytes or self._bytes + self.expected <= self._settings.max_queue_bytes)
             and (len(self._messages) + len(self._jobs)) * 2 <= self._settings.max_queue
         ):
             self._full = False

@@ -585,6 +585,19 @@ def test_max_length_is_of_all_fragments() -> None:
     assert failure(receive(start + frame(0, bytes(3))[:2], max_length=10)) == 1009
 
 
+@pytest.mark.parametrize('opcode, width', [(BINARY, 1), (TEXT, 4)])
+def test_what_is_expected_of_a_message(opcode: int, width: int) -> None:
+    driver = Hybi()
+    assert driver.expected == 0
+    data = frame(opcode, b'x' * 1000, fin=False)
+    driver.receive_data(data[:8])
+    assert driver.expected == 1000 * width
+    driver.receive_data(data[8:] + frame(PING, b'x' * 9) + frame(0, b'x' * 300)[:8])
+    assert driver.expected == 1300 * width
+    driver.receive_data(frame(0, b'x' * 300)[8:])
+    assert driver.expected == 0
+
+
 def test_max_length_begins_anew_with_each_message() -> None:
     data = (frame(BINARY, bytes(6), fin=False) + frame(0, bytes(4))) * 5
     assert len(receive(data, max_length=10)) == 5

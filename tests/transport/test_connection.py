@@ -203,6 +203,34 @@ def test_a_text_counts_as_it_is_stored() -> None:
         sender.get(timeout=TIMEOUT)
 
 
+@pytest.mark.parametrize(
+    "opcode, size", [(frames.BINARY, 90_000), (frames.TEXT, 30_000), (frames.BINARY, 2 * MEGABYTE)]
+)
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_the_message_that_is_arriving_counts(opcode: int, size: int, fragments: int) -> None:
+    """A text with what it takes if an emoji comes last; beside an empty queue nothing counts."""
+    with pair(Settings(max_queue_bytes=100_000), buffers=8192) as both:
+        first, step = b"x" * 20_000, size // fragments
+        pieces = [b"y" * step] * (fragments - 1) + [b"y" * (size - step * (fragments - 1))]
+        sent = frames.frame(frames.BINARY, first)
+        for number, piece in enumerate(pieces):
+            last = number == fragments - 1
+            sent += frames.frame(opcode if number == 0 else 0, piece, fin=last)
+        sender = gevent.spawn(both.peer.send, sent)
+        assert queued(both) == [first]
+        driver: Any = both.connection.driver
+        assert driver._stored + len(first) < 100_000
+        assert both.connection.receive(TIMEOUT) == first
+        assert len(both.connection.receive(TIMEOUT)) == size
+        sender.get(timeout=TIMEOUT)
+
+
+def test_a_message_that_fits_is_read_beside_others() -> None:
+    with pair(Settings(max_queue_bytes=100_000), buffers=8192) as both:
+        both.peer.send(frames.text("x" * 20_000) + frames.text("y" * 15_000))
+        until(lambda: len(both.connection._inbox._messages) == 2)
+
+
 def test_what_a_listener_makes_of_a_text_does_not_change_its_count(both: Pair) -> None:
     """The UTF-8 of a text may be kept beside it."""
     seen: list[str] = []

@@ -50,8 +50,13 @@ class Driver:
         self.state = ReadyState.OPEN
         self._ended = False  # the close event has been reported
 
-    def receive_data(self, data: bytes) -> list[Event]:
-        """Take bytes that arrived; return the events that they complete, in order."""
+    def receive_data(self, data: bytes, room: int | None = None) -> list[Event]:
+        """Take bytes that arrived; return the events that they complete, in order.
+
+        ``room`` is how many bytes of messages the caller has room for; None: for any number.
+        A driver whose extensions make messages longer stops behind the message for which it
+        was too little, and then ``holds_back`` the rest, which begins the next call's data.
+        """
         raise NotImplementedError
 
     def receive_messages(self, data: bytes) -> tuple[Sequence[Data], bytes]:
@@ -68,6 +73,11 @@ class Driver:
         if not self._ended:
             self._end(events, CloseCode.ABNORMAL_CLOSURE, '')
         return events
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether bytes wait in the driver for a call of ``receive_data`` with more room."""
+        return False
 
     @property
     def build(self) -> Callable[[str | bytes], bytes]:

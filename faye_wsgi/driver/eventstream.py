@@ -105,7 +105,7 @@ class EventStream(Driver):
     has_pongs = False
     has_fragments = False
 
-    def receive_data(self, data: bytes) -> list[Event]:
+    def receive_data(self, data: bytes, room: int | None = None) -> list[Event]:
         """Drop it: an HTTP client has nothing to say while it is being answered."""
         return []
 

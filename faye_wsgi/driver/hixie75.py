@@ -61,7 +61,7 @@ class Hixie75(Driver):
 
     # In
 
-    def receive_data(self, data: bytes) -> list[Event]:
+    def receive_data(self, data: bytes, room: int | None = None) -> list[Event]:
         events: list[Event] = []
         pos = 0
         while pos < len(data) and not self._ended:

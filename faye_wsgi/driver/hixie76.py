@@ -59,7 +59,7 @@ class Hixie76(Hixie75):
 
     # In
 
-    def receive_data(self, data: bytes) -> list[Event]:
+    def receive_data(self, data: bytes, room: int | None = None) -> list[Event]:
         missing = BODY_LENGTH - len(self._body)
         if not missing:
             return super().receive_data(data)

@@ -3,11 +3,13 @@
 The loop takes a whole frame where all of it is there, which is nearly always, and a
 payload piece by piece where it is not, so that limits hold on declared lengths and a
 bad byte of UTF-8 is found when it arrives. ``_rest`` never holds more than the start
-of a header or of a control frame.
+of a header or of a control frame, unless an extension has made messages of more bytes than
+there was room for: then it holds all that came behind the last of them.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any, Callable
@@ -25,6 +27,7 @@ from faye_wsgi.driver.frames import (
     is_valid_close_code,
     parse_frames,
     parse_messages,
+    stored_size,
 )
 from faye_wsgi.driver.masking import Buffer, mask, mask_pieces, random_bytes
 from faye_wsgi.driver.utf8 import Utf8Validator
@@ -82,6 +85,7 @@ class Hybi(Driver):
         '_random',
         '_remaining',
         '_rest',
+        '_room',
         '_rsv',
         '_stored',
         '_validator',
@@ -108,7 +112,8 @@ class Hybi(Driver):
         self._max_length = min(max_length, 2**63 - 1)  # RFC 6455 §5.2: no frame is longer
         self._max_fragments = max_fragments
         self._random = random
-        self._rest = b''  # the start of a header or control frame
+        self._rest = b''  # the start of a header or control frame, or what is held back
+        self._room = 0  # bytes of messages that extensions may still make; below 0: too many
         # The message that is arriving, while it is not whole:
         self._opcode = 0  # 0: there is none
         self._rsv = 0
@@ -128,8 +133,10 @@ class Hybi(Driver):
 
     # In
 
-    def receive_data(self, data: bytes) -> list[Event]:
+    def receive_data(self, data: bytes, room: int | None = None) -> list[Event]:
         events: list[Event] = []
+        is_bounded = room is not None and self.state == ReadyState.OPEN
+        self._room = room if is_bounded else sys.maxsize  # type: ignore[assignment]
         if self._rest:
             data = self._rest + data
             self._rest = b''
@@ -139,7 +146,7 @@ class Hybi(Driver):
                 return events
         pos = 0
         size = len(data)
-        while not self._ended:
+        while self._room >= 0 and not self._ended:
             # 1. the payload of a frame that came in pieces
             if self._remaining:
                 if pos == size:
@@ -216,8 +223,13 @@ class Hybi(Driver):
 
     @property
     def read_size(self) -> int:  # type: ignore[override]
-        # What one read holds is inflated before anybody can push back: up to 1000 times.
+        # What one read holds may be inflated, up to 1000 times, and what there is no room for
+        # is held back.
         return super().read_size if self._pipeline is None else 4096
+
+    @property
+    def holds_back(self) -> bool:
+        return self._room < 0 and bool(self._rest)
 
     @property
     def missing(self) -> int:
@@ -274,16 +286,22 @@ class Hybi(Driver):
 
     def _receive_frames(self, events: list[Event], data: bytes) -> bytes:
         # The short way of a pipeline: the whole messages that data begins with.
-        if self._ended:
+        if self._ended or self._room < 0:
             return data
         assert self._pipeline is not None
         masked, rsv_mask = not self._client, self._pipeline.rsv_mask
         frames, rest = parse_frames(masked, self._max_length, rsv_mask, data)
-        for first, payload in frames:
+        for number, (first, payload) in enumerate(frames):
+            if self._room < 0:
+                done = (len(payload) for _, payload in frames[:number])
+                return data[sum(map(self._frame_size, done)) :]
             self._receive_message(events, first, payload)
             if self._ended:
                 return b''
         return rest
+
+    def _frame_size(self, length: int) -> int:
+        return len(build_header(0, length)) + (0 if self._client else 4) + length
 
     def _receive_message(self, events: list[Event], first: int, payload: bytes) -> None:
         opcode = first & 15
@@ -308,6 +326,8 @@ class Hybi(Driver):
     def _emit(self, events: list[Event], data: str | bytes) -> None:
         if self.state == ReadyState.OPEN:  # after our close frame, messages are dropped
             events.append(MessageEvent(data))
+            if self._pipeline is not None:
+                self._room -= stored_size(data)
 
     def _begin_frame(self, first: int, length: int, key: bytes) -> None:
         if not self._opcode:
@@ -409,6 +429,7 @@ class Hybi(Driver):
 
     def _end(self, events: list[Event], code: int | None, reason: str | None) -> None:
         super()._end(events, code, reason)
+        self._rest = b''
         self._remaining, self._payload, self._stored, self._validator = 0, None, 0, None
         self._frame = []
 

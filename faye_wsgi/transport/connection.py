@@ -184,7 +184,7 @@ class Connection(ConnectionPath):
             raise TimeoutError('the connection did not open in time')
 
     def _not_opened(self) -> None:
-        self.lost('the opening handshake was not completed in time')
+        self._lose('the opening handshake was not completed in time')
 
     def fail(self, message: str, code: int | None, reason: str) -> None:
         """End a connection that could not be opened."""
@@ -200,7 +200,7 @@ class Connection(ConnectionPath):
     def _receive_events(self, messages: Sequence[Data], rest: bytes) -> bool:
         inbox, driver = self._inbox, self.driver
         inbox.put(messages)
-        for event in driver.receive_data(rest):  # type: ignore[union-attr]
+        for event in driver.receive_data(rest, inbox.room):  # type: ignore[union-attr]
             if type(event) is MessageEvent:
                 inbox.put((event.data,))
             else:
@@ -210,11 +210,36 @@ class Connection(ConnectionPath):
         if self.stream is not None:
             self.stream.expect(driver.missing, driver.read_size)  # type: ignore[union-attr]
         inbox.expected = driver.expected  # type: ignore[union-attr]
-        return bool(inbox.is_full)
+        is_full = bool(inbox.is_full)
+        if not driver.holds_back:  # type: ignore[union-attr]
+            return is_full
+        if not is_full:  # the consumer was fast
+            self._hub.loop.run_callback(self._receive_held_back)
+        return True
+
+    def _receive_held_back(self) -> None:
+        """There is room for what the driver holds back; only behind it is more read."""
+        driver, stream = self.driver, self.stream
+        if driver is None or stream is None or stream.closed or not driver.holds_back:
+            return
+        is_full = self._receive_events((), b'')
+        if not driver.holds_back and not (is_full and self.state == _OPEN):
+            stream.resume_reading()
+        if self._step is not None:
+            self._step()
 
     def _stop_reading(self) -> None:
-        if self.state == _OPEN:
+        # Behind our own close frame messages are dropped, so that there is always room. But
+        # while bytes are held back, the peer's end of TCP must not overtake them.
+        if self.state == _OPEN or self.driver.holds_back:  # type: ignore[union-attr]
             self.stream.pause_reading()  # type: ignore[union-attr]
+
+    def _read_on(self) -> None:
+        driver, stream = self.driver, self.stream
+        if driver is not None and driver.holds_back:
+            self._hub.loop.run_callback(self._receive_held_back)
+        elif stream is not None:
+            stream.resume_reading()
 
     def ended(self) -> None:
         """The peer has ended TCP: 1006, unless it said goodbye before."""
@@ -224,7 +249,22 @@ class Connection(ConnectionPath):
             self._step()
 
     def lost(self, message: str) -> None:
-        """The connection is gone, or given up."""
+        """The connection is gone."""
+        if self.driver is not None and self.driver.holds_back:
+            self.lost_unread(message)
+        else:
+            self._lose(message)
+
+    def lost_unread(self, message: str) -> None:
+        """The connection is gone, but the queue is full, and the peer's last words are not read."""
+        if self._close_event is not None:
+            self._lose(message)
+        else:
+            # They are read when the view has made room. If it never does, they are given up:
+            # no descriptor may depend on it.
+            self._clock().expect_end(self._settings.close_timeout, lambda: self._lose(message))
+
+    def _lose(self, message: str) -> None:
         if self._close_event is None:
             self._error_event = ErrorEvent(message)
             self._note_eof()
@@ -266,8 +306,8 @@ class Connection(ConnectionPath):
 
     def relieved(self) -> None:
         """The inbox has room again."""
-        if self.stream is not None and not self._ended_in:
-            self.stream.resume_reading()
+        if not self._ended_in:
+            self._read_on()
 
     def consumed(self) -> None:
         """All that arrived has been dealt with: a close frame that waited for it may go."""
@@ -348,7 +388,7 @@ class Connection(ConnectionPath):
         return True
 
     def _given_up(self) -> None:
-        self.lost('the peer gave no sign of life')
+        self._lose('the peer gave no sign of life')
 
     def _answer_pings(self) -> None:
         # While the peer does not read, one pong is owed, however many pings it sends.
@@ -420,14 +460,14 @@ class Connection(ConnectionPath):
         if frame:
             stream.write(frame)
         self._clock().expect_end(patience, self._give_up)
-        stream.resume_reading()  # what still comes is dropped, but for the peer's close frame
+        self._read_on()  # what still comes is dropped, but for the peer's close frame
         self._hub.loop.run_callback(self.outbox.wake)
         if not driver.has_closing_handshake:
             self._note_eof()
             self._hub.loop.run_callback(self._go_on)
 
     def _give_up(self) -> None:
-        self.lost('the closing handshake was not completed in time')
+        self._lose('the closing handshake was not completed in time')
 
     def _go_on(self) -> None:
         if self._step is not None:

@@ -92,6 +92,11 @@ class Inbox(InboxPath):
         return self._full
 
     @property
+    def room(self) -> int:
+        """How many bytes of messages may still come before it is full; may be less than 0."""
+        return self._settings.max_queue_bytes - self._bytes
+
+    @property
     def is_busy(self) -> bool:
         """Whether the consumer has still to deal with something that arrived."""
         if self._messages or self._jobs or self._dispatching:

@@ -49,6 +49,9 @@ class Receiver(Protocol):
     def lost(self, message: str) -> None:
         """The connection is gone; nothing can be sent any more."""
 
+    def lost_unread(self, message: str) -> None:
+        """The same, while the receiver has stopped reading: there may be more to read."""
+
     def drained(self) -> None:
         """The kernel took something of what waited in the write buffer."""
 
@@ -289,6 +292,9 @@ class Stream(StreamPath):
             if not data:
                 break
             self._receiver.received(data)
+            if not self._reading and not self.closed:  # there was no room for more
+                self._receiver.lost_unread(message)
+                return
         if not self.closed:
             self._receiver.lost(message)
 

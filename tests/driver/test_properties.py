@@ -6,8 +6,10 @@ is read by them; nothing raises; memory stays within the limits.
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
+import zlib
 from typing import NamedTuple
 
 import pytest
@@ -22,13 +24,15 @@ from faye_wsgi.driver.events import (
     PingEvent,
     PongEvent,
 )
-from faye_wsgi.driver.frames import is_valid_close_code
+from faye_wsgi.driver.frames import is_valid_close_code, stored_size
 from faye_wsgi.driver.headers import check_headers, parse_extensions
 from faye_wsgi.driver.http import Request
 from faye_wsgi.driver.hybi import Hybi
 from faye_wsgi.driver.origins import check_origins, is_allowed
 from faye_wsgi.driver.server import handshake
 from faye_wsgi.errors import HandshakeError
+from faye_wsgi.extensions.negotiation import negotiate
+from faye_wsgi.extensions.permessage_deflate import permessage_deflate
 
 from ..support import frames
 
@@ -138,6 +142,33 @@ noise = st.tuples(roles, st.one_of(st.binary(max_size=300), st.lists(headers).ma
 anything = st.one_of(streams(), noise)
 
 
+rooms = st.integers(-100, 2000)
+
+
+@st.composite
+def deflated(draw: st.DrawFn) -> bytes:
+    """A client's messages, compressed or not, whole or in fragments, and its close, maybe."""
+    encoded = b''
+    for size, letter in draw(st.lists(st.tuples(st.integers(0, 300), st.sampled_from('aé😀')))):
+        payload, rsv = (letter * size).encode(), 0
+        if draw(st.booleans()):
+            packer = zlib.compressobj(wbits=-15)
+            payload = (packer.compress(payload) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+            rsv = 4
+        at = draw(st.integers(0, len(payload)))
+        if draw(st.booleans()):
+            encoded += frames.frame(frames.TEXT, payload, rsv=rsv)
+        else:
+            encoded += frames.frame(frames.TEXT, payload[:at], fin=False, rsv=rsv)
+            encoded += frames.frame(frames.PING, b'p')
+            encoded += frames.frame(frames.CONTINUATION, payload[at:])
+    return encoded + (frames.close(1000, 'bye') if draw(st.booleans()) else b'')
+
+
+def deflating() -> Hybi:
+    return Hybi(pipeline=negotiate([permessage_deflate], 'permessage-deflate', 2000))
+
+
 def by_hand(frame: Sent, key: bytes | None) -> bytes:
     return frames.frame(frame.opcode, frame.payload, fin=frame.fin, mask=key)
 
@@ -173,6 +204,31 @@ def test_what_is_owed_is_the_same_after_any_split(stream: tuple[bool, bytes], at
             reader.receive_data(piece)
         owed.append([f[:4] for f in frames.parse(reader.output() + reader.closing_frame())[0]])
     assert owed[0] == owed[1]
+
+
+@examples
+@given(deflated(), st.lists(st.integers(0, 1 << 30), max_size=6), st.lists(rooms, min_size=1))
+def test_any_room_gives_the_same_events(
+    encoded: bytes, cuts: list[int], given_rooms: list[int]
+) -> None:
+    expected = deflating().receive_data(encoded)
+    expected += [] if expected[-1:] == [CloseEvent(1000, 'bye')] else [CloseEvent(1006, '')]
+    reader, turns = deflating(), itertools.cycle(given_rooms)
+    found: list[Event] = []
+    for piece in cut(encoded, cuts):
+        found += take_turn(reader, piece, next(turns))
+    while reader.holds_back:
+        found += take_turn(reader, b'', max(next(turns), 0))  # an empty queue takes any message
+    assert found + reader.receive_eof() == expected
+
+
+def take_turn(reader: Hybi, data: bytes, room: int) -> list[Event]:
+    """The events of one call: no message begins where there is no room."""
+    events = reader.receive_data(data, room)
+    sizes = [stored_size(e.data) for e in events if isinstance(e, MessageEvent)]
+    assert sum(sizes[:-1]) <= room or not sizes
+    assert room >= 0 or not events
+    return events
 
 
 @examples

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any, Callable
 
 import gevent
+import gevent.event
 import gevent.threadpool
 
 from faye_wsgi import ConnectionClosed, WebSocket
@@ -96,6 +97,18 @@ def joined_thread(ws: WebSocket, values: Query) -> None:
     ws.close()
 
 
+RELEASED: dict[str, gevent.event.Event] = defaultdict(gevent.event.Event)
+
+
+def unread(ws: WebSocket, values: Query) -> None:
+    """?key=: does not read before '/release?key='; answers 'count' with the messages before it."""
+    RELEASED[values["key"]].wait(60)
+    del RELEASED[values["key"]]
+    for number, message in enumerate(ws):
+        if message == "count":
+            ws.send(str(number))
+
+
 views.VIEWS.update(
     {
         "counted_echo": counted_echo,
@@ -107,6 +120,7 @@ views.VIEWS.update(
         "tardy": tardy,
         "native_threads": native_threads,
         "joined_thread": joined_thread,
+        "unread": unread,
     }
 )
 
@@ -116,4 +130,7 @@ def application(
 ) -> Iterable[bytes]:
     if environ["PATH_INFO"] == "/ends":
         return wsgi_app.page(start_response, "200 OK", json.dumps(ENDS))
+    if environ["PATH_INFO"] == "/release":
+        RELEASED[views.query(environ)["key"]].set()
+        return wsgi_app.page(start_response, "200 OK", "released")
     return wsgi_app.application(environ, start_response)

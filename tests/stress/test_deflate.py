@@ -12,11 +12,12 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import gevent
 import pytest
 
 from ..support import frames
 from ..support.servers import Server
-from .harness import Client, huge_frame, run_all
+from .harness import TIMEOUT, Client, huge_frame, run_all
 
 MIB = 1 << 20
 CONSTANT = 4 * MIB  # what a worker may take for anything else
@@ -130,6 +131,53 @@ def test_many_messages_that_are_just_allowed(clean: Server) -> None:
         for _ in range(count):
             assert client.read().rsv == RSV1
         client.finish()
+
+
+# ---------------------------------------------------------------- for a view that does not read
+
+WIDE = "\U0001f600".encode()  # as the last character of a text it widens all of it to 4 bytes
+LIMIT = 4 * MIB
+
+
+def wide_text(size: int) -> bytes:
+    """A compressed text of `size` bytes, which takes nearly 4 times as much when it is stored."""
+    return packed_frame(frames.TEXT, pack(b"a" * (size - len(WIDE)) + WIDE))
+
+
+UNREAD = {
+    # The frames, how many, and what a worker may take: a queue of 1 MiB and one message more,
+    # which takes 4 times its bytes when it is stored, and twice more while it is made.
+    "two bombs": (wide_text(LIMIT), 2, MIB + 6 * LIMIT),
+    "many bombs": (wide_text(LIMIT), 16, MIB + 6 * LIMIT),
+    "many small ones": (wide_text(100_000), 500, 2 * MIB),
+    "after a small one": (wide_text(1000) + wide_text(LIMIT), 8, MIB + 6 * LIMIT),
+}
+assert len(UNREAD["many small ones"][0]) < 150
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_view_that_does_not_read(clean: Server, name: str) -> None:
+    """It holds a queue and one message, whatever was sent; then all of it is read."""
+    data, count, size = UNREAD[name]
+    data = data * count
+    path = f"/unread?key={os.urandom(8).hex()}&deflate=1&max_length={LIMIT}"
+    with Client(clean).open("/echo") as honest, Client(clean).open(path, headers=OFFER) as client:
+        honest.echo()
+        with grows_at_most(clean, size + CONSTANT):
+            sender = gevent.spawn(client.send, data)
+            # The hub reads once from each connection before it can answer this again.
+            for _ in range(2 * len(data) // 4096 + 20):
+                honest.echo()
+        # Then one message after the other, beside the one that the view has in its hands.
+        with grows_at_most(clean, size + 4 * LIMIT + CONSTANT):
+            assert clean.get("/release" + path[path.index("?") :])[0] == 200
+            sender.get(timeout=TIMEOUT)
+            client.text("count")
+            sent = count * (2 if name == "after a small one" else 1)
+            answer = zlib.decompressobj(-15).decompress(client.read().payload)
+            assert answer == str(sent).encode()
+        client.finish()
+        honest.finish()
 
 
 # ---------------------------------------------------------------- wrong

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -229,6 +230,131 @@ def test_a_message_that_fits_is_read_beside_others() -> None:
     with pair(Settings(max_queue_bytes=100_000), buffers=8192) as both:
         both.peer.send(frames.text("x" * 20_000) + frames.text("y" * 15_000))
         until(lambda: len(both.connection._inbox._messages) == 2)
+
+
+# What a full queue leaves in the driver: compressed messages
+
+
+def inflating(settings: Settings | None = None) -> Any:
+    pipeline = negotiate([permessage_deflate], "permessage-deflate", MEGABYTE)
+    return pair(settings or Settings(max_queue_bytes=100_000), pipeline=pipeline)
+
+
+def packed(message: str) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    payload = packer.compress(message.encode()) + packer.flush(zlib.Z_SYNC_FLUSH)
+    return frames.frame(frames.TEXT, payload[:-4], rsv=4)
+
+
+MANY = [f"{number} " + "x" * 60_000 for number in range(10)]
+ALL_PACKED = b"".join(map(packed, MANY))
+assert len(ALL_PACKED) < 4096, "one read holds all of it"
+
+
+@pytest.mark.parametrize(
+    "end, code", [(frames.close(4001), 4001), (b"", 1006)], ids=["close frame", "end of TCP"]
+)
+def test_no_more_is_inflated_than_there_is_room_for(end: bytes, code: int) -> None:
+    with inflating() as both:
+        both.sink.record("close")
+        both.peer.send(ALL_PACKED + end)
+        both.peer.sock.shutdown(1)
+        assert queued(both) == MANY[:2]
+        turn(20)
+        assert queued(both) == MANY[:2] and both.sink.names == []
+        for number, message in enumerate(MANY):
+            assert both.connection.receive(TIMEOUT) == message
+            assert len(both.connection._inbox._messages) <= 2, number
+        assert catch(both.connection.receive, TIMEOUT).code == code
+        both.peer.close()
+        until(lambda: both.sink.names == ["close"])
+
+
+def test_a_view_that_waits_gets_all_of_one_read() -> None:
+    with inflating() as both:
+        got: list[Any] = []
+        reader = gevent.spawn(lambda: got.extend(iter(both.connection.take, None)))
+        turn()
+        both.peer.send(ALL_PACKED)
+        until(lambda: got == MANY)
+        both.peer.close()
+        reader.get(timeout=TIMEOUT)
+
+
+def test_a_slow_listener_gets_all_of_one_read() -> None:
+    with inflating() as both:
+        got: list[str] = []
+        most: list[int] = []
+
+        def listen(event: Any) -> None:
+            most.append(both.connection._inbox._bytes)
+            gevent.sleep(0)
+            got.append(event.data)
+
+        both.sink.on("message", listen)
+        both.peer.send(ALL_PACKED + frames.frame(frames.PING, b"p"))
+        until(lambda: got == MANY)
+        assert max(most) <= 2 * len(MANY[0])
+        assert both.peer.read_frame().payload == b"p"
+
+
+def test_our_close_finds_the_peers_answer_behind_what_is_held_back() -> None:
+    with inflating() as both:
+        both.sink.record("close")
+        both.peer.send(ALL_PACKED + frames.close(4002))
+        queued(both)
+        both.connection.close(4003)
+        assert both.peer.read_close().close_code == 4003
+        both.peer.sock.shutdown(1)
+        both.connection.wait_closed(TIMEOUT)
+        until(lambda: both.sink.names == ["close"])
+        assert both.sink.close_event.code == 4002
+
+
+def test_a_peer_that_is_gone_is_not_waited_for_by_what_is_held_back() -> None:
+    """The view never reads; still its connection ends."""
+    with inflating(Settings(max_queue_bytes=100_000, close_timeout=0.05)) as both:
+        both.sink.record("close")
+        both.peer.send(ALL_PACKED + frames.close(4004))
+        queued(both)
+        both.peer.close()
+        both.connection.send("into the void")
+        until(lambda: both.sink.names == ["close"])
+        assert both.sink.close_event.code == 1006 and not both.descriptor_is_open
+        assert [both.connection.receive(TIMEOUT) for _ in range(2)] == MANY[:2]
+
+
+def test_the_last_words_of_a_peer_that_is_gone_come_when_there_is_room() -> None:
+    with inflating() as both:
+        both.peer.send(ALL_PACKED + frames.close(4004))
+        queued(both)
+        both.peer.close()
+        both.connection.send("into the void")
+        turn()
+        assert both.descriptor_is_open
+        assert [both.connection.receive(TIMEOUT) for _ in MANY] == MANY
+        assert catch(both.connection.receive, TIMEOUT).code == 4004
+
+
+@pytest.mark.parametrize("close_timeout, code", [(0.05, 1006), (TIMEOUT, 4004)])
+def test_last_words_do_not_overfill_a_queue(close_timeout: float, code: int) -> None:
+    """Of plain messages too: no more is read than one read holds."""
+    with pair(Settings(max_queue=2, close_timeout=close_timeout)) as both:
+        both.sink.record("close")
+        both.peer.send(frames.text("x" * 40_000) * 2)
+        queued(both)
+        both.peer.send(frames.text("y" * 40_000) * 3 + frames.close(4004))
+        both.peer.close()
+        both.connection.send("into the void")
+        until(lambda: len(both.connection._inbox._messages) == 3)
+        turn()
+        assert len(both.connection._inbox._messages) == 3
+        if code == 1006:
+            until(lambda: both.sink.names == ["close"])
+        else:
+            assert len([both.connection.receive(TIMEOUT) for _ in range(5)]) == 5
+        until(lambda: both.sink.names == ["close"])
+        assert both.sink.close_event.code == code
 
 
 def test_what_a_listener_makes_of_a_text_does_not_change_its_count(both: Pair) -> None:

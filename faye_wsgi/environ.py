@@ -22,6 +22,62 @@ __all__ = [
 ]
 
 Environ = dict[str, Any]
+MAX_KEPT = 16384  # bytes
+_KEPT_FIRST = (
+    'REQUEST_METHOD',
+    'SERVER_PROTOCOL',
+    'wsgi.url_scheme',
+    'SCRIPT_NAME',
+    'PATH_INFO',
+    'QUERY_STRING',
+    'SERVER_NAME',
+    'SERVER_PORT',
+    'REMOTE_ADDR',
+    'REMOTE_PORT',
+    'REMOTE_USER',
+    'HTTP_HOST',
+    'HTTP_X_FORWARDED_HOST',
+    'HTTP_X_FORWARDED_PROTO',
+    'HTTP_X_FORWARDED_SCHEME',
+    'HTTP_X_FORWARDED_SSL',
+    'HTTP_X_FORWARDED_FOR',
+    'HTTP_ORIGIN',
+    'HTTP_COOKIE',
+    'HTTP_SEC_WEBSOCKET_PROTOCOL',
+    'HTTP_SEC_WEBSOCKET_EXTENSIONS',
+    'HTTP_SEC_WEBSOCKET_VERSION',
+    'HTTP_SEC_WEBSOCKET_KEY',
+    'HTTP_CONNECTION',
+    'HTTP_UPGRADE',
+    'HTTP_AUTHORIZATION',
+    'HTTP_LAST_EVENT_ID',
+    'HTTP_USER_AGENT',
+)
+# Connections share these names and values. No other is interned, for the client chooses it,
+# and CPython 3.12.0 to 3.12.4 keeps what is interned for ever.
+_KNOWN = {
+    text: text
+    for text in (
+        *_KEPT_FIRST,
+        'GATEWAY_INTERFACE',
+        'HTTP_ACCEPT',
+        'HTTP_ACCEPT_ENCODING',
+        'HTTP_ACCEPT_LANGUAGE',
+        'HTTP_CACHE_CONTROL',
+        'HTTP_PRAGMA',
+        'HTTP_REFERER',
+        'HTTP_SEC_FETCH_DEST',
+        'HTTP_SEC_FETCH_MODE',
+        'HTTP_SEC_FETCH_SITE',
+        'HTTP_X_REAL_IP',
+        'RAW_URI',
+        'REMOTE_HOST',
+        'REQUEST_URI',
+        'SERVER_SOFTWARE',
+        *('GET', 'HTTP/1.1', 'http', 'https', 'websocket', 'Upgrade', '13', 'no-cache'),
+        *('127.0.0.1', 'CGI/1.1'),
+    )
+}
 _PATH = "/:@!$&'()*+,;=~"  # RFC 3986 §3.3: what may stand in a path as it is
 
 
@@ -86,13 +142,23 @@ def _key_of(name: str) -> str:
 def text_of(environ: Environ) -> Environ:
     """The text in an environ: what is worth keeping of it once its view has returned.
 
-    A server's and a framework's objects in it take more room than a connection.
+    A server's and a framework's objects in it take more room than a connection; and so would
+    all headers that a client may send. So names and values of 16 KiB are kept, as they are
+    stored, in this order: the request line, the server, the remote address; Host, Origin,
+    Cookie and what else a handshake says; all that is no header; all other headers. What does
+    not fit any more is left out, name and value.
     """
-    return {
-        sys.intern(key): sys.intern(value) if len(value) < 16 else value
-        for key, value in environ.items()
-        if type(value) is str and value
-    }
+    kept: Environ = {}
+    room = MAX_KEPT
+    others = [key for key in environ if not key.startswith('HTTP_')]
+    for key in (*_KEPT_FIRST, *others, *environ):
+        value = environ.get(key)
+        if type(value) is str and key not in kept:
+            size = sys.getsizeof(key) + sys.getsizeof(value)
+            if size <= room:
+                room -= size
+                kept[_KNOWN.get(key, key)] = _KNOWN.get(value, value)
+    return kept
 
 
 def is_websocket(request: Any) -> bool:

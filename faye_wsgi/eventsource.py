@@ -134,7 +134,7 @@ class EventSource(EventTarget):
         self._serve = take_over(
             environ, place, self._connection, EventStream(), opening, self._view_over
         )
-        self.environ = threads.own_environ(environ)
+        self.environ = threads.own_environ(environ, text_of)
         self._response = frameworks.taken_response(request, 200, self._serve)
 
     def __enter__(self) -> EventSource:

@@ -40,8 +40,9 @@ class WebSocket(Endpoint):
     ``response`` is the HTTP error for the server to send.
 
     ``environ`` is the request's environ; where the connection lives on when the view has
-    returned, only the text of it (the headers, the path, ...) is kept; on threaded servers,
-    that is so from the start.
+    returned, only the text of it (the path, the headers, ...) is kept, and 16 KiB of that at
+    most: of other headers than those of a handshake what fits. On threaded servers, that is
+    so from the start.
     """
 
     __slots__ = ('_response', '_serve', '_trust_forwarded', 'environ')
@@ -145,7 +146,7 @@ class WebSocket(Endpoint):
         self._serve = take_over(
             environ, place, self._connection, driver, answer.encode(), self._view_over
         )
-        self.environ = threads.own_environ(environ)
+        self.environ = threads.own_environ(environ, text_of)
         self._response = frameworks.taken_response(request, 101, self._serve)
 
     @property

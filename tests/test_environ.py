@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import uuid
 from typing import Any
 
 import django.http
@@ -18,8 +20,10 @@ from faye_wsgi.environ import (
     is_secure,
     is_websocket,
     read_request,
+    text_of,
     url_of,
 )
+from faye_wsgi.transport import threads
 
 from .test_websocket import make_environ
 
@@ -229,3 +233,67 @@ def test_an_empty_environ() -> None:
     assert not is_websocket({}) and not is_eventsource({})
     assert read_request({}).method == ""
     assert url_of({"SERVER_NAME": "a", "SERVER_PORT": "1"}, SCHEMES) == "ws://a:1/"
+
+
+# What of it is kept
+
+MANY = {f"HTTP_X_{number}": "x" * 8000 for number in range(90)}
+MAX_KEPT = 16384
+
+
+def stored(source: dict[str, Any]) -> int:
+    return sum(sys.getsizeof(key) + sys.getsizeof(value) for key, value in source.items())
+
+
+def test_all_text_of_an_ordinary_request_is_kept() -> None:
+    source = environ(HTTP_X_OWN="mine", HTTP_COOKIE="c" * 4000, HTTP_EMPTY="", app_user="jo")
+    texts = {key: value for key, value in source.items() if isinstance(value, str)}
+    assert len(texts) < len(source)
+    assert text_of(source) == texts
+
+
+def test_no_more_text_is_kept_than_16_KiB() -> None:
+    handshake = {"HTTP_COOKIE": "c" * 4000, "HTTP_ORIGIN": "http://example.com"}
+    source = {**MANY, **environ(**handshake, app_user="jo", HTTP_X_SMALL="s")}
+    kept = text_of(source)
+    assert stored(kept) <= MAX_KEPT
+    usual = text_of(environ(**handshake, app_user="jo", HTTP_X_SMALL="s"))
+    assert usual.items() <= kept.items()
+    assert all(value == source[key] for key, value in kept.items()), "none is cut off"
+    assert url_of(kept, SCHEMES) == url_of(source, SCHEMES)
+
+
+def test_the_request_comes_before_what_is_no_header_and_that_before_other_headers() -> None:
+    half = "x" * (MAX_KEPT // 2)
+    source = {"HTTP_X_A": half, "app_text": half, "PATH_INFO": half}
+    assert list(text_of(source)) == ["PATH_INFO"], "two halves, and their names, are too much"
+    source["app_text"] = source["HTTP_X_A"] = half[:6000]
+    assert list(text_of(source)) == ["PATH_INFO", "app_text"]
+
+
+@pytest.mark.parametrize("key, value", [("HTTP_X_{}", "a value"), ("HTTP_X", "v{}")])
+def test_nothing_that_a_client_chooses_is_interned(key: str, value: str) -> None:
+    """CPython 3.12.0 to 3.12.4 would keep it for ever."""
+    mine = uuid.uuid4().hex[:12]
+    ((kept_key, kept_value),) = text_of({key.format(mine): value.format(mine)}).items()
+    for kept, pattern in ((kept_key, key), (kept_value, value)):
+        if "{}" in pattern:
+            copy = pattern.format(mine)
+            assert sys.intern(copy) is copy is not kept
+
+
+def test_connections_share_the_names_and_values_that_all_have() -> None:
+    copies = [{"".join(["HTTP_", "HOST"]): "".join(["web", "socket"])} for _ in range(2)]
+    ((key, value),), ((other_key, other_value),) = (text_of(copy).items() for copy in copies)
+    assert key is other_key and value is other_value
+
+
+def test_a_threaded_servers_environ_is_bounded_too() -> None:
+    """There it is a copy from the start: the server's own tells by its end of the request's."""
+    source = environ(**MANY)
+    assert threads.own_environ(source, text_of) is source
+    source[threads._KEY] = object()
+    own = threads.own_environ(source, text_of)
+    assert stored({key: value for key, value in own.items() if type(value) is str}) <= MAX_KEPT
+    assert own["HTTP_HOST"] == "example.com" and own["wsgi.multithread"] is True
+    assert not {threads._KEY, "wsgi.input"} & own.keys()

@@ -27,6 +27,7 @@ from faye_wsgi import ConnectionClosed, HandshakeError, HijackError, ReadyState,
 
 from .support import frames
 from .support.peer import Peer
+from .transport.harness import until
 
 HEADERS = {
     "HTTP_HOST": "example.com",
@@ -881,6 +882,24 @@ def test_another_response_closes_it(
 
     made.answer(view)
     assert made.peer.read_close().close_code == code
+
+
+def test_what_is_kept_of_the_environ_when_the_view_has_returned(
+    exchange: Callable[..., Exchange],
+) -> None:
+    made = exchange(**{f"HTTP_X_{number}": "x" * 8000 for number in range(90)})
+
+    def view(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        ws = made.accept()
+        ws.on("message", lambda event: ws.send(f"{ws.url} {sum(map(len, ws.environ.values()))}"))
+        assert ws.environ is environ
+        return ws.response(environ, start_response)
+
+    made.answer(view)
+    until(lambda: made.accepted[0].environ is not made.environ)
+    made.peer.send_text("what is left?")
+    url, size = made.peer.read_text().split()
+    assert url == "ws://example.com/chat?room=1" and int(size) < 16384
 
 
 def test_webob_request(exchange: Callable[..., Exchange]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import Any
+from typing import Any, Callable
 
 import gevent
 from gevent.exceptions import HubDestroyed, LoopExit
@@ -35,7 +35,7 @@ __all__ = [
 _start_new_thread = get_original('_thread', 'start_new_thread')
 
 _KEY = 'faye_wsgi.request'
-_PLAIN = (str, bool, int, tuple)
+_PLAIN = (bool, int, tuple)
 
 
 class _Token:
@@ -58,14 +58,18 @@ def watch_request(
     return weakref.ref(token)
 
 
-def own_environ(environ: dict[str, Any]) -> dict[str, Any]:
+def own_environ(
+    environ: dict[str, Any], text_of: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
     """The environ to keep: not the server's, if that tells by its end that a request is over.
 
-    Nor anything in it that may hold it itself, as Werkzeug's request does.
+    Nor anything in it that may hold it itself, as Werkzeug's request does: its ``text_of``,
+    numbers and the like.
     """
     if _KEY not in environ:
         return environ
-    return {key: value for key, value in environ.items() if type(value) in _PLAIN}
+    plain = {key: value for key, value in environ.items() if type(value) in _PLAIN}
+    return {**text_of(environ), **plain}
 
 
 def _request_over(connection: Connection, void: VoidPair) -> None:

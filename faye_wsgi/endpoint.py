@@ -12,6 +12,7 @@ from faye_wsgi.driver.frames import MAX_CONTROL_PAYLOAD, CloseCode, check_close
 from faye_wsgi.errors import ConnectionClosed, HandshakeError
 from faye_wsgi.events import EventTarget, handler
 from faye_wsgi.pipes import Destination, pipe
+from faye_wsgi.transport import threads
 from faye_wsgi.transport.connection import Connection, Sendable
 from faye_wsgi.transport.settings import Settings
 
@@ -224,4 +225,5 @@ class Endpoint(EventTarget):
         return destination
 
     def _listeners_changed(self) -> None:
-        self._connection.listeners_changed()
+        if self._connection.listeners_changed():
+            threads.tell_in_thread(self._connection)

@@ -18,7 +18,7 @@ class EventTarget:
     before those that ``on`` registered; these run in the order of their registration.
     """
 
-    __slots__ = ('_after_listeners', '_handlers', '_listeners')
+    __slots__ = ('_after_listeners', '_handlers', '_listeners', '_told_handler')
 
     EVENTS: frozenset[EventType] = frozenset()
 
@@ -26,6 +26,7 @@ class EventTarget:
         # Tuples: a round of calls is not disturbed by listeners that come and go.
         self._listeners: dict[str, tuple[Listener, ...]] = {}
         self._handlers: dict[str, Listener | None] = {}
+        self._told_handler: Listener | None = None  # ``onclose``, when it has run
         self._after_listeners: Callable[[], object] | None = None
 
     @overload
@@ -39,7 +40,9 @@ class EventTarget:
     ) -> Listener | Callable[[Listener], Listener]:
         """Register ``listener`` for the events of a type; ``@target.on(type)`` does the same.
 
-        The listener is called with the event. ValueError if there is no such type.
+        The listener is called with the event. One for ``close`` that comes after the end
+        runs all the same, once, and not before this returns. ValueError if there is no such
+        type.
         """
         self._check_type(type)
         if listener is None:
@@ -77,13 +80,21 @@ class EventTarget:
         return any(self._listeners.values()) or any(self._handlers.values())
 
     def dispatch(self, event: Event) -> None:
-        """Run the listeners of an event, one after the other; what one raises ends it."""
+        """Run the listeners of an event, one after the other; what one raises ends it.
+
+        Those of ``close`` are forgotten before they run, so that each runs once: what is
+        registered later is told by another dispatch of the same event.
+        """
         event.target = self
-        listeners = self._listeners.get(event.type, ())
+        type = event.type
+        listeners = self._listeners.get(type, ())
         if self._handlers:
-            handler = self._handlers.get(event.type)
+            handler = self._handlers.get(type)
             if handler is not None:
                 listeners = (handler, *listeners)
+        if type == 'close':
+            self._listeners.pop(type, None)
+            self._told_handler = self._handlers.pop(type, None) or self._told_handler
         try:
             for listener in listeners:
                 listener(event)
@@ -104,12 +115,15 @@ def handler(type: str) -> Any:
     """The property ``on<type>``: one listener, or None."""
 
     def get(self: EventTarget) -> Listener | None:
-        return self._handlers.get(type)
+        told = self._told_handler if type == 'close' else None
+        return self._handlers.get(type) or told
 
     def set(self: EventTarget, listener: Listener | None) -> None:
         if listener is not None and not callable(listener):
             raise TypeError('a listener is a function of one event, or None')
         self._handlers[type] = listener
+        if type == 'close':
+            self._told_handler = None
         self._listeners_changed()
 
     return cast(Any, property(get, set, doc=f'The first listener for {type!r} events, or None.'))

@@ -234,7 +234,10 @@ class EventSource(EventTarget):
             weakref.finalize(self, self._connection.close).atexit = False
 
     def _listeners_changed(self) -> None:
-        self._connection.listeners_changed()
+        if self._connection.is_over:
+            self._connection.set_sink(self)  # or we may be gone before our listener's turn
+        if self._connection.listeners_changed():
+            threads.tell_in_thread(self._connection)
 
 
 @cache

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import socket
+import threading
 from typing import Any, Callable
 
 import gevent
+import gevent.queue
+import gevent.socket
 import pytest
 
-from faye_wsgi import ReadyState, WebSocket
+from faye_wsgi import Client, EventSource, HandshakeError, ReadyState, WebSocket
 from faye_wsgi.driver.events import CloseEvent, MessageEvent, OpenEvent
 from faye_wsgi.events import EventTarget, handler
 
 from .support import frames
 from .support.peer import Peer
-from .test_websocket import TIMEOUT, Exchange, exchange, pair
+from .test_websocket import TIMEOUT, Exchange, exchange, make_environ, pair, refused
 
 __all__ = ["exchange", "pair"]  # the fixtures
 
@@ -385,3 +390,149 @@ def test_a_listener_may_bring_another_and_take_itself_away(
         while len(heard) < 3:
             gevent.sleep(0.002)
     assert heard == [("first", "a", True), ("second", "b", True), ("second", "c", True)]
+
+
+# The end, for listeners that come after it
+
+
+def ended(pair: tuple[WebSocket, Peer]) -> WebSocket:
+    ws, peer = pair
+    peer.finish(4001)
+    peer.close()
+    ws.wait_closed(TIMEOUT)
+    gevent.sleep(0.01)  # nothing is left to be told
+    return ws
+
+
+def test_a_listener_that_comes_after_the_end(pair: tuple[WebSocket, Peer]) -> None:
+    ws = ended(pair)
+    heard = gevent.queue.Queue()
+    ws.on("close", lambda event: heard.put((event, gevent.getcurrent())))
+    assert heard.empty(), "not inside on"
+    event, where = heard.get(timeout=TIMEOUT)
+    assert (event.code, event.target) == (4001, ws)
+    assert where not in (gevent.getcurrent(), gevent.get_hub())
+
+
+def test_each_late_listener_runs_once_and_in_order(
+    pair: tuple[WebSocket, Peer], heard: Heard
+) -> None:
+    ws = pair[0]
+    ws.on("close", heard.by("in time"))
+    ended(pair)
+    taken_back = ws.on("close", heard.by("taken back"))
+    for name in ("first", "second"):
+        ws.on("close", heard.by(name))
+    ws.remove_listener("close", taken_back)
+    ws.onclose = heard.by("replaced")
+    ws.onclose = handler = heard.by("handler")
+    gevent.sleep(0.01)
+    ws.on("close", heard.by("third"))
+    ws.on("message", heard.by("message"))
+    gevent.sleep(0.01)
+    assert [name for name, _ in heard] == ["in time", "handler", "first", "second", "third"]
+    assert ws.onclose is handler, "it can be read when it has run"
+
+
+def test_listeners_that_come_while_the_end_is_told(
+    pair: tuple[WebSocket, Peer], heard: Heard
+) -> None:
+    ws, peer = pair
+
+    def first(event: Any) -> None:
+        ws.on("close", heard.by("late"))
+        ws.remove_listener("close", first)
+        gevent.sleep(0.01)
+        heard.append(("first", event.type))
+
+    ws.on("close", first)
+    peer.finish()
+    peer.close()
+    with gevent.Timeout(TIMEOUT):
+        while len(heard) < 2:
+            gevent.sleep(0.002)
+    gevent.sleep(0.01)
+    assert [name for name, _ in heard] == ["first", "late"], "one at a time"
+
+
+def test_a_late_listener_that_raises(
+    pair: tuple[WebSocket, Peer], heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
+    ws = ended(pair)
+    ws.on("close", lambda event: 1 // 0)
+    gevent.sleep(0.01)
+    ws.on("close", heard.by("after it"))
+    gevent.sleep(0.01)
+    assert heard == [("after it", "close")]
+    assert caplog.text.count("ZeroDivisionError") == 1
+
+
+def test_a_late_listener_of_a_bad_handshake(heard: Heard) -> None:
+    """An error is not repeated."""
+    ws = refused(HTTP_SEC_WEBSOCKET_KEY="bad")
+    ws.on("error", heard.by("in time"))
+    ws.on("close", heard.by("in time"))
+    gevent.sleep(0.01)
+    for name in ("error", "close"):
+        ws.on(name, heard.by("late"))  # type: ignore[arg-type]
+    gevent.sleep(0.01)
+    assert heard == [("in time", "error"), ("in time", "close"), ("late", "close")]
+
+
+def test_a_late_listener_of_a_client_that_failed(heard: Heard) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # and does not listen
+        client = Client(f"ws://127.0.0.1:{unused.getsockname()[1]}/")
+        with pytest.raises(HandshakeError):
+            client.wait_open(TIMEOUT)
+        gevent.sleep(0.01)
+    for name in ("error", "close"):
+        client.on(name, heard.by("late"))  # type: ignore[arg-type]
+    gevent.sleep(0.01)
+    assert heard == [("late", "close")]
+
+
+def test_a_late_listener_from_another_thread(pair: tuple[WebSocket, Peer], heard: Heard) -> None:
+    """It runs where the others do."""
+    ws = ended(pair)
+    threads: list[int] = []
+    ws_on = threading.Thread(
+        target=ws.on, args=("close", lambda event: threads.append(threading.get_ident()))
+    )
+    ws_on.start()
+    with gevent.Timeout(TIMEOUT):
+        while not threads:
+            gevent.sleep(0.002)
+    assert threads == [threading.get_ident()]
+
+
+def test_a_late_pipe_ends_its_destination(pair: tuple[WebSocket, Peer]) -> None:
+    class Sink:
+        ends = 0
+
+        def write(self, data: Any) -> None: ...
+
+        def end(self) -> None:
+            self.ends += 1
+
+    sink = ended(pair).pipe(Sink())
+    gevent.sleep(0.01)
+    assert sink.ends == 1
+
+
+def test_an_event_source_that_only_its_late_listener_needs() -> None:
+    """The view has gone home, and the last reference goes before the listener's turn."""
+    ours, client = gevent.socket.socketpair()
+    environ = make_environ(ours, HTTP_UPGRADE=None, HTTP_CONNECTION=None)
+    heard = gevent.queue.Queue()
+    with client:
+        es = EventSource(environ)
+        es.response(environ, lambda *args: None)
+        ours.close()  # as the server does
+        gevent.sleep(0.01)
+    es.wait_closed(TIMEOUT)
+    gevent.sleep(0.01)
+    es.on("close", heard.put)
+    del es, environ
+    gc.collect()
+    assert heard.get(timeout=TIMEOUT).type == "close"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import queue
 import re
 import signal
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ from .support.waiting import wait_until
 # gunicorn's sync worker streams through the iterable: see the end of this file.
 TAKEN = [kind for kind in KINDS if kind != "gunicorn-sync"]
 LISTENING = [way for kind in TAKEN for way in ways(kind)]
+TIMEOUT = 10.0
 ONE_AT_A_TIME = "wsgiref-single"
 HEADERS = [
     ("Content-Type", "text/event-stream; charset=utf-8"),
@@ -256,6 +259,15 @@ def test_events(quiet: Server, several: None, key: str) -> None:
     wait_until(lambda: len(notes(quiet, key)) == 2, 5, "the close event")
     what, when, code = notes(quiet, key)[1]
     assert what == "close" and when - cut < 1 and code is None
+
+
+def test_listeners_that_come_when_the_client_has_gone(
+    quiet: Server, several: None, key: str
+) -> None:
+    with EventReader(quiet, "/es/late", key=key, ping="none") as reader:
+        assert reader.next().data == "ready"
+    wait_until(lambda: len(notes(quiet, key)) >= 2, what="the close event")
+    assert notes(quiet, key) == [0, 1]
 
 
 def test_a_half_closed_client_is_gone(quiet: Server, several: None, key: str) -> None:
@@ -590,6 +602,27 @@ def test_a_head_request_gets_the_head() -> None:
     assert told[0] == "200 OK" and {("X-Mine", "1"), HEADERS[0]} <= set(told[1:])
 
 
+def test_the_end_is_told_to_listeners_that_come_after_it() -> None:
+    """Each once, in its turn; a raising one keeps nothing from those that come later."""
+    es = EventSource(environ(REQUEST_METHOD="HEAD"))
+    heard: queue.Queue[Any] = queue.Queue()
+    may_go_on = threading.Event()
+
+    def block(event: Any) -> None:
+        heard.put(("block", threading.current_thread()))
+        may_go_on.wait(TIMEOUT)
+
+    es.on("close", block)
+    assert heard.get(timeout=TIMEOUT)[1] is not threading.current_thread(), "not inside on"
+    es.onclose = lambda event: heard.put(event.type)
+    es.on("close", lambda event: 1 // 0)
+    may_go_on.set()
+    assert heard.get(timeout=TIMEOUT) == "close"
+    es.on("close", lambda event: heard.put("last"))
+    assert heard.get(timeout=TIMEOUT) == "last"
+    assert heard.empty()
+
+
 def test_the_operator_is_told_once_of_what_does_not_stream(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -666,6 +699,15 @@ def test_fallback_notices_a_client_that_has_gone(stranger: Server, key: str) -> 
     with EventReader(stranger, "/es/listening", key=key, ping=0.1) as reader:
         assert reader.next().data == "ready"
     wait_until(lambda: [note[0] for note in notes(stranger, key)] == ["open", "close"])
+
+
+def test_fallback_tells_listeners_that_come_when_the_client_has_gone(
+    stranger: Server, key: str
+) -> None:
+    with EventReader(stranger, "/es/late_elsewhere", key=key, ping=0.1) as reader:
+        assert reader.next().data == "ready"
+    wait_until(lambda: len(notes(stranger, key)) >= 2, what="the close event")
+    assert notes(stranger, key) == [0, 1]
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ from faye_wsgi.transport.stream import Stream
 __all__ = ['Connection', 'Sendable']
 
 _get_ident = get_original('_thread', 'get_ident')
+_allocate_lock = get_original('_thread', 'allocate_lock')
 
 HOLD = 0.25  # seconds that our close frame waits for answers to what came before
 OPEN_TIMEOUT = 10.0  # seconds for what a handshake has after its head
@@ -64,6 +65,7 @@ class Connection(ConnectionPath):
         '_keepalive',
         '_settings',
         '_sink',
+        '_telling',
         '_thread',
         '__weakref__',
         'is_over',
@@ -88,6 +90,8 @@ class Connection(ConnectionPath):
         self._error_event: ErrorEvent | None = None
         self._closing: CloseEvent | None = None  # what we have closed with
         self._hurries = False  # the process stops
+        # A lock, once no hub runs for this any more: threads tell the listeners, by turns.
+        self._telling: Any = None
 
     @property
     def state(self) -> ReadyState:
@@ -317,9 +321,23 @@ class Connection(ConnectionPath):
         """A listener raised."""
         self.close(CloseCode.INTERNAL_ERROR, '')
 
-    def listeners_changed(self) -> None:
-        """There may be listeners for messages now."""
+    def listeners_changed(self) -> bool:
+        """There may be listeners for messages now, or for the end after it was told.
+
+        Whether no hub runs that tells the latter: then a thread must call ``tell_here``.
+        """
         self._inbox.listeners_changed()
+        event = self._close_event
+        if not self.is_over or event is None or not self._sink.has_listeners('close'):
+            return False
+        if self._telling is not None or self._hub.loop is None:
+            self.leave_hub()
+            return bool(self._inbox.leave_to_thread([event]))
+        if _get_ident() != self._thread:
+            self.outbox.call(self._inbox.tell, event)
+        else:
+            self._inbox.tell(event)
+        return False
 
     def pause(self) -> None:
         """Hold messages back from listeners."""
@@ -553,20 +571,27 @@ class Connection(ConnectionPath):
     def abandon(self, code: int) -> bool:
         """End at once, telling nobody but the peer: the thread that served this is gone.
 
-        Whether it had not ended: then ``tell_here`` tells the others.
+        Whether listeners have not heard of it: then a thread must call ``tell_here``.
         """
+        self.leave_hub()
         driver, stream = self.driver, self.stream
         if driver is None or stream is None or stream.closed:
-            return False
+            return bool(self._inbox.leave_to_thread(()))  # a listener may have come after the end
         stream.write(driver.close(code, '') if self._step is None else driver.closing_frame())
         stream.flush()
         if self._close_event is None:
             self._note_eof()
         self.is_over = True
         self._release()
-        return True
+        events = [event for event in (self._error_event, self._close_event) if event is not None]
+        return bool(self._inbox.leave_to_thread(events))
+
+    def leave_hub(self) -> None:
+        """No hub runs for this connection any more."""
+        if self._telling is None:
+            self._telling = _allocate_lock()
 
     def tell_here(self) -> None:
-        """Tell the listeners of the end, in the caller's thread."""
-        events = (self._error_event, self._close_event)
-        self._inbox.tell_here([event for event in events if event is not None])
+        """Tell the listeners what waits for them, in the caller's thread."""
+        with self._telling:
+            self._inbox.dispatch_all()

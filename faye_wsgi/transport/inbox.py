@@ -144,11 +144,15 @@ class Inbox(InboxPath):
         if self._sink.has_listeners(event.type):
             self.run(event)
 
-    def tell_here(self, events: Sequence[Event]) -> None:
-        """Tell listeners in the caller's thread: the hub does not run any more."""
-        self._append_jobs([event for event in events if self._sink.has_listeners(event.type)])
+    def leave_to_thread(self, events: Iterable[Event]) -> bool:
+        """The hub runs no more: whether a thread must call ``dispatch_all``."""
+        jobs = [event for event in events if self._sink.has_listeners(event.type)]
+        if jobs:
+            self._append_jobs(jobs)
         self.is_awaited = False
-        self.dispatch_all()
+        if self._jobs:
+            self._dispatching = True  # should the hub run after all, it keeps off
+        return bool(self._jobs)
 
     def run(self, job: Job) -> None:
         """Dispatch an event, or call a function, in its turn and never in the hub."""

@@ -38,6 +38,7 @@ class IterableStream:
         self.buffered = 0
         self.state = ReadyState.CONNECTING
         self.close_event: CloseEvent | None = None
+        self._is_telling = False  # of the end
 
     @property
     def has_room(self) -> bool:
@@ -124,7 +125,22 @@ class IterableStream:
             self.close_event = CloseEvent(None, None)
             self._pieces, self.buffered = [], 0
             self._changed.notify_all()
-        self._tell(self.close_event)
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        """Tell of the end, one listener at a time, until there is none that has not heard it."""
+        while self._begins_telling():
+            try:
+                self._tell(CloseEvent(None, None))
+            finally:
+                self._is_telling = False
+
+    def _begins_telling(self) -> bool:
+        with self._changed:
+            if self._is_telling or not self._sink.has_listeners('close'):
+                return False
+            self._is_telling = True
+            return True
 
     def _tell(self, event: Event) -> None:
         if self._sink.has_listeners(event.type):
@@ -147,8 +163,16 @@ class IterableStream:
     def look(self) -> None:
         """Nothing arrives here."""
 
-    def listeners_changed(self) -> None:
-        """Nothing waits for listeners here."""
+    @property
+    def is_over(self) -> bool:
+        """Whether the server has ended the response."""
+        return self.state == ReadyState.CLOSED
+
+    def listeners_changed(self) -> bool:
+        """Only the end waits for listeners here, and is told in a greenlet or thread."""
+        if self.is_over and self._sink.has_listeners('close'):
+            threading.Thread(target=self._tell_end, daemon=True).start()
+        return False
 
     def open(self, *args: Any) -> None:
         """The server opens it, by iterating."""

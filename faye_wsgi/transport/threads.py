@@ -28,6 +28,7 @@ __all__ = [
     'is_alone',
     'own_environ',
     'release_hub',
+    'tell_in_thread',
     'watch_request',
     'watch_thread',
 ]
@@ -83,7 +84,12 @@ def _request_over(connection: Connection, void: VoidPair) -> None:
 def _abandon(connection: worker.Member, code: int) -> None:
     if connection.abandon(code):
         # Not here: whoever lets go of the request, or collects garbage, may hold any lock.
-        _start_new_thread(_tell, (connection,))
+        tell_in_thread(connection)
+
+
+def tell_in_thread(connection: worker.Member) -> None:
+    """Tell listeners what waits for them in a new thread: no hub runs that could."""
+    _start_new_thread(_tell, (connection,))
 
 
 def _tell(connection: worker.Member) -> None:
@@ -103,8 +109,9 @@ class _ThreadEnd:
     def __del__(self) -> None:
         for connection in worker.members(self.hub):
             _abandon(connection, CloseCode.GOING_AWAY)
-        if self.hub.loop is not None:
-            self.hub.loop.destroy()
+        loop, self.hub.loop = self.hub.loop, None  # so that nothing more is asked of it
+        if loop is not None:
+            loop.destroy()
 
 
 _here = get_original('_thread', '_local')()
@@ -127,6 +134,7 @@ def end_in_thread(connection: Connection) -> None:
     """Wait for the end of a connection whose thread is about to leave it."""
     connection.wait_told()
     gevent.sleep(0)  # for what other threads have asked of the hub
+    connection.leave_hub()
     release_hub()
 
 

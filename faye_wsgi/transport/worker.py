@@ -33,10 +33,10 @@ class Member(Protocol):
         """The process stops: begin the closing handshake with 1001."""
 
     def abandon(self, code: int) -> bool:
-        """End at once, whatever thread this is; whether it had not ended."""
+        """End at once, whatever thread this is; whether listeners must be told of it."""
 
     def tell_here(self) -> None:
-        """Tell the listeners of the end, in the caller's thread."""
+        """Tell the listeners what waits for them, in the caller's thread."""
 
 
 class _Registry:

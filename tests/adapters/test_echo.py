@@ -247,6 +247,18 @@ def test_listeners_are_told_of_the_end_when_the_view_raises(kind: str) -> None:
         assert server.log().count("Traceback") == 1
 
 
+def test_listeners_that_come_when_the_client_has_gone(quiet: Server) -> None:
+    """Each is told once, before another request is through with the same."""
+    before = quiet.log().count("told late: 0")
+    for times in (before + 1, before + 2):
+        with Peer(quiet) as peer:
+            peer.open("/late")
+            peer.finish()
+        wait_until(lambda times=times: quiet.log().count("told late: 1") == times)
+        assert quiet.log().count("told late: 0") == times
+    assert "told in vain" not in quiet.log()
+
+
 THREADED = ["gunicorn-gthread", "flask", "wsgiref"]
 
 

@@ -1358,6 +1358,43 @@ def test_a_full_queue_is_relieved_by_a_listener() -> None:
         assert "".join(heard) == "abcdef" * 8
 
 
+@pytest.mark.parametrize("how", ["closed", "lost", "abandoned"])
+def test_the_end_is_told_once_to_each_listener(both: Pair, how: str) -> None:
+    turn()
+    if how == "closed":
+        both.peer.finish(4001)
+        both.peer.close()
+    elif how == "lost":
+        both.connection.lost("torn")
+    else:
+        assert not both.connection.abandon(1011), "there is no listener yet"
+    both.connection.wait_closed(TIMEOUT)
+    turn()
+    told: list[str] = []
+    for name in ("one", "other"):
+        both.sink.on("close", lambda event, name=name: told.append(name))
+        if both.connection.listeners_changed():
+            both.connection.tell_here()
+    assert told == (["one", "other"] if how == "abandoned" else [])
+    until(lambda: told == ["one", "other"])
+    turn()
+    assert told == ["one", "other"]
+
+
+def test_a_listener_that_no_hub_tells_is_told_when_the_view_is_left(both: Pair) -> None:
+    """On a threaded server: it came after the end, and the hub ran no more."""
+    both.peer.finish()
+    both.peer.close()
+    both.connection.wait_closed(TIMEOUT)
+    both.sink.record("close")
+    assert both.connection.abandon(1000)
+    both.connection.tell_here()
+    assert both.sink.names == ["close"]
+    turn()
+    assert both.sink.names == ["close"], "the hub tells it no second time"
+    assert not both.connection.abandon(1000)
+
+
 def test_1001_when_the_process_stops(both: Pair) -> None:
     both.connection.go_away()
     assert both.peer.read_close().close_code == 1001

@@ -165,6 +165,31 @@ def listening(es: EventSource, values: Query) -> None:
     es.send("ready")
 
 
+def late(es: EventSource, values: Query) -> None:
+    """Listens for the end when the client has gone."""
+    es.send("ready")
+    es.wait_closed(20)
+    taken_back = es.on("close", lambda event: note(values, "in vain"))
+    listen_late(es, values)
+    es.remove_listener("close", taken_back)
+
+
+def listen_late(es: EventSource, values: Query) -> None:
+    for number in range(2):
+        es.on("close", lambda event, n=number: note(values, n))
+
+
+def late_elsewhere(es: EventSource, values: Query) -> None:
+    """The same from a thread, when the response has ended."""
+
+    def run() -> None:
+        es.wait_closed(20)
+        listen_late(es, values)
+
+    es.send("ready")
+    threading.Thread(target=run, daemon=True).start()
+
+
 def looping(es: EventSource, values: Query) -> None:
     count = 0
     while not es.closed:
@@ -258,6 +283,8 @@ EVENT_VIEWS: dict[str, Callable[[EventSource, Query], None]] = {
     "blank": blank,
     "waiting": waiting,
     "listening": listening,
+    "late": late,
+    "late_elsewhere": late_elsewhere,
     "looping": looping,
     "held": held,
     "dropped": dropped,

@@ -6,6 +6,7 @@ application, since that is where the frameworks differ.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from urllib.parse import parse_qsl
 
 import gevent
 
-from faye_wsgi import WebSocket
+from faye_wsgi import ConnectionClosed, WebSocket
 
 Query = Mapping[str, str]
 
@@ -102,6 +103,18 @@ def polling(ws: WebSocket, values: Query) -> None:
     print("it saw the end", file=sys.stderr, flush=True)
 
 
+def late(ws: WebSocket, values: Query) -> None:
+    """Listens for the end when the client has gone."""
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            ws.receive()
+    ws.wait_closed()
+    taken_back = ws.on("close", lambda event: print("told in vain", file=sys.stderr))
+    for number in range(2):
+        ws.on("close", lambda event, n=number: print(f"told late: {n}", file=sys.stderr))
+    ws.remove_listener("close", taken_back)
+
+
 def slow(ws: WebSocket, values: Query) -> None:
     """?delay=: sleeps that long before each answer, in a listener.
 
@@ -125,6 +138,7 @@ VIEWS: dict[str, Callable[[WebSocket, Query], None]] = {
     "push": push,
     "polling": polling,
     "slow": slow,
+    "late": late,
 }
 
 PLAIN = "an ordinary page\n"

@@ -30,7 +30,7 @@ from faye_wsgi.driver.events import (
 )
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.errors import ConnectionClosed
-from faye_wsgi.transport import worker
+from faye_wsgi.transport import fork, worker
 from faye_wsgi.transport.hotpath import ConnectionPath
 from faye_wsgi.transport.inbox import Inbox, Sink
 from faye_wsgi.transport.keepalive import Callback, Keepalive
@@ -48,6 +48,7 @@ OPEN_TIMEOUT = 10.0  # seconds for what a handshake has after its head
 LINGER = 1.0  # seconds that the peer has to end TCP after us
 HURRY = 0.2  # the same, when the process stops
 GO_AWAY = 1.0  # seconds that a peer has to answer 1001 when the process stops
+FORKED = 'the connection belongs to the parent of this process'
 
 _OPEN = ReadyState.OPEN
 
@@ -92,6 +93,7 @@ class Connection(ConnectionPath):
         self._hurries = False  # the process stops
         # A lock, once no hub runs for this any more: threads tell the listeners, by turns.
         self._telling: Any = None
+        fork.watch(self)
 
     @property
     def state(self) -> ReadyState:
@@ -585,6 +587,25 @@ class Connection(ConnectionPath):
         self._release()
         events = [event for event in (self._error_event, self._close_event) if event is not None]
         return bool(self._inbox.leave_to_thread(events))
+
+    def forget(self, hub: Any) -> object:
+        """In the child of a fork: it is closed here, in silence, and the parent goes on with it."""
+        self.is_over = True
+        self._step = None
+        self._thread = _get_ident()
+        if self._close_event is None:
+            self._close_event = CloseEvent(CloseCode.ABNORMAL_CLOSURE, FORKED)
+        kept = (self._inbox.forget(), self.outbox.forget())
+        if self.stream is not None and self.driver is not None:
+            self.stream.forget(hub)
+            self.driver.closing_frame()  # which closes the driver
+        if self._hub is hub:
+            if self._keepalive is not None:
+                self._keepalive.stop()
+            if self._cancel is not None:
+                self._cancel()
+        self._cancel = None
+        return kept
 
     def leave_hub(self) -> None:
         """No hub runs for this connection any more."""

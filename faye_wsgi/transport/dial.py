@@ -26,6 +26,7 @@ from faye_wsgi.driver.client import ClientHandshake, Opened
 from faye_wsgi.driver.proxy import ProxyHandshake
 from faye_wsgi.driver.url import Url
 from faye_wsgi.errors import HandshakeError
+from faye_wsgi.transport import fork
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.stream import READ_SIZE, WRITE, PlainSocket, tune
 from faye_wsgi.transport.tls import BioSocket, ClientTls
@@ -266,6 +267,7 @@ class _Runner:
         self._watcher: Any = None
         try:
             self._socket = PlainSocket(family, kind, protocol)
+            fork.watch(self._socket)
             self._socket.setblocking(False)
             self._start(self._socket.connect_ex(place))
         except OSError as error:  # no such family here, or too many descriptors

@@ -27,6 +27,7 @@ import gevent.socket
 
 from faye_wsgi.adapters.base import Place
 from faye_wsgi.errors import HijackError
+from faye_wsgi.transport import fork
 from faye_wsgi.transport.stream import READ_SIZE, PlainSocket, tune
 from faye_wsgi.transport.tls import TlsSocket
 
@@ -187,12 +188,17 @@ def _not_connected(*args: Any, **values: Any) -> NoReturn:
 class VoidPair:
     """The same with a descriptor: what the server writes to it can be read here."""
 
-    __slots__ = ('_given', '_ours')
+    __slots__ = ('__weakref__', '_given', '_ours')
 
     def __init__(self) -> None:
         self._ours, self._given = _socket.socketpair()  # native, even where that is patched
         self._ours.shutdown(socket.SHUT_WR)
         self._ours.setblocking(False)
+        fork.watch(self)
+
+    def forget(self, hub: Any) -> None:
+        """In the child of a fork: what the server writes is the parent's to read."""
+        self._ours.close()
 
     def give(self) -> int:
         """The descriptor for the server."""

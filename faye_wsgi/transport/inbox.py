@@ -62,6 +62,7 @@ class Inbox(InboxPath):
     __slots__ = (
         '_dispatching',
         '_idle',
+        '_is_forgotten',
         '_is_listened_to',
         '_owner',
         '_settings',
@@ -75,6 +76,7 @@ class Inbox(InboxPath):
         self._settings = settings
         self.expected = 0  # bytes that the message which is arriving may take
         self._dispatching = False
+        self._is_forgotten = False  # in the child of a fork
         self._is_listened_to = False
         self._idle: list[Any] | None = None
 
@@ -172,6 +174,17 @@ class Inbox(InboxPath):
         while self._waiter is not None:
             self._next_waiter().switch(None)
 
+    def forget(self) -> object:
+        """In the child of a fork: nothing is told, and those who wait wait for ever."""
+        kept = (self._waiter, self._next_waiters, list(self._jobs))
+        self._waiter, self._next_waiters = None, _EMPTY
+        self._ended = self._is_forgotten = True
+        self._is_listened_to = self._full = self.is_awaited = False
+        self._messages = _EMPTY
+        if self._jobs:
+            self._jobs.clear()  # in place: the greenlet that runs them may be the one that forked
+        return kept
+
     def set_sink(self, sink: Sink) -> None:
         """Tell somebody else from now on."""
         self._sink = sink
@@ -200,6 +213,8 @@ class Inbox(InboxPath):
             self._hub.loop.run_callback(self.deliver)
 
     def _append_jobs(self, jobs: Iterable[Job]) -> None:
+        if self._is_forgotten:
+            return
         if self._jobs is _EMPTY:
             self._jobs = deque()
         self._jobs.extend(jobs)

@@ -15,6 +15,7 @@ from typing import Any
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import CloseEvent, DrainEvent, Event, OpenEvent
 from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.transport import fork
 from faye_wsgi.transport.inbox import Sink
 from faye_wsgi.transport.settings import Settings
 
@@ -39,6 +40,8 @@ class IterableStream:
         self.state = ReadyState.CONNECTING
         self.close_event: CloseEvent | None = None
         self._is_telling = False  # of the end
+        self._is_forgotten = False  # in the child of a fork
+        fork.watch(self)
 
     @property
     def has_room(self) -> bool:
@@ -102,9 +105,21 @@ class IterableStream:
         """The server has done with the response without iterating it."""
         self._finish()
 
+    def forget(self, hub: Any) -> None:
+        """In the child of a fork: the parent's server sends the response."""
+        self._is_forgotten = True
+        self._changed = threading.Condition()  # a thread that is not there may hold its lock
+        self.state = ReadyState.CLOSED
+        self.close_event = CloseEvent(None, None)
+        self._pieces, self.buffered = [], 0
+
     def _next_piece(self) -> bytes:
         with self._changed:
             self._changed.wait_for(self._is_due, self._settings.ping)
+            if self._is_forgotten:
+                # The server's greenlet lives on in the child. If it had another piece, or the
+                # end, it would write it to the connection, between the pieces of the parent.
+                threading.Event().wait()
             pieces, self._pieces = self._pieces, []
             was_full = not self.has_room
             self.buffered = 0
@@ -170,7 +185,7 @@ class IterableStream:
 
     def listeners_changed(self) -> bool:
         """Only the end waits for listeners here, and is told in a greenlet or thread."""
-        if self.is_over and self._sink.has_listeners('close'):
+        if self.is_over and not self._is_forgotten and self._sink.has_listeners('close'):
             threading.Thread(target=self._tell_end, daemon=True).start()
         return False
 

@@ -31,7 +31,8 @@ _Piece = Union[str, bytes, bytearray, memoryview]
 Sendable = Union[_Piece, Iterable[_Piece]]
 
 _get_ident = get_original('_thread', 'get_ident')
-_counting = get_original('_thread', 'allocate_lock')()  # += of several threads
+_allocate_lock = get_original('_thread', 'allocate_lock')
+_counting = _allocate_lock()  # += of several threads
 
 _OPEN = ReadyState.OPEN
 _NOT_SENT = 'the peer did not read in time: the message was not sent'
@@ -39,6 +40,12 @@ _GIVEN_UP = 'the peer did not read in time: the message was given up'
 
 TURN_INTERVAL = 0.05  # seconds
 FLOOD = 0.002  # seconds: who is done with a turn so soon is likely to send on and on
+
+
+def renew_lock() -> None:
+    """In the child of a fork: a thread that is not there may hold it."""
+    global _counting
+    _counting = _allocate_lock()
 
 
 class Owner(Protocol):
@@ -398,6 +405,17 @@ class Outbox(OutboxPath):
     def _withdraw(self, tell: Callable[[], object]) -> None:
         if tell in self._waiting_elsewhere:
             self._waiting_elsewhere.remove(tell)
+
+    def forget(self) -> object:
+        """In the child of a fork: nothing goes out, and those who wait wait for ever."""
+        waiting = self._waiting, self._waiting_elsewhere
+        self._waiting, self._waiting_elsewhere = [], []
+        self._crossing, self._crossed = None, ()
+        self._plain = None
+        self._unsent = []
+        self._deferred = []
+        self._handed_over = 0
+        return waiting
 
 
 def _sendable(message: Any) -> Any:

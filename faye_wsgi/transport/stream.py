@@ -65,6 +65,10 @@ class PlainSocket(_socket.socket):
         """Whether decrypted bytes wait that the kernel does not tell of: never."""
         return False
 
+    def forget(self, hub: Any) -> None:
+        """In the child of a fork: close the descriptor, and leave the connection alone."""
+        super().close()
+
     def shutdown_write(self) -> None:
         """Send FIN; the other direction stays open."""
         self.shutdown(socket.SHUT_WR)
@@ -312,6 +316,23 @@ class Stream(StreamPath):
         """Release the descriptor and the watchers; what was not sent is dropped."""
         if self.closed:
             return
+        self._drop()
+        self._free_watchers()
+        try:
+            self._socket.close()
+        except OSError:
+            pass
+
+    def forget(self, hub: Any) -> None:
+        """In the child of a fork: the same, and nothing of it reaches the peer."""
+        if self.closed:
+            return
+        self._drop()
+        self._socket.forget(hub)
+        if hub is not None and hub.loop is self._loop:
+            self._free_watchers()
+
+    def _drop(self) -> None:
         self.closed = True
         self._reading = False
         self._waiting.clear()
@@ -320,14 +341,12 @@ class Stream(StreamPath):
         self._gathered_size = 0
         self._recv = self._socket.recv  # not the descriptor, which may be another's soon
         self._send = len
+
+    def _free_watchers(self) -> None:
         for watcher in (self._reader, self._writer):
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
-        try:
-            self._socket.close()
-        except OSError:
-            pass
 
 
 @cache

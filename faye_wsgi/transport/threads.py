@@ -8,6 +8,7 @@ What a client has made in a thread ends with the thread.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from typing import Any, Callable
@@ -105,8 +106,11 @@ class _ThreadEnd:
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub
+        self.process = os.getpid()
 
     def __del__(self) -> None:
+        if os.getpid() != self.process:
+            return  # in the child of a fork, which has but one thread: ours did not end
         for connection in worker.members(self.hub):
             _abandon(connection, CloseCode.GOING_AWAY)
         loop, self.hub.loop = self.hub.loop, None  # so that nothing more is asked of it

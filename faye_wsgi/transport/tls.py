@@ -93,6 +93,10 @@ class TlsSocket:
         self._notify_close()
         self._socket.close()
 
+    def forget(self, hub: Any) -> None:
+        """In the child of a fork: close the descriptor, and leave the connection alone."""
+        self._socket.close()
+
     def _notify_close(self) -> None:
         try:
             self._session.shutdown()
@@ -207,6 +211,10 @@ class BioSocket:
         """Send close_notify as far as the kernel takes it, and close the descriptor."""
         self._notify_close()
         self._socket.close()
+
+    def forget(self, hub: Any) -> None:
+        """In the child of a fork: close the descriptor, and leave the connection alone."""
+        self._socket.forget(hub)
 
     def _fill(self) -> None:
         """Move what has arrived to the session; BlockingIOError if nothing has."""

@@ -16,7 +16,7 @@ import gevent
 from gevent.monkey import get_original
 from greenlet import getcurrent
 
-__all__ = ['Member', 'join', 'leave', 'members', 'release', 'reserve']
+__all__ = ['Member', 'forget', 'join', 'leave', 'members', 'release', 'reserve']
 
 get_ident = get_original('_thread', 'get_ident')
 
@@ -65,6 +65,10 @@ class _Registry:
         self.idle[:] = [None]  # so that nobody else comes to rest here
         for greenlet in resting:
             self._hub.loop.run_callback(greenlet.switch, None)
+        self.stop()
+
+    def stop(self) -> None:
+        """Look at the worker no more."""
         self._poll.stop()
         self._poll.close()
 
@@ -129,6 +133,17 @@ def release(hub: Any) -> bool:
         return False
     _reserved.pop(hub, None)
     return True
+
+
+def forget(hub: Any) -> object:
+    """In the child of a fork, where only ``hub`` runs: none of these is its own."""
+    kept = dict(_registries)
+    if hub in kept:
+        kept[hub].stop()
+    _registries.clear()
+    _reserved.clear()
+    _reserving.clear()
+    return kept
 
 
 def _gunicorn_worker() -> Any | None:

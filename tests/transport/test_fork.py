@@ -28,7 +28,11 @@ from faye_wsgi.transport.hijack import VoidPair
 from ..support import frames
 from .harness import TIMEOUT, Pair, is_open, pair, turn, until
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
+    # Python 3.12 and later warn of it.
+    pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
+]
 
 
 @pytest.fixture

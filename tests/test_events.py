@@ -346,8 +346,7 @@ def test_drain(pair: tuple[WebSocket, Peer]) -> None:
     assert peer.read_text() == "small"
     gevent.sleep(0.01)
     assert drained == [], "nothing waited"
-    with pytest.raises(TimeoutError):
-        ws.send("x" * 4_000_000, timeout=0.01)
+    ws.send("x" * 4_000_000, timeout=0.01)
     peer.read_frame()
     gevent.sleep(0.01)
     assert drained and ws.buffered_amount == 0

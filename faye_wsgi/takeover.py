@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Callable
 
 from faye_wsgi.adapters.base import Place
@@ -35,7 +36,7 @@ def take_over(
     taken = take(place)
     connection.open(driver, taken.socket, head, taken.read_ahead)
     if isinstance(taken.void, Void):
-        taken.void.watch(view_over)
+        taken.void.watch(partial(connection.guard, view_over))
         return None
     token = threads.watch_request(environ, connection, taken.void)
     # A weak reference: what nobody holds but the server may end (EventSource).

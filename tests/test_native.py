@@ -23,7 +23,7 @@ TIMEOUT = 110
 # What runs over the C code: the property tests against the Python twins, and connections.
 DRIVER = ["tests/driver/test_speedups.py", "tests/driver/test_masking.py"]
 TRANSPORT = ["tests/transport/test_stream.py", "tests/transport/test_connection.py",
-             "tests/test_broadcast.py"]
+             "tests/transport/test_failures.py", "tests/test_broadcast.py"]
 
 needs_compiler = pytest.mark.skipif(shutil.which(CC) is None, reason="there is no C compiler")
 

@@ -29,7 +29,7 @@
 #define NAMES(X) \
     X(__get__) X(_check_relief) X(_failed) X(_forget) X(_hand_out) X(_hold_back) X(_keep) X(_not_built) X(_not_read) \
     X(_not_sent) X(_read_end) X(_receive_events) X(_send) X(_send_shared) X(_stop_reading) \
-    X(_take) X(appendleft) X(data) X(hand_out) X(join) X(pop) X(popleft) X(receive_messages) \
+    X(_take) X(appendleft) X(data) X(failed) X(hand_out) X(join) X(pop) X(popleft) X(receive_messages) \
     X(received) X(recv) X(send) X(state) X(switch) X(target) X(write)
 
 #define DECLARE(name) static PyObject *str_##name;
@@ -174,7 +174,7 @@ static PyMemberDef batch_members[] = {
 static PyObject *batch_flush(Batch *self, PyObject *unused);
 
 PyDoc_STRVAR(batch_flush_doc,
-"flush()\n--\n\nClose the batch; every stream flushes, whatever another raises at it.");
+"flush()\n--\n\nClose the batch; every stream flushes, and one that cannot fails alone.");
 
 static PyMethodDef batch_methods[] = {
     {"flush", (PyCFunction)batch_flush, METH_NOARGS, batch_flush_doc},
@@ -479,7 +479,25 @@ stream_write(StreamPath *self, PyObject *data)
     return waits < 0 ? NULL : PyBool_FromLong(waits);
 }
 
-/* Every stream flushes, whatever another raises at it: the first error is what is raised. */
+/* Tells the receiver of the exception that is set; what is no Exception is set once more. */
+static int
+stream_failed(StreamPath *self)
+{
+    PyObject *result, *error = take_exception();
+    PyObject *receiver = held(self->receiver);
+
+    result = receiver == NULL ? NULL : PyObject_CallMethodOneArg(receiver, str_failed, error);
+    Py_XDECREF(receiver);
+    Py_XDECREF(result);
+    if (result == NULL || PyErr_GivenExceptionMatches(error, PyExc_Exception)) {
+        Py_DECREF(error);
+        return result == NULL ? -1 : 0;
+    }
+    restore_exception(error);
+    return -1;
+}
+
+/* Every stream flushes, and one that cannot fails alone; what is no Exception is raised. */
 static int
 batch_flush_all(Batch *batch)
 {
@@ -490,7 +508,8 @@ batch_flush_all(Batch *batch)
     for (i = 0; i < PyList_GET_SIZE(written); i++) {
         PyObject *stream = held(PyList_GET_ITEM(written, i));
         if (PyObject_TypeCheck(stream, &StreamPathType) &&
-                stream_flush_all((StreamPath *)stream) < 0) {
+                stream_flush_all((StreamPath *)stream) < 0 &&
+                stream_failed((StreamPath *)stream) < 0) {
             if (error == NULL)
                 error = take_exception();
             else
@@ -553,7 +572,8 @@ stream_receive(StreamPath *self, PyObject *data)
 
 PyDoc_STRVAR(readable_doc,
 "readable()\n--\n\n"
-"Read once, and flush what was written while the receiver dealt with it.");
+"Read once, and flush what was written while the receiver dealt with it.\n\n"
+"The hub's callback: what it raises is the receiver's failure, as in ``guard``.");
 
 /* Small reads go through one buffer, which stays in the caches; the GIL is held. */
 static PyObject *
@@ -592,12 +612,11 @@ stream_read(StreamPath *self)
 }
 
 static PyObject *
-stream_readable(StreamPath *self, PyObject *unused)
+stream_read_once(StreamPath *self)
 {
     PyObject *data = stream_read(self), *result = NULL;
     Py_ssize_t size;
 
-    (void)unused;
     if (data == NULL) {
         if (PyErr_ExceptionMatches(PyExc_OSError)) {
             PyObject *error = take_exception();
@@ -614,6 +633,19 @@ stream_readable(StreamPath *self, PyObject *unused)
         result = PyObject_CallMethodNoArgs((PyObject *)self, str__read_end);
     Py_DECREF(data);
     return result;
+}
+
+static PyObject *
+stream_readable(StreamPath *self, PyObject *unused)
+{
+    PyObject *result = stream_read_once(self);
+
+    (void)unused;
+    if (result != NULL)
+        return result;
+    if (stream_failed(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 static PyMethodDef stream_methods[] = {

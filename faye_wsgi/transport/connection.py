@@ -12,6 +12,7 @@ over to it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Callable
 
@@ -39,6 +40,8 @@ from faye_wsgi.transport.settings import Settings
 from faye_wsgi.transport.stream import Stream
 
 __all__ = ['Connection', 'Sendable']
+
+log = logging.getLogger('faye_wsgi')
 
 _get_ident = get_original('_thread', 'get_ident')
 _allocate_lock = get_original('_thread', 'allocate_lock')
@@ -147,6 +150,15 @@ class Connection(ConnectionPath):
 
     def open(self, driver: Driver, sock: Any, head: bytes, read_ahead: bytes = b'') -> None:
         """Begin on a taken socket: send ``head`` (the handshake), read ``read_ahead`` first."""
+        try:
+            self._start(driver, sock, head, read_ahead)
+        except BaseException as error:
+            _try(self._release)
+            sock.close()
+            self.call_soon(self._fail, error)  # a client has listeners already
+            raise
+
+    def _start(self, driver: Driver, sock: Any, head: bytes, read_ahead: bytes) -> None:
         self.driver = driver
         self._cancel = None
         self.stream = Stream(sock, self._hub.loop, self)
@@ -163,7 +175,7 @@ class Connection(ConnectionPath):
                 self._settings.ping, lambda: self.ping(b''), lambda: self._heard
             )
         # The rest happens in the hub: listeners are set before it runs, and miss nothing.
-        self._hub.loop.run_callback(self._begin, read_ahead)
+        self.call_soon(self._begin, read_ahead)
 
     def _begin(self, read_ahead: bytes) -> None:
         driver, stream = self.driver, self.stream
@@ -199,7 +211,7 @@ class Connection(ConnectionPath):
         cancel, self._cancel = self._cancel, None
         if cancel is not None:
             cancel()  # which closes its descriptor before the next line's turn comes
-        self._hub.loop.run_callback(self._tear_down)
+        self.call_soon(self._tear_down)
 
     # In: what the stream tells, in the hub
 
@@ -220,7 +232,7 @@ class Connection(ConnectionPath):
         if not driver.holds_back:  # type: ignore[union-attr]
             return is_full
         if not is_full:  # the consumer was fast
-            self._hub.loop.run_callback(self._receive_held_back)
+            self.call_soon(self._receive_held_back)
         return True
 
     def _receive_held_back(self) -> None:
@@ -243,7 +255,7 @@ class Connection(ConnectionPath):
     def _read_on(self) -> None:
         driver, stream = self.driver, self.stream
         if driver is not None and driver.holds_back:
-            self._hub.loop.run_callback(self._receive_held_back)
+            self.call_soon(self._receive_held_back)
         elif stream is not None:
             stream.resume_reading()
 
@@ -317,7 +329,7 @@ class Connection(ConnectionPath):
 
     def consumed(self) -> None:
         """All that arrived has been dealt with: a close frame that waited for it may go."""
-        self._hub.loop.run_callback(self._go_on)
+        self.call_soon(self._go_on)
 
     def listener_failed(self) -> None:
         """A listener raised."""
@@ -420,7 +432,7 @@ class Connection(ConnectionPath):
 
     def _clock(self) -> Keepalive:
         if self._keepalive is None:
-            self._keepalive = Keepalive(self._hub.loop)
+            self._keepalive = Keepalive(self._hub.loop, self.guard)
         return self._keepalive
 
     # The end
@@ -435,7 +447,7 @@ class Connection(ConnectionPath):
             self.fail('', code, reason)
         elif self.state == ReadyState.CONNECTING:
             self._note_eof()
-            self._hub.loop.run_callback(self._tear_down)
+            self.call_soon(self._tear_down)
         elif self.state == _OPEN:
             self._start_closing(code, reason, self._settings.close_timeout)
 
@@ -472,7 +484,7 @@ class Connection(ConnectionPath):
         driver, stream = self.driver, self.stream
         assert driver is not None and stream is not None
         if self._close_event is not None:  # the peer was first, and its reply is held
-            self._hub.loop.run_callback(self._reply)
+            self.call_soon(self._reply)
             return
         if driver.has_codes:
             self._closing = CloseEvent(code, reason)
@@ -481,10 +493,10 @@ class Connection(ConnectionPath):
             stream.write(frame)
         self._clock().expect_end(patience, self._give_up)
         self._read_on()  # what still comes is dropped, but for the peer's close frame
-        self._hub.loop.run_callback(self.outbox.wake)
+        self.call_soon(self.outbox.wake)
         if not driver.has_closing_handshake:
             self._note_eof()
-            self._hub.loop.run_callback(self._go_on)
+            self.call_soon(self._go_on)
 
     def _give_up(self) -> None:
         self._lose('the closing handshake was not completed in time')
@@ -552,11 +564,12 @@ class Connection(ConnectionPath):
         self._step = None
         if self._close_event is None or self.is_over:
             return
-        self.is_over = True
         self._release()
-        if self._error_event is not None:
-            self._inbox.tell(self._error_event)
-        self._inbox.tell(self._close_event)
+        self._inbox.put_last(self._last_events)
+        self.is_over = True
+        self._tell_end()
+
+    def _tell_end(self) -> None:
         self._inbox.deliver()
         self._inbox.end()
         self.outbox.wake()
@@ -565,8 +578,10 @@ class Connection(ConnectionPath):
         if self._keepalive is not None:
             self._keepalive.stop()
         if self.stream is not None and self.driver is not None:
-            self.driver.closing_frame()  # which closes the driver
-            self.stream.close()
+            try:
+                self.driver.closing_frame()  # which closes the driver
+            finally:
+                self.stream.close()
             worker.leave(self._hub, self)
             self._inbox.set_idle(None)
 
@@ -585,8 +600,7 @@ class Connection(ConnectionPath):
             self._note_eof()
         self.is_over = True
         self._release()
-        events = [event for event in (self._error_event, self._close_event) if event is not None]
-        return bool(self._inbox.leave_to_thread(events))
+        return bool(self._inbox.leave_to_thread(self._last_events))
 
     def forget(self, hub: Any) -> object:
         """In the child of a fork: it is closed here, in silence, and the parent goes on with it."""
@@ -616,3 +630,69 @@ class Connection(ConnectionPath):
         """Tell the listeners what waits for them, in the caller's thread."""
         with self._telling:
             self._inbox.dispatch_all()
+
+    @property
+    def _last_events(self) -> list[Event]:
+        events = (self._error_event, self._close_event)
+        return [event for event in events if event is not None]
+
+    # Failures in the hub: gevent stops a watcher whose callback raises, and forgets a timer
+    # or a callback. The connection would stay as it is for ever, with no one to read or end it.
+
+    def guard(self, function: Callable[..., object], *args: Any) -> None:
+        """Call a function for the hub: all that the hub calls goes through here.
+
+        ``Stream.readable`` does the same itself, as the one callback that must be fast.
+        """
+        try:
+            function(*args)
+        except BaseException as error:
+            self.failed(error)
+            if not isinstance(error, Exception):
+                raise
+
+    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Call a function in the next turn of the hub, under ``guard``."""
+        self._hub.loop.run_callback(self.guard, function, *args)
+
+    def failed(self, error: BaseException) -> None:
+        """A callback of the hub has raised: 1006 ends this connection, and no other one.
+
+        What is no ``Exception`` (KeyboardInterrupt, SystemExit, the end of the hub) is not
+        logged but raised once more by the caller, for gevent, which passes it on. The
+        connection ends then, too: the bytes that were being dealt with are lost.
+        """
+        if isinstance(error, Exception):
+            message = 'a connection failed: 1006 closes %r'
+            _try(lambda: log.error(message, self._sink, exc_info=error))
+        elif self.is_over:
+            return  # the hub ends, and nothing more can be told in it
+        self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        _try(self._note_failure, error)
+        if self._close_event is None:  # the driver could not even end
+            self._close_event = CloseEvent(CloseCode.ABNORMAL_CLOSURE, '')
+        # Memory may be short for the end, too, but not for long: the second try finds what
+        # the first one has released.
+        if not (_try(self._finish) or _try(self._finish)) and self.stream is not None:
+            _try(self.stream.close)
+
+    def _finish(self) -> None:
+        if self.is_over:
+            self._tell_end()  # which has raised before
+        else:
+            self._tear_down()
+
+    def _note_failure(self, error: BaseException) -> None:
+        if self._close_event is None:
+            self._error_event = ErrorEvent(f'the connection failed: {type(error).__name__}')
+            self._note_eof()
+
+
+def _try(function: Callable[..., object], *args: Any) -> bool:
+    try:
+        function(*args)
+    except Exception:
+        return False
+    return True

@@ -34,10 +34,11 @@ Job = tuple[Callable[..., object], tuple[Any, ...]]
 class Crossing:
     """The jobs that other threads have left for the thread of ``hub``."""
 
-    __slots__ = ('_hub', 'jobs')
+    __slots__ = ('_guard', '_hub', 'jobs')
 
-    def __init__(self, hub: Any) -> None:
+    def __init__(self, hub: Any, guard: Callable[..., object]) -> None:
         self._hub = hub
+        self._guard = guard  # what a job raises is the connection's failure
         # A deque: append and popleft are atomic, so no lock is needed between the threads.
         self.jobs: deque[Job] = deque()
 
@@ -46,7 +47,7 @@ class Crossing:
         self.jobs.append((function, args))
         loop = self._hub.loop
         if loop is not None:  # None: the connection's thread, and its hub, have ended
-            loop.run_callback_threadsafe(self.run)
+            loop.run_callback_threadsafe(self._guard, self.run)
 
     def run(self) -> None:
         """Run what was left; in the thread of the hub, and in any greenlet of it."""

@@ -59,14 +59,16 @@ class PythonBatch:
         self.written: list[Any] = []
 
     def flush(self) -> None:
-        """Close the batch; every stream flushes, whatever another raises at it."""
+        """Close the batch; every stream flushes, and one that cannot fails alone."""
         self.is_open = False
         failure = None
         for stream in self.written:
             try:
                 stream.flush()
             except BaseException as error:
-                failure = failure or error
+                stream._receiver.failed(error)
+                if not isinstance(error, Exception):
+                    failure = failure or error
         self.written.clear()
         if failure is not None:
             raise failure
@@ -104,23 +106,31 @@ class PythonStreamPath:
         self.read_size = read_size  # bytes to read at a time
 
     def readable(self) -> None:
-        """Read once, and flush what was written while the receiver dealt with it."""
+        """Read once, and flush what was written while the receiver dealt with it.
+
+        The hub's callback: what it raises is the receiver's failure, as in ``guard``.
+        """
         try:
-            data = self._recv(self.read_size)
-        except OSError as error:
-            self._not_read(error)
-            return
-        if not data:
-            self._read_end()
-            return
-        batch = self._batch
-        batch.is_open = True
-        batch.turn = 0
-        try:
-            self._receiver.received(data)
-        finally:
-            batch.flush()
+            try:
+                data = self._recv(self.read_size)
+            except OSError as error:
+                self._not_read(error)
+                return
+            if not data:
+                self._read_end()
+                return
+            batch = self._batch
+            batch.is_open = True
             batch.turn = 0
+            try:
+                self._receiver.received(data)
+            finally:
+                batch.flush()
+                batch.turn = 0
+        except BaseException as error:
+            self._receiver.failed(error)
+            if not isinstance(error, Exception):
+                raise
 
     def write(self, data: bytes) -> bool:
         """Send ``data``: at once, or gathered while a batch is open, or when the kernel has room.

@@ -55,6 +55,12 @@ class Owner(Protocol):
     def listener_failed(self) -> None:
         """A listener raised; it has been logged."""
 
+    def guard(self, function: Callable[..., object], *args: Any) -> None:
+        """Call a function for the hub; what it raises ends the connection."""
+
+    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        """``guard``, in the next turn of the hub."""
+
 
 class Inbox(InboxPath):
     """The queues of one connection."""
@@ -146,6 +152,10 @@ class Inbox(InboxPath):
         if self._sink.has_listeners(event.type):
             self.run(event)
 
+    def put_last(self, events: Sequence[Event]) -> None:
+        """Take what listeners are told at the end; ``deliver`` comes later."""
+        self._append_jobs([event for event in events if self._sink.has_listeners(event.type)])
+
     def leave_to_thread(self, events: Iterable[Event]) -> bool:
         """The hub runs no more: whether a thread must call ``dispatch_all``."""
         jobs = [event for event in events if self._sink.has_listeners(event.type)]
@@ -159,12 +169,13 @@ class Inbox(InboxPath):
     def run(self, job: Job) -> None:
         """Dispatch an event, or call a function, in its turn and never in the hub."""
         self._append_jobs((job,))
-        self._hub.loop.run_callback(self.deliver)
+        self._owner.call_soon(self.deliver)
 
     def deliver(self) -> None:
         """Switch to who waits, until nothing is left or nobody waits."""
         while self._messages and self._waiter is not None:
-            self._next_waiter().switch(self._pop_message())
+            message = self._pop_message()  # first: where this raises, the waiter still waits
+            self._next_waiter().switch(message)
         if self._jobs and not self._dispatching and not self._is_held:
             self._start_dispatching()
 
@@ -201,7 +212,7 @@ class Inbox(InboxPath):
     def resume(self) -> None:
         """Go on after ``pause``."""
         self._paused = False
-        self._hub.loop.run_callback(self.deliver)
+        self._owner.call_soon(self.deliver)
 
     def listeners_changed(self) -> None:
         """Messages that wait for a view go to the listeners, if there are any now."""
@@ -210,7 +221,7 @@ class Inbox(InboxPath):
         if self._messages and self._is_listened_to:
             self._append_jobs(self._messages)
             self._messages.clear()
-            self._hub.loop.run_callback(self.deliver)
+            self._owner.call_soon(self.deliver)
 
     def _append_jobs(self, jobs: Iterable[Job]) -> None:
         if self._is_forgotten:
@@ -227,7 +238,7 @@ class Inbox(InboxPath):
         self._serving = True
         waiter = self._add_waiter()
         if self._messages:
-            self._hub.loop.run_callback(self.deliver)
+            self._owner.call_soon(self.deliver)
         elif self.is_awaited:
             self._owner.consumed()
         timer = None if timeout is None else self._start_timer(timeout, waiter)
@@ -295,7 +306,7 @@ class Inbox(InboxPath):
         loop = self._hub.loop
         loop.update_now()  # its clock stood still if nothing has waited for a while
         timer = loop.timer(max(timeout, 0))
-        timer.start(self._time_out, waiter)
+        timer.start(self._owner.guard, self._time_out, waiter)
         return timer
 
     def _time_out(self, waiter: Any) -> None:
@@ -305,11 +316,14 @@ class Inbox(InboxPath):
     # For listeners
 
     def _start_dispatching(self) -> None:
-        self._dispatching = True
         if self._idle:
-            self._idle.pop().switch(self)
+            dispatcher = self._idle.pop()
+            self._dispatching = True
+            dispatcher.switch(self)
         else:
-            greenlet(_dispatch_for, self._hub).switch(self, self._switch, self._idle)
+            dispatcher = greenlet(_dispatch_for, self._hub)
+            self._dispatching = True
+            dispatcher.switch(self, self._switch, self._idle)
 
     def dispatch_all(self) -> None:
         """Run all jobs that may run, in the greenlet that is made for it."""

@@ -25,10 +25,11 @@ class _Ping(NamedTuple):
 class Keepalive:
     """The timers and pings of one connection."""
 
-    __slots__ = ('_deadline', '_ending', '_loop', '_pings', '_ticker', 'latency')
+    __slots__ = ('_deadline', '_ending', '_guard', '_loop', '_pings', '_ticker', 'latency')
 
-    def __init__(self, loop: Any) -> None:
+    def __init__(self, loop: Any, guard: Callable[..., object]) -> None:
         self._loop = loop
+        self._guard = guard  # calls what the hub calls
         self._pings: list[_Ping] = []
         self._ticker: Any | None = None
         self._deadline: Any | None = None
@@ -101,7 +102,7 @@ class Keepalive:
     def _start(self, seconds: float, action: Callback, repeat: float = 0.0) -> Any:
         self._loop.update_now()  # its clock stood still if nothing has waited for a while
         timer = self._loop.timer(max(seconds, 0.0), repeat)
-        timer.start(action)
+        timer.start(self._guard, action)
         return timer
 
 

@@ -64,6 +64,12 @@ class Owner(Protocol):
     def closed_error(self) -> ConnectionClosed:
         """What a call on a closing or closed connection raises."""
 
+    def guard(self, function: Callable[..., object], *args: Any) -> None:
+        """Call a function for the hub; what it raises ends the connection."""
+
+    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        """``guard``, in the next turn of the hub."""
+
 
 class Outbox(OutboxPath):
     """The sending side of one connection."""
@@ -346,7 +352,7 @@ class Outbox(OutboxPath):
         deferred, self._deferred = self._deferred, []
         if deferred and driver is not None and driver.state == _OPEN and stream is not None:
             stream.write(b''.join(deferred))
-        self._hub.loop.run_callback(self.wake)
+        self._owner.call_soon(self.wake)
 
     # From other threads
 
@@ -354,7 +360,7 @@ class Outbox(OutboxPath):
         """Call ``function`` in the thread of the hub, in its turn; from any thread."""
         with _counting:
             if self._crossing is None:
-                self._crossing = Crossing(self._hub)
+                self._crossing = Crossing(self._hub, self._owner.guard)
                 self._crossed = self._crossing.jobs
         self._crossing.call(function, *args)
 

@@ -15,7 +15,7 @@ import _socket
 import socket
 from collections.abc import Iterable
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol
 
 from gevent.monkey import get_original
 
@@ -38,7 +38,7 @@ LAST_READS = 256  # how often a broken socket is read for the peer's last words
 
 
 class Receiver(Protocol):
-    """Who a stream tells what happens; each call comes from the hub and must not raise."""
+    """Who a stream tells what happens; each call comes from the hub."""
 
     def received(self, data: bytes) -> None:
         """Bytes have arrived."""
@@ -54,6 +54,12 @@ class Receiver(Protocol):
 
     def drained(self) -> None:
         """The kernel took something of what waited in the write buffer."""
+
+    def failed(self, error: BaseException) -> None:
+        """A callback of the hub has raised; must not raise itself."""
+
+    def guard(self, function: Callable[..., object], *args: Any) -> None:
+        """Call a function for the hub; what it raises is a failure."""
 
 
 class PlainSocket(_socket.socket):
@@ -153,9 +159,12 @@ class Stream(StreamPath):
         if self._reading or self.closed:
             return
         self._reading = True
-        self._reader.start(self._read_pending if self._may_pend else self.readable)
+        if self._may_pend:
+            self._reader.start(self._receiver.guard, self._read_pending)
+        else:
+            self._reader.start(self.readable)
         if self._socket.pending():
-            self._loop.run_callback(self._read_pending)
+            self._call_soon(self._read_pending)
 
     def pause_reading(self) -> None:
         """Read no more: the kernel's buffer fills and TCP pushes back."""
@@ -179,7 +188,10 @@ class Stream(StreamPath):
             self.readable()
             # The rest of what has been decrypted, in its turn
             if self._reading and self._socket.pending():
-                self._loop.run_callback(self._read_pending)
+                self._call_soon(self._read_pending)
+
+    def _call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        self._loop.run_callback(self._receiver.guard, function, *args)
 
     def _not_read(self, error: OSError) -> None:
         if not isinstance(error, (BlockingIOError, InterruptedError)):
@@ -235,6 +247,19 @@ class Stream(StreamPath):
         return size
 
     def _keep(self, data: bytes, start: int) -> None:
+        try:
+            self._append(data, start)
+        except BaseException as error:
+            # The peer has got a part of a frame, and would take the next one for its rest.
+            self._stop_writing()
+            self._call_soon(self._fail, error)
+            raise
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.closed:
+            self._receiver.failed(error)
+
+    def _append(self, data: bytes, start: int) -> None:
         last = self._waiting[-1] if self._waiting else None
         rest = memoryview(data)[start:]
         self._waiting_size += len(rest)
@@ -250,7 +275,7 @@ class Stream(StreamPath):
         if self._writer is None:
             self._writer = self._loop.io(self._socket.fileno(), WRITE)
         if not self._writer.active:
-            self._writer.start(self._writable)
+            self._writer.start(self._receiver.guard, self._writable)
 
     def _writable(self) -> None:
         while self._waiting and self._send_first():
@@ -278,9 +303,12 @@ class Stream(StreamPath):
 
     def _break(self, error: OSError) -> None:
         # Called from inside somebody's send: what it means is told from the hub.
+        self._stop_writing()
+        self._call_soon(self._read_last_words, error.strerror or str(error))
+
+    def _stop_writing(self) -> None:
         self.broken = True
         self._send = len  # what is written from now on vanishes
-        self._loop.run_callback(self._read_last_words, error.strerror or str(error))
 
     def _read_last_words(self, message: str) -> None:
         # The peer may have said goodbye before its side broke: its close frame still
@@ -309,8 +337,7 @@ class Stream(StreamPath):
         try:
             self._socket.shutdown_write()
         except OSError:
-            self.broken = True
-            self._send = len
+            self._stop_writing()
 
     def close(self) -> None:
         """Release the descriptor and the watchers; what was not sent is dropped."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import signal
 import weakref
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol
 
 import gevent
 from gevent.monkey import get_original
@@ -31,6 +31,9 @@ class Member(Protocol):
 
     def go_away(self) -> None:
         """The process stops: begin the closing handshake with 1001."""
+
+    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Call a function in the next turn of the hub; what it raises ends this member."""
 
     def abandon(self, code: int) -> bool:
         """End at once, whatever thread this is; whether listeners must be told of it."""
@@ -58,7 +61,7 @@ class _Registry:
 
     def go_away(self) -> None:
         for member in list(self.members):
-            member.go_away()
+            member.call_soon(member.go_away)  # where one raises, the others go all the same
 
     def close(self) -> None:
         resting = self.idle[:]

@@ -52,6 +52,16 @@ class Log:
     def drained(self) -> None:
         self.room += 1
 
+    def failed(self, error: BaseException) -> None:
+        self.calls.append(f"failed: {type(error).__name__}")
+        self.stream.close()
+
+    def guard(self, function: Callable[..., object], *args: Any) -> None:
+        try:
+            function(*args)
+        except Exception as error:
+            self.failed(error)
+
 
 class Ends:
     """A stream, who is told, and the other end."""
@@ -293,8 +303,8 @@ def test_a_flush_that_raises_strands_no_other_stream(plain: Ends, tls: Ends) -> 
 
     plain.log.reading = write
     plain.peer.sendall(b"go")
-    with pytest.raises(MemoryError):
-        plain.stream.readable()
+    plain.stream.readable()
+    assert plain.log.calls == ["failed: MemoryError"] and tls.log.calls == []
     assert tls.read(3) == b"one"
     in_a_batch(tls, lambda: tls.stream.write(b"two"))
     assert tls.read(3) == b"two"
@@ -328,10 +338,28 @@ def test_a_receiver_that_raises_does_not_hold_back_what_it_wrote(plain: Ends) ->
     plain.stream.resume_reading()
     plain.stream.pause_reading()
     plain.peer.sendall(b"go")
-    with pytest.raises(LookupError):
-        plain.stream.readable()
-    plain.stream.write(b"y")
-    assert plain.read(2) == b"xy"
+    plain.stream.readable()
+    assert plain.read(1) == b"x"
+    assert plain.log.calls == ["failed: LookupError"]
+
+
+def test_what_the_buffer_cannot_keep_is_a_failure(
+    plain: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The peer would take the next frame for the rest of this one."""
+
+    def fail(*args: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Stream, "_append", fail)
+    with pytest.raises(MemoryError):
+        plain.stream.write(b"x" * (4 * MEGABYTE))
+    plain.stream.write(b"after")
+    until(lambda: plain.log.calls == ["failed: MemoryError"])
+    data = b""
+    while piece := plain.peer.recv(MEGABYTE):
+        data += piece
+    assert data.strip(b"x") == b"", "nothing follows the part that went out"
 
 
 def count_sends(stream: Stream) -> list[int]:

@@ -1,0 +1,49 @@
+"""The test application with a driver that runs out of memory at certain messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from faye_wsgi.driver import server
+from faye_wsgi.driver.base import ReadyState
+from faye_wsgi.driver.hybi import Hybi
+
+from . import app
+
+IN_A_READ = "no memory in a read"
+IN_A_PONG = b"no memory in a pong"
+
+application = app.application
+
+
+class FailingHybi(Hybi):
+    """Fails in the hub, where gevent would stop the watcher."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._watch()
+
+    def receive_data(self, data: Any) -> Any:
+        events = super().receive_data(data)
+        self._watch()
+        return events
+
+    def _watch(self) -> None:
+        receive = self.receive_messages
+
+        def receive_messages(data: bytes) -> Any:
+            messages, rest = receive(data)
+            if IN_A_READ in messages:
+                raise MemoryError(IN_A_READ)
+            return messages, rest
+
+        self.receive_messages = receive_messages
+
+    def output(self) -> bytes:
+        output = super().output()
+        if IN_A_PONG in output and self.state == ReadyState.OPEN:
+            raise MemoryError("no memory in a pong")
+        return output
+
+
+server.Hybi = FailingHybi  # type: ignore[misc]

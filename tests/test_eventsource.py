@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any, Callable
 from wsgiref.util import setup_testing_defaults
 
+import gevent
 import pytest
 
 from faye_wsgi import ConnectionClosed, EventSource
@@ -552,6 +553,25 @@ def test_iterable() -> None:
     assert b"".join(body) == b"retry: 1000\r\n\r\ndata: one\r\n\r\n"
     assert es.ready_state == es.CLOSED
     assert seen == [("open", es.CLOSING), ("close", es.CLOSED)]
+
+
+@pytest.mark.parametrize("kind", [SystemExit, gevent.GreenletExit])
+def test_iterable_with_a_listener_that_exits(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ends its stream, not the server's thread."""
+    seen = []
+
+    def leave(event: Any) -> None:
+        raise kind("in a listener")
+
+    given = environ()
+    es = EventSource(given, ping=None)
+    es.on("open", leave)
+    es.on("close", lambda event: seen.append(event.type))
+    assert b"".join(es.response(given, start_response)) == retry_line(5)
+    assert seen == ["close"]
+    assert caplog.text.count("in a listener\n") == 1
 
 
 def test_iterable_before_it_is_iterated() -> None:

@@ -37,7 +37,6 @@ NAMES(DECLARE)
 
 static PyObject *get_current;     /* greenlet.getcurrent */
 static PyObject *greenlet_switch; /* greenlet.greenlet.switch */
-static PyObject *fatal;           /* what ends more than a listener: a tuple of exceptions */
 static PyObject *message_event;   /* faye_wsgi.driver.events.MessageEvent */
 static PyObject *no_arguments;
 static PyObject *no_bytes;
@@ -925,8 +924,6 @@ inbox_tell(InboxPath *self, PyObject *data)
     Py_DECREF(event);
     Py_DECREF(listener);
     if (result == NULL) {
-        if (PyErr_ExceptionMatches(fatal))
-            return -1;
         error = take_exception();
         result = PyObject_CallMethodOneArg((PyObject *)self, str__failed, error);
         Py_DECREF(error);
@@ -1388,10 +1385,6 @@ prepare(void)
     type = PyObject_GetAttrString(greenlets, "greenlet");
     greenlet_switch = type == NULL ? NULL : PyObject_GetAttr(type, str_switch);
     Py_XDECREF(type);
-    type = PyObject_GetAttrString(greenlets, "GreenletExit");
-    fatal = type == NULL ? NULL
-        : PyTuple_Pack(3, PyExc_SystemExit, PyExc_KeyboardInterrupt, type);
-    Py_XDECREF(type);
     Py_DECREF(greenlets);
     if ((events = PyImport_ImportModule("faye_wsgi.driver.events")) == NULL)
         return -1;
@@ -1402,8 +1395,8 @@ prepare(void)
     no_arguments = PyTuple_New(0);
     no_bytes = PyBytes_FromStringAndSize(NULL, 0);
     zero = PyLong_FromLong(0);
-    return get_current == NULL || greenlet_switch == NULL || fatal == NULL ||
-                   no_arguments == NULL || no_bytes == NULL || zero == NULL ? -1 : 0;
+    return get_current == NULL || greenlet_switch == NULL || no_arguments == NULL ||
+                   no_bytes == NULL || zero == NULL ? -1 : 0;
 }
 
 static int

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from typing import Any, Callable
 
 from gevent.monkey import get_original
-from greenlet import GreenletExit, getcurrent, greenlet
+from greenlet import getcurrent, greenlet
 
 from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import CloseEvent, Data, MessageEvent
 from faye_wsgi.driver.frames import stored_size
 
 __all__ = [
-    'FATAL',
     'GATHER',
     'LARGE',
     'Batch',
@@ -37,8 +36,6 @@ LARGE = 32768  # bytes: what is not worth copying
 TURN = 64
 TURN_BYTES = 2048
 TURN_PIECES = 16
-
-FATAL = (SystemExit, KeyboardInterrupt, GreenletExit)  # these end more than a listener
 
 _get_ident = get_original('_thread', 'get_ident')
 _OPEN = ReadyState.OPEN
@@ -268,9 +265,7 @@ class PythonInboxPath:
             event.target = self._sink
             try:
                 self._listener(event)
-            except FATAL:
-                raise
-            except BaseException as error:  # gevent's Timeout is no Exception
+            except BaseException as error:  # GreenletExit, gevent's Timeout and SystemExit, too
                 self._failed(error)
             self._bytes -= size
             if self._full:
@@ -295,7 +290,7 @@ class PythonInboxPath:
         raise NotImplementedError
 
     def _failed(self, error: BaseException) -> None:
-        """A listener has raised what is not FATAL."""
+        """A listener has raised."""
         raise NotImplementedError
 
 

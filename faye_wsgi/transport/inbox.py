@@ -17,7 +17,7 @@ from greenlet import getcurrent, greenlet
 from faye_wsgi.driver.events import Data, Event, EventType, MessageEvent
 from faye_wsgi.driver.frames import stored_size
 from faye_wsgi.errors import ConnectionClosed
-from faye_wsgi.transport.hotpath import FATAL, InboxPath
+from faye_wsgi.transport.hotpath import InboxPath
 from faye_wsgi.transport.settings import Settings
 
 __all__ = ['Inbox', 'Owner', 'Sink']
@@ -341,8 +341,6 @@ class Inbox(InboxPath):
                         self._sink.dispatch(MessageEvent(job))
                     else:
                         self._run(job)
-                except FATAL:
-                    raise
                 except BaseException as error:
                     self._failed(error)
                 self._bytes -= size
@@ -364,6 +362,14 @@ class Inbox(InboxPath):
             return  # the peer was faster: the close event says so
         log.error('a listener raised: 1011 closes %r', self._sink, exc_info=error)
         self._owner.listener_failed()
+        if isinstance(error, KeyboardInterrupt):
+            self._pass_on(error)
+
+    def _pass_on(self, error: BaseException) -> None:
+        """Raise Ctrl-C in the main greenlet, too; this one goes on when the hub runs again."""
+        if getcurrent().parent is not self._hub:
+            raise error  # another thread tells the listeners: there is no hub to take it
+        self._hub.handle_system_error(type(error), error, error.__traceback__)
 
 
 def _dispatch_for(
@@ -378,4 +384,9 @@ def _dispatch_for(
         idle.append(me)
         me.gr_context = None  # the next job's listeners are others
         inbox = None  # which may go while we rest
-        inbox = switch()
+        try:
+            inbox = switch()
+        except BaseException:  # a listener had kept this greenlet, and it was killed
+            if me in idle:
+                idle.remove(me)
+            return

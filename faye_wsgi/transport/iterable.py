@@ -161,9 +161,11 @@ class IterableStream:
         if self._sink.has_listeners(event.type):
             try:
                 self._sink.dispatch(event)
-            except Exception:
+            except BaseException as error:  # GreenletExit and SystemExit, too
                 log.exception('a listener raised: its stream is closed')
                 self.close()
+                if isinstance(error, KeyboardInterrupt):
+                    raise
 
     def _wait_for_room(self, timeout: float | None) -> None:
         if not self._changed.wait_for(lambda: self.has_room or self.state > _OPEN, timeout):

@@ -1160,6 +1160,80 @@ def test_a_listener_that_raises_closes_with_1011_once(both: Pair, caplog: Any) -
     assert caplog.text.count("LookupError: in a listener") == 1
 
 
+def raise_exit(event: Any) -> None:
+    raise gevent.GreenletExit("in a listener")
+
+
+def kill_itself(event: Any) -> None:
+    gevent.kill(gevent.getcurrent(), gevent.GreenletExit("in a listener"))
+    gevent.sleep(TIMEOUT)
+
+
+def exit_process(event: Any) -> None:
+    raise SystemExit("in a listener")
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["alone", "not-alone"])
+@pytest.mark.parametrize("fail", [raise_exit, kill_itself, exit_process])
+def test_a_listener_that_wants_to_exit_closes_with_1011(
+    both: Pair, fail: Any, others: int, caplog: Any
+) -> None:
+    """It ends its connection, not the process, nor the greenlet that runs listeners."""
+    both.sink.on("message", fail)
+    both.sink.record("close", *["message"] * others)
+    both.peer.send_text("one")
+    assert both.peer.read_close().close_code == 1011
+    both.peer.send_close(1011)
+    both.peer.read_eof()
+    both.peer.close()
+    until(lambda: both.sink.names == ["close"])
+    assert both.sink.close_event.code == 1011
+    assert caplog.text.count("in a listener\n") == 1
+    with pair() as other:
+        other.sink.record("message")
+        other.peer.send_text("two")
+        until(lambda: other.sink.names == ["message"])
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["alone", "not-alone"])
+def test_ctrl_c_in_a_listener_reaches_the_main_greenlet(both: Pair, others: int) -> None:
+    def interrupt(event: Any) -> None:
+        raise KeyboardInterrupt
+
+    both.sink.on("message", interrupt)
+    both.sink.record("close", *["message"] * others)
+    both.peer.send_text("one")
+    with pytest.raises(KeyboardInterrupt):
+        gevent.sleep(TIMEOUT)
+    assert both.peer.read_close().close_code == 1011
+    both.peer.send_close(1011)
+    both.peer.read_eof()
+    both.peer.close()
+    until(lambda: both.sink.names == ["close"])
+
+
+def test_a_ping_callback_that_exits_closes_with_1011(both: Pair) -> None:
+    turn()
+    both.connection.ping(b"x", lambda: raise_exit(None))
+    assert both.peer.read_frame().opcode == frames.PING
+    both.peer.send_frame(frames.PONG, b"x")
+    assert both.peer.read_close().close_code == 1011
+
+
+def test_the_greenlet_that_runs_listeners_may_be_killed_between_them(both: Pair) -> None:
+    """A listener has kept it, with getcurrent(): the next one gets another."""
+    greenlets: list[Any] = []
+    both.sink.on("message", lambda event: greenlets.append(gevent.getcurrent()))
+    both.peer.send_text("one")
+    until(lambda: len(greenlets) == 1)
+    turn()
+    gevent.kill(greenlets[0])
+    until(lambda: greenlets[0].dead)
+    both.peer.send_text("two")
+    until(lambda: len(greenlets) == 2)
+    assert greenlets[1] is not greenlets[0]
+
+
 def test_a_close_listener_that_raises_harms_nobody(both: Pair, caplog: Any) -> None:
     def fail(event: Any) -> None:
         raise LookupError("in a close listener")

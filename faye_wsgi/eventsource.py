@@ -28,6 +28,7 @@ from faye_wsgi.options import check_seconds, make_settings
 from faye_wsgi.takeover import take_over
 from faye_wsgi.transport import threads
 from faye_wsgi.transport.connection import Connection
+from faye_wsgi.transport.hijack import has_failed
 from faye_wsgi.transport.iterable import Body, IterableStream
 
 __all__ = ['EventSource']
@@ -226,7 +227,7 @@ class EventSource(EventTarget):
     def _view_over(self, status: int | None) -> None:
         self.environ = text_of(self.environ)
         self._response = None
-        if status is not None and status >= 500:
+        if has_failed(status):
             self._connection.close()
         elif not self.has_any_listeners:
             # Nobody can send once nobody holds this object, so the hub must not.

@@ -23,6 +23,7 @@ from faye_wsgi.extensions.negotiation import Extensions, check_extensions
 from faye_wsgi.options import check_size, make_settings
 from faye_wsgi.takeover import take_over
 from faye_wsgi.transport import threads
+from faye_wsgi.transport.hijack import has_failed
 from faye_wsgi.transport.settings import MAX_QUEUE_BYTES
 
 __all__ = ['WebSocket']
@@ -192,15 +193,13 @@ class WebSocket(Endpoint):
             threads.end_in_thread(self._connection)
 
     def _view_over(self, status: int | None) -> None:
-        """The server has ended the request, with ``status`` in its response."""
+        """The server has ended the request, with ``status`` in its response, None without one."""
         self._response = None
         state = self._connection.state
         if state == ReadyState.CLOSED:
             return
         self.environ = text_of(self.environ)
-        if state != ReadyState.OPEN:
-            return
-        if status is not None and status >= 500:
+        if has_failed(status):
             self._connection.close(CloseCode.INTERNAL_ERROR, '')
-        elif not self.has_any_listeners:
+        elif state == ReadyState.OPEN and not self.has_any_listeners:
             self._connection.close(CloseCode.NORMAL_CLOSURE, '')

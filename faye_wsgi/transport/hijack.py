@@ -31,7 +31,7 @@ from faye_wsgi.transport import fork
 from faye_wsgi.transport.stream import READ_SIZE, PlainSocket, tune
 from faye_wsgi.transport.tls import TlsSocket
 
-__all__ = ['Taken', 'Void', 'VoidPair', 'take']
+__all__ = ['Taken', 'Void', 'VoidPair', 'has_failed', 'take']
 
 _STATUS = re.compile(rb'HTTP/1\.[01] (\d{3})')
 
@@ -217,6 +217,16 @@ class VoidPair:
             pass
         self._ours.close()
         return status
+
+
+def has_failed(status: int | None) -> bool:
+    """Whether a view has failed, by the status of its response: 5xx, or none at all.
+
+    Every server that is known writes a status where the view returns. gunicorn writes none
+    where it raises StopIteration, SystemExit or GreenletExit, or is killed; nor do servers
+    with threads, where what it raises ends the thread.
+    """
+    return status is None or status >= 500
 
 
 def _status_of(data: Any) -> int | None:

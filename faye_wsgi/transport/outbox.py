@@ -391,7 +391,7 @@ class Outbox(OutboxPath):
             self._unsent.append(message)
         else:
             self._write_late(message)
-        self._hub.loop.run_callback(self.wake)
+        self._owner.call_soon(self.wake)
 
     def _ask_for_room(self, tell: Callable[[], object]) -> None:
         self.call(self._tell_of_room, tell)

@@ -21,7 +21,7 @@ from greenlet import getcurrent
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.transport import worker
 from faye_wsgi.transport.connection import Connection
-from faye_wsgi.transport.hijack import VoidPair
+from faye_wsgi.transport.hijack import VoidPair, has_failed
 
 __all__ = [
     'end_alone',
@@ -75,8 +75,7 @@ def own_environ(
 
 
 def _request_over(connection: Connection, void: VoidPair) -> None:
-    status = void.finish()
-    failed = status is not None and status >= 500
+    failed = has_failed(void.finish())
     _abandon(connection, CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL_CLOSURE)
     if not connection.is_elsewhere:
         release_hub()

@@ -288,7 +288,9 @@ def test_the_descriptor_is_freed_even_where_nothing_can_be_told(
 # Others that wait
 
 
-def test_one_that_raises_when_it_is_woken_keeps_no_other_asleep(both: Pair) -> None:
+def test_one_that_raises_when_it_is_woken_keeps_no_other_asleep(
+    both: Pair, hub_errors: list[str]
+) -> None:
     woken: list[str] = []
     hub = gevent.get_hub()
 
@@ -305,6 +307,7 @@ def test_one_that_raises_when_it_is_woken_keeps_no_other_asleep(both: Pair) -> N
     both.peer.close()
     second.join(TIMEOUT)
     assert woken == ["first", "second"]
+    assert len(hub_errors) == 1 and "LookupError" in hub_errors.pop(), "its own, not ours"
 
 
 def test_all_are_told_that_the_process_stops(both: Pair, caplog: Any) -> None:

@@ -54,8 +54,9 @@ class Driver:
         """Take bytes that arrived; return the events that they complete, in order.
 
         ``room`` is how many bytes of messages the caller has room for; None: for any number.
-        A driver whose extensions make messages longer stops behind the message for which it
-        was too little, and then ``holds_back`` the rest, which begins the next call's data.
+        A driver with extensions, which may make a message much longer, stops behind the one
+        that takes more than that, and at once where ``room`` is below 0. It then ``holds_back``
+        the rest, which comes before the data of the next call.
         """
         raise NotImplementedError
 

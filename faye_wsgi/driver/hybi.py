@@ -135,8 +135,10 @@ class Hybi(Driver):
 
     def receive_data(self, data: bytes, room: int | None = None) -> list[Event]:
         events: list[Event] = []
-        is_bounded = room is not None and self.state == ReadyState.OPEN
-        self._room = room if is_bounded else sys.maxsize  # type: ignore[assignment]
+        # Plain messages are no longer than what came, and after our close frame all are dropped.
+        if room is None or self._pipeline is None or self.state != ReadyState.OPEN:
+            room = sys.maxsize
+        self._room = room
         if self._rest:
             data = self._rest + data
             self._rest = b''

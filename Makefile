@@ -10,18 +10,20 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
-BUILD_INPUTS := setup.cfg setup.py $(wildcard faye_wsgi/*/*.c)
+COMPILED := $(wildcard faye_wsgi/*/*.c faye_wsgi/*/*.pxd) \
+	$(patsubst %.pxd,%.py,$(wildcard faye_wsgi/*/*.pxd))
+BUILD_INPUTS := setup.cfg setup.py pyproject.toml
 CHECKED := $(wildcard faye_wsgi tests examples benchmarks setup.py)
 RUFF := --isolated --line-length 100 --target-version py39 --select E,F,W,I,B,UP
 
-.PHONY: run test lint types pytest system test-all clean
+.PHONY: run build test lint types pytest system test-all clean
 
 run: $(VENV)/.run-stamp
 	$(BIN)/gunicorn --worker-class gevent --workers 1 --bind $(HOST):$(PORT) \
 		--chdir examples/flask_app app:app
 
 # Every check runs, whatever the others say; pytest's summary comes last.
-test: system $(VENV)/.test-stamp
+test: system $(VENV)/.build-stamp
 	@status=0; \
 	$(MAKE) --no-print-directory lint || status=1; \
 	$(MAKE) --no-print-directory types || status=1; \
@@ -34,8 +36,10 @@ lint: $(VENV)/.test-stamp
 types: $(VENV)/.test-stamp
 	$(BIN)/mypy
 
-pytest: $(VENV)/.test-stamp
+pytest: build
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+build: $(VENV)/.build-stamp
 
 system:
 	@PYTHON=$(PYTHON) bash tests/support/system_packages.sh
@@ -54,10 +58,15 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
 
-$(VENV)/.run-stamp: $(BUILD_INPUTS) | $(VENV)/bin/python
+$(VENV)/.run-stamp: $(BUILD_INPUTS) $(COMPILED) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -e '.[flask]' 'gunicorn[gevent]'
 	@touch $@
 
 $(VENV)/.test-stamp: $(BUILD_INPUTS) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -e '.[test]'
+	@touch $@
+
+# A change of a source that is compiled: a build of seconds, without the rest.
+$(VENV)/.build-stamp: $(COMPILED) $(VENV)/.test-stamp
+	$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@

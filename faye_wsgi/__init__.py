@@ -14,10 +14,26 @@ alone loads neither gevent nor a framework.
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
+from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
 from typing import TYPE_CHECKING, Any
 
 __version__ = '0.1.0'
+
+
+def _find_sources_alone() -> None:
+    # A compiled module lies beside its source and is found first. The finders of this
+    # package's folders are replaced by such as know no compiled modules.
+    for folder in os.scandir(os.path.dirname(__file__)):
+        if folder.is_dir():
+            finder = FileFinder(folder.path, (SourceFileLoader, SOURCE_SUFFIXES))
+            sys.path_importer_cache[folder.path] = finder
+
+
+if os.environ.get('FAYE_WSGI_PURE'):
+    _find_sources_alone()
 
 if TYPE_CHECKING:
     from faye_wsgi.broadcast import broadcast

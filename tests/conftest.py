@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
@@ -21,6 +22,18 @@ __all__ = ["certificates", "new_page", "peer", "program", "serve"]
 
 def pytest_configure() -> None:
     raise_descriptor_limit()
+    check_compiled()
+
+
+def check_compiled() -> None:
+    """A compiled module hides its source: one that is older would be tested instead."""
+    package = Path(__file__).resolve().parent.parent / "faye_wsgi"
+    for pxd in package.glob("*/*.pxd"):
+        source = pxd.with_suffix(".py")
+        changed = max(file.stat().st_mtime for file in (source, pxd))
+        for built in pxd.parent.glob(f"{pxd.stem}.*.so"):
+            if built.stat().st_mtime < changed and "FAYE_WSGI_PURE" not in os.environ:
+                raise pytest.UsageError(f"{built.name} is older than its source: 'make build'")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The C extensions: built with warnings and sanitizers on, left out, and in a wheel."""
+"""What is compiled: built with warnings and sanitizers on, left out, in a wheel, in an sdist."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "faye_wsgi").glob("*/*.c"))
+COMPILED = sorted((ROOT / "faye_wsgi").glob("*/*.pxd"))
 CC = os.environ.get("CC", "gcc")
 SANITIZERS = "-fsanitize=address,undefined"
 FLAGS = ["-O1", "-g", "-fPIC", "-shared", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
@@ -33,19 +34,18 @@ def copy_of_the_package(folder: Path) -> Path:
     ignored = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
     for name in ("faye_wsgi", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for name in ("setup.py", "setup.cfg", "README.md", "LICENSE"):
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     return folder
 
 
 def compile_into(folder: Path, *flags: str) -> None:
+    """The C that is written by hand, with all warnings on."""
     include = sysconfig.get_path("include")
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     for source in SOURCES:
         target = folder / source.relative_to(ROOT).with_suffix(suffix)
-        # greenlet copies pieces of the stack, red zones and all.
-        stack = ["--param", "asan-stack=0"] if source.parent.name == "transport" else []
-        command = [CC, "-Wall", "-Wextra", "-Werror", *FLAGS, *flags, *stack, f"-I{include}",
+        command = [CC, "-Wall", "-Wextra", "-Werror", *FLAGS, *flags, f"-I{include}",
                    str(source), "-o", str(target)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
         assert done.returncode == 0, done.stderr
@@ -66,21 +66,36 @@ def sanitizer_library(name: str) -> str:
     return found.stdout.strip() if os.path.isabs(found.stdout.strip()) else ""
 
 
-@needs_compiler
-@pytest.mark.parametrize("tests", [DRIVER, TRANSPORT], ids=["driver", "transport"])
-def test_no_undefined_behaviour(tests: list[str], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The package compiled with sanitizers, and the environment in which it runs."""
     libraries = [sanitizer_library(name) for name in ("libasan.so", "libubsan.so")]
     if not all(libraries):
         pytest.skip("the compiler has no sanitizers")
-    folder = copy_of_the_package(tmp_path)
+    folder = copy_of_the_package(tmp_path_factory.mktemp("sanitized"))
+    # greenlet copies pieces of the stack, red zones and all.
+    flags = f"{SANITIZERS} -fno-omit-frame-pointer --param asan-stack=0"
+    run(folder, "setup.py", "-q", "build_ext", "--inplace", CFLAGS=flags, LDFLAGS=SANITIZERS)
+    built = list((folder / "faye_wsgi").rglob("*.so"))
+    assert len(built) == len(SOURCES) + len(COMPILED)
     compile_into(folder, SANITIZERS)
-    output = run(
-        folder, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--capture=sys", *tests,
-        LD_PRELOAD=" ".join(libraries),
+    environment = {
+        "LD_PRELOAD": " ".join(libraries),
         # Small objects of the interpreter have red zones only where each is a malloc().
-        PYTHONMALLOC="malloc",
-        ASAN_OPTIONS="detect_leaks=0",
-    )
+        "PYTHONMALLOC": "malloc",
+        "ASAN_OPTIONS": "detect_leaks=0",
+    }
+    return folder, environment
+
+
+@needs_compiler
+@pytest.mark.parametrize("tests", [DRIVER, TRANSPORT], ids=["driver", "transport"])
+def test_no_undefined_behaviour(
+    tests: list[str], sanitized: tuple[Path, dict[str, str]]
+) -> None:
+    folder, environment = sanitized
+    output = run(folder, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--capture=sys",
+                 *tests, **environment)
     assert re.search(r"\d{2,} passed", output) and " skipped" not in output
 
 
@@ -109,24 +124,48 @@ def test_the_sanitizers_see_what_is_wrong(tmp_path: Path) -> None:
             ASAN_OPTIONS="detect_leaks=0")
 
 
-def test_everything_works_without_c(tmp_path: Path) -> None:
-    """The Python twins, under the tests of the C ones."""
+FILES = ("import importlib; print(*(importlib.import_module(name).__file__ for name in {}))")
+
+
+def files(folder: Path, **environment: str) -> list[str]:
+    """Where the modules that may be compiled come from."""
+    names = [".".join(pxd.relative_to(ROOT).with_suffix("").parts) for pxd in COMPILED]
+    return run(folder, "-c", FILES.format(names), **environment).split()
+
+
+@needs_compiler
+def test_the_compiled_modules_are_used() -> None:
+    assert COMPILED and all(file.endswith(".so") for file in files(ROOT))
+
+
+def test_everything_works_without_c() -> None:
+    """The Python sources as they are, under the tests of the compiled ones."""
+    assert all(file.endswith(".py") for file in files(ROOT, FAYE_WSGI_PURE="1"))
     run(ROOT, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TRANSPORT,
         FAYE_WSGI_PURE="1")
-    pure = ("from faye_wsgi.driver import frames, masking; from faye_wsgi.transport import hotpath;"
-            "assert frames.parse_messages is frames.parse_messages_python;"
-            "assert hotpath.StreamPath is hotpath.PythonStreamPath")
+    pure = ("from faye_wsgi.driver import frames;"
+            "assert frames.parse_messages is frames.parse_messages_python")
     run(ROOT, "-c", pure, FAYE_WSGI_PURE="1")
 
 
 def test_a_build_without_a_compiler(tmp_path: Path) -> None:
-    """It says so, and goes on without."""
+    """It says so, and goes on without; nothing is left of a build that failed half-way."""
     folder = copy_of_the_package(tmp_path)
-    run(folder, "setup.py", "build_ext", "--inplace", CC="false", LDSHARED="false")
+    said = run(folder, "setup.py", "build_ext", "--inplace", CC="false", LDSHARED="false")
+    assert "without its compiled modules" in said
     assert not list(folder.rglob("*.so"))
-    pure = ("import faye_wsgi; from faye_wsgi.driver import frames;"
-            "assert frames.parse_messages is frames.parse_messages_python")
-    run(folder, "-c", pure)
+    assert all(file.endswith(".py") for file in files(folder))
+
+
+@needs_compiler
+def test_an_sdist(tmp_path: Path) -> None:
+    """It has all that a build needs."""
+    folder = copy_of_the_package(tmp_path)
+    run(folder, "setup.py", "-q", "sdist", "--formats=zip")
+    (archive,) = (folder / "dist").glob("*.zip")
+    names = {name.partition("/")[2] for name in zipfile.ZipFile(archive).namelist()}
+    for source in (*SOURCES, *COMPILED, ROOT / "pyproject.toml", ROOT / "faye_wsgi/py.typed"):
+        assert str(source.relative_to(ROOT)) in names
 
 
 @needs_compiler
@@ -139,7 +178,7 @@ def test_a_wheel(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     assert not wheel.name.endswith("none-any.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for source in SOURCES:
+    for source in (*SOURCES, *COMPILED):
         stem = str(source.relative_to(ROOT).with_suffix(""))
         assert [name for name in names if name.startswith(stem + ".") and name.endswith(".so")]
     assert "faye_wsgi/py.typed" in names

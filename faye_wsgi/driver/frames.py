@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import sys
 from enum import IntEnum
@@ -211,13 +210,12 @@ parse_messages = parse_messages_python
 parse_frames = parse_frames_python
 build_message = build_message_python
 stored_size = stored_size_python
-if not os.environ.get('FAYE_WSGI_PURE'):
-    try:
-        from faye_wsgi.driver._speedups import (  # type: ignore[import-not-found,no-redef]
-            build_message,
-            parse_frames,
-            parse_messages,
-            stored_size,
-        )
-    except ImportError:
-        pass
+try:
+    from faye_wsgi.driver._speedups import (  # type: ignore[import-not-found,no-redef]
+        build_message,
+        parse_frames,
+        parse_messages,
+        stored_size,
+    )
+except ImportError:  # it was not built
+    pass

@@ -55,11 +55,10 @@ if hasattr(os, 'register_at_fork'):
 
 mask = mask_python
 mask_pieces = mask_pieces_python
-if not os.environ.get('FAYE_WSGI_PURE'):
-    try:
-        from faye_wsgi.driver._speedups import (  # type: ignore[import-not-found,no-redef]
-            mask,
-            mask_pieces,
-        )
-    except ImportError:
-        pass
+try:
+    from faye_wsgi.driver._speedups import (  # type: ignore[import-not-found,no-redef]
+        mask,
+        mask_pieces,
+    )
+except ImportError:  # it was not built
+    pass

@@ -32,7 +32,6 @@ from faye_wsgi.driver.events import (
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.errors import ConnectionClosed
 from faye_wsgi.transport import fork, worker
-from faye_wsgi.transport.hotpath import ConnectionPath
 from faye_wsgi.transport.inbox import Inbox, Sink
 from faye_wsgi.transport.keepalive import Callback, Keepalive
 from faye_wsgi.transport.outbox import Outbox, Sendable
@@ -56,29 +55,38 @@ FORKED = 'the connection belongs to the parent of this process'
 _OPEN = ReadyState.OPEN
 
 
-class Connection(ConnectionPath):
+class Connection:
     """One connection, from before its opening handshake to after its end."""
 
     __slots__ = (
+        '__weakref__',
         '_cancel',
-        '_ended_in',
+        '_close_event',
         '_closing',
+        '_ended_in',
         '_error_event',
+        '_heard',
         '_hub',
         '_hurries',
+        '_inbox',
         '_keepalive',
         '_settings',
         '_sink',
+        '_step',
         '_telling',
         '_thread',
-        '__weakref__',
+        'driver',
         'is_over',
         'outbox',
         'stream',
     )
 
     def __init__(self, sink: Sink, settings: Settings) -> None:
-        super().__init__()
+        self.driver: Driver | None = None
+        self._inbox: Any = None
+        self._heard = False  # since the last ping that wants a sign of life
+        self._close_event: CloseEvent | None = None
+        self._step: Callable[[], object] | None = None  # towards the end
         self.is_over = False  # all is released, and listeners are being told
         self._hub = worker.reserve(self)
         self._thread = _get_ident()
@@ -214,6 +222,21 @@ class Connection(ConnectionPath):
         self.call_soon(self._tear_down)
 
     # In: what the stream tells, in the hub
+
+    def received(self, data: bytes) -> None:
+        """Bytes have arrived: one batch, whose answers go out together."""
+        self._heard = True
+        if self._close_event is not None:
+            return  # what follows the peer's close frame is nothing to us
+        messages, rest = self.driver.receive_messages(data)  # type: ignore[union-attr]
+        if rest:
+            is_full = self._receive_events(messages, rest)
+        else:
+            is_full = self._inbox.hand_out(messages)
+        if is_full:
+            self._stop_reading()
+        if self._step is not None:
+            self._step()
 
     def _receive_events(self, messages: Sequence[Data], rest: bytes) -> bool:
         inbox, driver = self._inbox, self.driver

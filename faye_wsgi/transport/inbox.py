@@ -17,7 +17,6 @@ from greenlet import getcurrent, greenlet
 from faye_wsgi.driver.events import Data, Event, EventType, MessageEvent
 from faye_wsgi.driver.frames import stored_size
 from faye_wsgi.errors import ConnectionClosed
-from faye_wsgi.transport.hotpath import InboxPath
 from faye_wsgi.transport.settings import Settings
 
 __all__ = ['Inbox', 'Owner', 'Sink']
@@ -62,21 +61,47 @@ class Owner(Protocol):
         """``guard``, in the next turn of the hub."""
 
 
-class Inbox(InboxPath):
+class Inbox:
     """The queues of one connection."""
 
     __slots__ = (
+        '_bytes',
         '_dispatching',
+        '_ended',
+        '_full',
+        '_hub',
         '_idle',
         '_is_forgotten',
         '_is_listened_to',
+        '_jobs',
+        '_listener',
+        '_messages',
+        '_next_waiters',
         '_owner',
+        '_paused',
+        '_serving',
         '_settings',
+        '_sink',
+        '_switch',
+        '_waiter',
         'expected',
+        'is_awaited',
     )
 
     def __init__(self, hub: Any, owner: Owner, sink: Sink, settings: Settings) -> None:
-        super().__init__(hub)
+        self._hub = hub
+        self._switch = greenlet.switch.__get__(hub)  # the hub's own looks for hooks first
+        self._messages: Any = _EMPTY
+        self._bytes = 0  # that the messages that wait take in memory
+        self._full = False  # reading has stopped
+        self._waiter: Any = None  # the greenlet that gets the next message,
+        self._next_waiters: Any = _EMPTY  # and those that came after it
+        self._serving = False  # a view has taken a message
+        self._ended = False  # there will be no more
+        self._jobs: Any = _EMPTY  # messages, and more, for listeners
+        self._listener: Callable[[Any], object] | None = None  # the only one for messages
+        self._paused = False  # messages are held back from listeners
+        self.is_awaited = False  # the owner wants to hear of ``consumed``
         self._owner = owner
         self._sink = sink
         self._settings = settings
@@ -121,6 +146,55 @@ class Inbox(InboxPath):
         return self._paused and type(self._jobs[0]) in (str, bytes)
 
     # From the connection, in the hub
+
+    def hand_out(self, messages: Sequence[Data]) -> bool:
+        """Take messages that arrived, and deliver them; whether reading must stop now."""
+        waiter = self._waiter
+        if waiter is not None and len(messages) == 1 and not self._messages:
+            self._waiter = self._next_waiters.pop(0) if self._next_waiters else None
+            waiter.switch(messages[0])
+            return False
+        return self._hand_out(messages)
+
+    def take(self, timeout: float | None = None) -> Data | None:
+        """The next message, None at the end; TimeoutError after ``timeout`` seconds."""
+        if self._waiter is None:
+            if self._messages:
+                data: Data = self._messages.popleft()
+                self._bytes -= stored_size(data)
+                self._serving = True
+                if self._full:
+                    self._check_relief()
+                return data
+            if timeout is None and self._serving and not (self._ended or self.is_awaited):
+                waiter = getcurrent()
+                if waiter is not self._hub:
+                    self._waiter = waiter
+                    try:
+                        return self._switch()  # type: ignore[no-any-return]
+                    except BaseException:
+                        self._forget(waiter)
+                        raise
+        return self._take(timeout)
+
+    def tell_messages(self) -> None:
+        """Tell the only listener of the messages that come next, until something else does."""
+        jobs = self._jobs
+        while jobs and self._listener is not None and not self._paused:
+            data = jobs.popleft()
+            if type(data) is not str and type(data) is not bytes:
+                jobs.appendleft(data)
+                return
+            size = stored_size(data)  # now: a listener may put its UTF-8 beside a text
+            event = MessageEvent(data)
+            event.target = self._sink
+            try:
+                self._listener(event)
+            except BaseException as error:  # GreenletExit, gevent's Timeout and SystemExit, too
+                self._failed(error)
+            self._bytes -= size
+            if self._full:
+                self._check_relief()
 
     def _hand_out(self, messages: Sequence[Data]) -> bool:
         if not self._is_listened_to:

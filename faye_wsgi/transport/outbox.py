@@ -22,7 +22,7 @@ from faye_wsgi.driver.events import Data
 from faye_wsgi.driver.frames import CloseCode, Opcode
 from faye_wsgi.errors import ConnectionClosed, ExtensionError
 from faye_wsgi.transport.crossing import Crossing, wait_elsewhere
-from faye_wsgi.transport.hotpath import LARGE, OutboxPath
+from faye_wsgi.transport.settings import LARGE
 from faye_wsgi.transport.stream import Stream
 
 __all__ = ['Outbox', 'Owner', 'Sendable']
@@ -35,6 +35,7 @@ _allocate_lock = get_original('_thread', 'allocate_lock')
 _counting = _allocate_lock()  # += of several threads
 
 _OPEN = ReadyState.OPEN
+_EMPTY: Any = ()  # stands for a queue that was never needed
 _NOT_SENT = 'the peer did not read in time: the message was not sent'
 _GIVEN_UP = 'the peer did not read in time: the message was given up'
 
@@ -71,10 +72,12 @@ class Owner(Protocol):
         """``guard``, in the next turn of the hub."""
 
 
-class Outbox(OutboxPath):
+class Outbox:
     """The sending side of one connection."""
 
     __slots__ = (
+        '_build',
+        '_crossed',
         '_crossing',
         '_deferred',
         '_fragments',
@@ -82,6 +85,10 @@ class Outbox(OutboxPath):
         '_high_water',
         '_hub',
         '_owner',
+        '_plain',
+        '_shares',
+        '_stream',
+        '_thread',
         '_turned_at',
         '_unsent',
         '_waiting',
@@ -90,7 +97,12 @@ class Outbox(OutboxPath):
     )
 
     def __init__(self, hub: Any, owner: Owner, high_water: int) -> None:
-        super().__init__()
+        self._thread = _get_ident()
+        self._crossed: Any = _EMPTY  # what other threads have asked for, and must come first
+        self._stream: Any = None
+        self._plain: Driver | None = None  # where there is more to do than this, None
+        self._build: Any = None  # the driver's
+        self._shares = False  # its frames are those of other connections, too
         self._hub = hub
         self._crossing: Crossing | None = None  # made when another thread first calls
         self.is_alone = getcurrent().parent is None  # the hub runs only while we wait
@@ -124,6 +136,46 @@ class Outbox(OutboxPath):
         self._build = driver.build
         self._plain = None if self.is_alone else driver
         self._shares = driver.shares_frames
+
+    def send(self, message: Any, timeout: float | None = None) -> None:
+        """Send a message; blocks while more than the high-water mark waits for the peer."""
+        driver = self._plain
+        if (
+            driver is None
+            or driver.state is not _OPEN
+            or timeout is not None
+            or self._crossed
+            or (type(message) is not str and type(message) is not bytes)
+            or len(message) >= LARGE
+            or _get_ident() != self._thread
+        ):
+            self._send(message, timeout)
+            return
+        try:
+            frame: bytes = self._build(message)
+        except Exception as error:
+            self._not_built(error)
+            raise
+        if self._stream.write(frame):
+            self._hold_back()
+
+    def send_shared(self, message: Data, shared: dict[Any, Any]) -> bool:
+        """Send one that goes to many, without waiting; False: too much waits already."""
+        driver = self._plain
+        if (
+            not self._shares
+            or driver is None
+            or self._crossed
+            or driver.state is not _OPEN
+            or _get_ident() != self._thread
+            or self._stream.is_blocked
+        ):
+            return self._send_shared(message, shared)
+        frame: bytes | None = shared.get(None)
+        if frame is None:
+            frame = shared[None] = self._build(message)
+        self._stream.write(frame)
+        return True
 
     def _send(self, message: Any, timeout: float | None) -> None:
         if self.is_alone:

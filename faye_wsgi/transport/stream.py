@@ -14,12 +14,17 @@ from __future__ import annotations
 import _socket
 import socket
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 from typing import Any, Callable, Protocol
 
 from gevent.monkey import get_original
 
-from faye_wsgi.transport.hotpath import GATHER, LARGE, TURN, Batch, StreamPath
+from faye_wsgi.transport.settings import GATHER, LARGE, TURN, TURN_BYTES, TURN_PIECES
+
+try:
+    from faye_wsgi.transport import _descriptors  # type: ignore[attr-defined]
+except ImportError:  # it was not built: the socket's own methods do the same
+    _descriptors = None
 
 __all__ = ['PlainSocket', 'Receiver', 'Stream', 'tune']
 
@@ -101,6 +106,35 @@ def tune(sock: _socket.socket) -> None:
         pass  # the connection is good without
 
 
+class Batch:
+    """Whether the bytes of one read are being dealt with, and who was written to since.
+
+    ``turn`` measures what was written since the hub last ran.
+    """
+
+    __slots__ = ('is_open', 'turn', 'written')
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self.turn = 0
+        self.written: list[Any] = []
+
+    def flush(self) -> None:
+        """Close the batch; every stream flushes, and one that cannot fails alone."""
+        self.is_open = False
+        failure = None
+        for stream in self.written:
+            try:
+                stream.flush()
+            except BaseException as error:
+                stream._receiver.failed(error)
+                if not isinstance(error, Exception):
+                    failure = failure or error
+        self.written.clear()
+        if failure is not None:
+            raise failure
+
+
 class _Here(get_original('_thread', '_local')):  # type: ignore[misc]
     """What a thread has, and so its loop."""
 
@@ -111,24 +145,45 @@ class _Here(get_original('_thread', '_local')):  # type: ignore[misc]
 _here = _Here()
 
 
-class Stream(StreamPath):
+class Stream:
     """Reads from, and writes to, a socket that has been made non-blocking."""
 
     __slots__ = (
+        '_batch',
+        '_gathered',
+        '_gathered_size',
         '_loop',
         '_may_pend',
         '_reader',
         '_reading',
+        '_receiver',
+        '_recv',
+        '_send',
         '_socket',
+        '_waiting',
+        '_waiting_size',
         '_writer',
         'broken',
         'closed',
+        'read_size',
     )
 
     def __init__(self, sock: Any, loop: Any, receiver: Receiver) -> None:
         fd = sock.fileno()
         self._may_pend = not isinstance(sock, PlainSocket)
-        super().__init__(sock, receiver, _here.batch, READ_SIZE, -1 if self._may_pend else fd)
+        self._recv: Callable[[int], bytes] = sock.recv
+        self._send: Callable[[Any], int] = sock.send
+        if _descriptors is not None and not self._may_pend:
+            self._recv = partial(_descriptors.recv, fd)
+            self._send = partial(_descriptors.send, fd)
+        self._receiver = receiver
+        self._batch: Batch = _here.batch
+        self._gathered: list[bytes] = []  # while the batch is open
+        self._gathered_size = 0
+        # What the kernel would not take: small pieces together, large ones not copied.
+        self._waiting: list[bytearray | memoryview] = []
+        self._waiting_size = 0
+        self.read_size = READ_SIZE  # bytes to read at a time
         self._socket = sock
         self._loop = loop
         self._reader = loop.io(fd, READ)
@@ -153,6 +208,33 @@ class Stream(StreamPath):
         return self._reading
 
     # In
+
+    def readable(self) -> None:
+        """Read once, and flush what was written while the receiver dealt with it.
+
+        The hub's callback: what it raises is the receiver's failure, as in ``guard``.
+        """
+        try:
+            try:
+                data = self._recv(self.read_size)
+            except OSError as error:
+                self._not_read(error)
+                return
+            if not data:
+                self._read_end()
+                return
+            batch = self._batch
+            batch.is_open = True
+            batch.turn = 0
+            try:
+                self._receiver.received(data)
+            finally:
+                batch.flush()
+                batch.turn = 0
+        except BaseException as error:
+            self._receiver.failed(error)
+            if not isinstance(error, Exception):
+                raise
 
     def resume_reading(self) -> None:
         """Read as bytes arrive, from now on."""
@@ -204,6 +286,44 @@ class Stream(StreamPath):
 
     # Out
 
+    def write(self, data: bytes) -> bool:
+        """Send ``data``: at once, or gathered while a batch is open, or when the kernel has room.
+
+        Whether the sender must look if it may go on: something waits for the kernel, or it
+        has had its turn.
+        """
+        gathered = self._gathered
+        if self._batch.is_open:
+            if not gathered:
+                self._batch.written.append(self)
+            gathered.append(data)
+            self._gathered_size += len(data)
+            if self._gathered_size >= GATHER or len(gathered) >= TURN * TURN_PIECES:
+                self.flush()
+        else:
+            gathered.append(data)
+            self.flush()
+        return self._waiting_size > 0 or self._batch.turn >= TURN
+
+    def flush(self) -> None:
+        """Send what was gathered, in one system call where the kernel takes it."""
+        gathered = self._gathered
+        if not gathered:
+            return
+        data = gathered[0] if len(gathered) == 1 else b''.join(gathered)
+        self._batch.turn += 1 + len(data) // TURN_BYTES + len(gathered) // TURN_PIECES
+        gathered.clear()
+        self._gathered_size = 0
+        if self._waiting:  # the watcher tells when there is room
+            self._keep(data, 0)
+            return
+        try:
+            sent = self._send(data)
+        except OSError as error:
+            sent = self._not_sent(error, len(data))
+        if sent < len(data):
+            self._keep(data, sent)
+
     @property
     def is_turn_over(self) -> bool:
         """Whether so much was written since the hub ran that others should have their turn."""
@@ -252,6 +372,8 @@ class Stream(StreamPath):
         except BaseException as error:
             # The peer has got a part of a frame, and would take the next one for its rest.
             self._stop_writing()
+            self._waiting.clear()
+            self._waiting_size = 0
             self._call_soon(self._fail, error)
             raise
 

@@ -16,7 +16,7 @@ import pytest
 
 from faye_wsgi.adapters.base import Place
 from faye_wsgi.transport.hijack import take
-from faye_wsgi.transport.hotpath import GATHER
+from faye_wsgi.transport.settings import GATHER
 from faye_wsgi.transport.stream import PlainSocket, Stream
 
 from ..support.certs import Certificates
@@ -343,15 +343,16 @@ def test_a_receiver_that_raises_does_not_hold_back_what_it_wrote(plain: Ends) ->
     assert plain.log.calls == ["failed: LookupError"]
 
 
-def test_what_the_buffer_cannot_keep_is_a_failure(
-    plain: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_buffer_cannot_keep_is_a_failure(plain: Ends) -> None:
     """The peer would take the next frame for the rest of this one."""
 
-    def fail(*args: Any) -> None:
-        raise MemoryError
+    class Loop:
+        run_callback = plain.stream._loop.run_callback
 
-    monkeypatch.setattr(Stream, "_append", fail)
+        def io(self, *args: Any) -> None:
+            raise MemoryError
+
+    plain.stream._loop = Loop()
     with pytest.raises(MemoryError):
         plain.stream.write(b"x" * (4 * MEGABYTE))
     plain.stream.write(b"after")

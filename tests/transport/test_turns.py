@@ -9,8 +9,7 @@ import gevent
 import pytest
 
 from faye_wsgi.transport import outbox
-from faye_wsgi.transport.hotpath import GATHER, TURN, TURN_BYTES, TURN_PIECES
-from faye_wsgi.transport.settings import Settings
+from faye_wsgi.transport.settings import GATHER, TURN, TURN_BYTES, TURN_PIECES, Settings
 
 from ..support import frames
 from .harness import Pair, pair, until

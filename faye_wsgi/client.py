@@ -21,7 +21,7 @@ from faye_wsgi.driver.url import PROXY_SCHEMES, Url, parse_url, resolve
 from faye_wsgi.endpoint import Endpoint
 from faye_wsgi.errors import ConnectionClosed, HandshakeError
 from faye_wsgi.extensions.negotiation import Extensions, check_extensions
-from faye_wsgi.options import check_seconds, check_size, make_settings
+from faye_wsgi.options import check_seconds, check_size, check_timeout, make_settings
 from faye_wsgi.transport import dial, threads
 from faye_wsgi.transport.backoff import Backoff
 from faye_wsgi.transport.settings import MAX_QUEUE_BYTES
@@ -171,6 +171,7 @@ class Client(Endpoint):
         HandshakeError, with the ``status_code``, ``headers`` and start of the ``body`` of
         what was answered, if it did not open; TimeoutError after ``timeout`` seconds.
         """
+        check_timeout(timeout)
         self._connection.wait_opened(timeout)
         if self._handshake_error is not None:
             raise self._handshake_error

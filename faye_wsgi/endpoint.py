@@ -11,6 +11,7 @@ from faye_wsgi.driver.events import Data, EventType
 from faye_wsgi.driver.frames import MAX_CONTROL_PAYLOAD, CloseCode, check_close
 from faye_wsgi.errors import ConnectionClosed, HandshakeError
 from faye_wsgi.events import EventTarget, handler
+from faye_wsgi.options import check_timeout
 from faye_wsgi.pipes import Destination, pipe
 from faye_wsgi.transport import threads
 from faye_wsgi.transport.connection import Connection, Sendable
@@ -113,6 +114,8 @@ class Endpoint(EventTarget):
         before it; TimeoutError when the time is up.
         """
         self._check_consumer()
+        if timeout is not None:
+            check_timeout(timeout)
         if self._handshake_error is not None:
             raise self._handshake_error
         return self._connection.receive(timeout)
@@ -157,6 +160,8 @@ class Endpoint(EventTarget):
         Raises TypeError for anything else, ConnectionClosed on a closing or closed
         connection (HandshakeError if it never opened).
         """
+        if timeout is not None:
+            check_timeout(timeout)
         try:
             self._outbox.send(message, timeout)
         except ConnectionClosed:
@@ -188,6 +193,7 @@ class Endpoint(EventTarget):
 
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until the connection is closed; TimeoutError after ``timeout`` seconds."""
+        check_timeout(timeout)
         self._connection.wait_closed(timeout)
 
     # Streams

@@ -24,7 +24,7 @@ from faye_wsgi.driver.headers import HeadersLike
 from faye_wsgi.environ import environ_of, is_eventsource, text_of, url_of
 from faye_wsgi.errors import HijackError
 from faye_wsgi.events import EventTarget, handler
-from faye_wsgi.options import check_seconds, make_settings
+from faye_wsgi.options import check_seconds, check_timeout, make_settings
 from faye_wsgi.takeover import take_over
 from faye_wsgi.transport import threads
 from faye_wsgi.transport.connection import Connection
@@ -193,6 +193,7 @@ class EventSource(EventTarget):
         ConnectionClosed on a closed stream; TimeoutError when the time is up: then nothing
         was sent.
         """
+        check_timeout(timeout)
         self._connection.send(encode_event(message, event=event, id=id), timeout)
 
     def ping(self) -> bool:
@@ -211,6 +212,7 @@ class EventSource(EventTarget):
 
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until the connection is closed; TimeoutError after ``timeout`` seconds."""
+        check_timeout(timeout)
         self._connection.wait_closed(timeout)
 
     def write(self, message: str) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from numbers import Real
 
 from faye_wsgi.driver.hybi import MAX_LENGTH
 from faye_wsgi.transport.settings import MAX_QUEUE_BYTES, Settings
 
-__all__ = ['check_seconds', 'check_size', 'make_settings']
+__all__ = ['check_seconds', 'check_size', 'check_timeout', 'make_settings']
 
 
 @lru_cache(maxsize=64, typed=True)  # views pass the same options to every connection
@@ -47,6 +48,16 @@ def check_size(name: str, size: int) -> None:
         raise TypeError(f'{name} is a whole number')
     if size < 1:
         raise ValueError(f'{name} is at least 1')
+
+
+def check_timeout(timeout: float | None) -> None:
+    """TypeError or ValueError unless ``timeout`` is None or a number; below 0 it is over."""
+    if timeout is None:
+        return
+    if not isinstance(timeout, Real) or isinstance(timeout, bool):
+        raise TypeError(f'timeout is a number of seconds or None, not {type(timeout)}')
+    if timeout != timeout:
+        raise ValueError('timeout is a number of seconds, not NaN')
 
 
 def check_seconds(name: str, seconds: float | None) -> None:

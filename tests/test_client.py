@@ -502,6 +502,13 @@ def test_close_from_another_thread_while_connecting(start: Callable[..., Scripte
     assert ws.close_code == 1000
 
 
+def test_wait_open_checks_its_timeout(start: Callable[..., Scripted]) -> None:
+    ws = Client(start(silent).url())
+    with pytest.raises(TypeError, match="timeout is a number of seconds"):
+        ws.wait_open("1")  # type: ignore[arg-type]
+    ws.close()
+
+
 def test_wait_open_has_a_timeout(start: Callable[..., Scripted]) -> None:
     ws = Client(start(silent).url())
     with pytest.raises(TimeoutError):

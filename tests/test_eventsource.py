@@ -652,6 +652,16 @@ def test_the_operator_is_told_once_of_what_does_not_stream(
     assert "gunicorn -k gevent" in caplog.text
 
 
+def test_a_wrong_timeout_sends_nothing() -> None:
+    es = EventSource(environ(), ping=None)
+    before = es.buffered_amount
+    with pytest.raises(TypeError, match="timeout is a number of seconds"):
+        es.send("x", timeout="1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="timeout is a number of seconds"):
+        es.wait_closed("1")  # type: ignore[arg-type]
+    assert es.buffered_amount == before
+
+
 def test_iterable_blocks_the_sender() -> None:
     given = environ()
     es = EventSource(given, ping=None, high_water=1000)

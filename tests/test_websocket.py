@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any, Callable
 
@@ -840,6 +841,34 @@ def test_with_tells_of_an_exception(pair: tuple[WebSocket, Peer]) -> None:
     with pytest.raises(ZeroDivisionError), ws:
         raise ZeroDivisionError
     assert peer.read_close().close_code == 1011
+
+
+@pytest.mark.parametrize(
+    "wrong, error",
+    [("1", TypeError), ([], TypeError), (True, TypeError), (float("nan"), ValueError)],
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ws, timeout: ws.receive(timeout),
+        lambda ws, timeout: ws.receive(timeout=timeout),
+        lambda ws, timeout: ws.send("not sent", timeout=timeout),
+        lambda ws, timeout: ws.wait_closed(timeout),
+    ],
+    ids=["receive", "receive-by-name", "send", "wait_closed"],
+)
+def test_a_wrong_timeout_does_nothing(
+    pair: tuple[WebSocket, Peer], call: Any, wrong: Any, error: type[Exception]
+) -> None:
+    ws, peer = pair
+    with pytest.raises(error, match="timeout is a number of seconds"):
+        call(ws, wrong)
+    peer.send_text("one")
+    assert ws.receive(TIMEOUT) == "one"
+    with pytest.raises(error, match="timeout is a number of seconds"):
+        call(ws, wrong)
+    ws.send("two", timeout=Fraction(1, 2))
+    assert peer.read_text() == "two"
 
 
 def test_wait_closed_times_out(pair: tuple[WebSocket, Peer]) -> None:

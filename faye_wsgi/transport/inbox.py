@@ -311,12 +311,15 @@ class Inbox:
             return None
         self._serving = True
         waiter = self._add_waiter()
-        if self._messages:
-            self._owner.call_soon(self.deliver)
-        elif self.is_awaited:
-            self._owner.consumed()
-        timer = None if timeout is None else self._start_timer(timeout, waiter)
+        timer = None
         try:
+            # Whatever raises here, no message goes to a greenlet that does not wait for it.
+            if self._messages:
+                self._owner.call_soon(self.deliver)
+            elif self.is_awaited:
+                self._owner.consumed()
+            if timeout is not None:
+                timer = self._start_timer(timeout, waiter)
             message: Data | None = self._switch()
         except BaseException:
             self._forget(waiter)

@@ -61,6 +61,14 @@ def test_receive_gives_up_in_time(both: Pair, seconds: float) -> None:
     assert both.connection.receive(TIMEOUT) == "then", "no message was lost"
 
 
+def test_a_receive_that_cannot_wait_takes_no_message(both: Pair) -> None:
+    for wrong in ("1", object()):
+        with pytest.raises(TypeError):
+            both.connection.receive(wrong)  # type: ignore[arg-type]
+    both.peer.send_text("for the next")
+    assert both.connection.receive(TIMEOUT) == "for the next"
+
+
 def test_receive_with_no_time_still_gives_what_is_there(both: Pair) -> None:
     both.peer.send_text("here")
     gevent.sleep(NOTHING_FOR)

@@ -101,7 +101,8 @@ class EventSource(EventTarget):
             the header does not (for clients that cannot set it).
         :param trust_forwarded: believe ``X-Forwarded-Host`` and ``-Proto`` in ``url``.
 
-        Raises TypeError and ValueError for wrong arguments.
+        Raises TypeError and ValueError for wrong arguments, and RuntimeError where this
+        request's connection has been taken: there is one for a request.
         """
         check_seconds('retry', retry)
         settings = make_settings(ping=ping, close_timeout=close_timeout, high_water=high_water)

@@ -33,7 +33,11 @@ def take_over(
     server has ended the request. Returns what the response must iterate: None where the
     hub serves the connection, else what serves it in the server's thread.
     """
-    taken = take(place)
+    try:
+        taken = take(place)
+    except BaseException:
+        connection.is_over = True  # it will never need the hub of this thread
+        raise
     connection.open(driver, taken.socket, head, taken.read_ahead)
     if isinstance(taken.void, Void):
         taken.void.watch(partial(connection.guard, view_over))

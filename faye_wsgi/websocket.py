@@ -97,8 +97,9 @@ class WebSocket(Endpoint):
             a proxy that sets them.
         :param allow_drafts: accept the drafts hixie-75 and hixie-76, too. Default False.
 
-        Raises TypeError and ValueError for wrong arguments, and HijackError on a server
-        whose socket cannot be taken.
+        Raises TypeError and ValueError for wrong arguments, HijackError on a server
+        whose socket cannot be taken, and RuntimeError where this request's connection has
+        been taken: there is one for a request.
         """
         settings = make_settings(
             ping=ping,

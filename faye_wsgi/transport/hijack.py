@@ -19,6 +19,7 @@ import errno
 import os
 import re
 import socket
+import weakref
 from dataclasses import dataclass
 from typing import Any, Callable, NoReturn
 
@@ -32,6 +33,9 @@ from faye_wsgi.transport.stream import READ_SIZE, PlainSocket, tune
 from faye_wsgi.transport.tls import TlsSocket
 
 __all__ = ['Taken', 'Void', 'VoidPair', 'has_failed', 'take']
+
+# The interpreter's sockets that were left with a VoidPair, which look as they did.
+_taken: weakref.WeakSet[Any] = weakref.WeakSet()
 
 _STATUS = re.compile(rb'HTTP/1\.[01] (\d{3})')
 
@@ -55,6 +59,11 @@ def take(place: Place) -> Taken:
     cooperative = isinstance(sock, gevent.socket.socket)
     if not cooperative and not isinstance(sock, _socket.socket):
         raise HijackError(f'{place.server} has a socket of its own kind, {type(sock)}')
+    if cooperative and isinstance(sock._sock, Void) or not cooperative and sock in _taken:
+        raise RuntimeError(
+            "this request's connection has been taken: a request has one WebSocket or "
+            'EventSource (a decorator has made it already)'
+        )
     session = getattr(sock, '_sslobj', None)
     void: Void | VoidPair
     if cooperative:
@@ -96,6 +105,7 @@ def _transplant_gevent(sock: Any, void: Void) -> Any:
 
 
 def _transplant_native(sock: Any, void: VoidPair) -> Any:
+    _taken.add(sock)
     given = void.give()
     ours = _Pinned(fileno=sock.detach())
     ours.setblocking(False)

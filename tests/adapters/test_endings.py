@@ -131,11 +131,32 @@ def test_a_stream_whose_view_is_thrown_out(server: Server, ending: str) -> None:
             pass
 
 
+@pytest.mark.parametrize("second", ["w", "e"])
+@pytest.mark.parametrize("first", ["ws", "es"])
+def test_a_second_connection_of_a_request(server: Server, first: str, second: str) -> None:
+    """It is refused, and the first one is left alone."""
+    path = f"/twice/{first}.{second}"
+    with Peer(server) as peer:
+        if first == "es":
+            assert peer.request(path).status == 200
+            data = read_until(peer, b"")
+            assert data.count(b"data: this request's connection has been taken") == 2
+            return
+        peer.open(path)
+        for _ in range(2):
+            assert peer.read_text().startswith("this request's connection has been taken")
+        assert_echo(peer)
+        peer.finish()
+
+
 def read_until(peer: Peer, end: bytes) -> bytes:
+    """Up to ``end``; without one, to the end of the stream."""
     data = b""
-    while end not in data:
+    while not end or end not in data:
         piece = peer.sock.recv(4096)
-        assert piece, data
+        if not piece:
+            assert not end, data
+            break
         data += piece
     return data
 

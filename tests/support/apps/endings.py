@@ -99,6 +99,8 @@ def application(environ: dict[str, Any], start_response: StartResponse) -> Itera
         return application(copy, start_response)
     if kind == "send":
         return page(start_response, "200 OK", str(send_to_all(name)))
+    if kind == "twice":
+        return twice(name, environ, start_response)
     if kind not in ("ws", "es"):
         gc.collect()
         return page(start_response, "200 OK", str(os.getpid()))
@@ -111,6 +113,22 @@ def application(environ: dict[str, Any], start_response: StartResponse) -> Itera
         STREAMS.append(made)
     made.on("close", told)
     return ENDINGS[name](made, environ, start_response)
+
+
+def twice(name: str, environ: dict[str, Any], start_response: StartResponse) -> Any:
+    """The first tells what the second one raises."""
+    first, second = {"ws": WebSocket, "es": EventSource}, {"w": WebSocket, "e": EventSource}
+    made: Any = first[name[:2]](environ)
+    for _ in range(2):
+        try:
+            second[name[3]](environ)
+        except RuntimeError as error:
+            made.send(str(error))
+    if name.startswith("ws"):
+        for message in made:
+            made.send(message)
+    made.close()
+    return made.response(environ, start_response)
 
 
 def send_to_all(text: str) -> int:

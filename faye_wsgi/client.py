@@ -17,7 +17,7 @@ from faye_wsgi.driver.headers import HeadersLike, check_headers
 from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH
 from faye_wsgi.driver.proxy import RESERVED_PROXY_HEADERS, ProxyHandshake
 from faye_wsgi.driver.server import check_protocols
-from faye_wsgi.driver.url import PROXY_SCHEMES, Url, parse_url, resolve
+from faye_wsgi.driver.url import PROXY_SCHEMES, Url, parse_url, resolve, without_query
 from faye_wsgi.endpoint import Endpoint
 from faye_wsgi.errors import ConnectionClosed, HandshakeError
 from faye_wsgi.extensions.negotiation import Extensions, check_extensions
@@ -247,7 +247,8 @@ class Client(Endpoint):
         def tell(delay: float) -> None:
             level = logging.INFO if failure is None else logging.WARNING
             reason = failure or f'closed with {ws.close_code}'
-            log.log(level, '%s: %s: trying again in %.1f seconds', ws.url, reason, delay)
+            shown = without_query(ws.url)
+            log.log(level, '%s: %s: trying again in %.1f seconds', shown, reason, delay)
 
         while True:
             failure = None
@@ -278,9 +279,12 @@ class Client(Endpoint):
         self._connection.fail(str(error.reason), error.code, str(error.reason))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Opening:
-    """The way to an open connection, over redirects; nothing in it changes."""
+    """The way to an open connection, over redirects; nothing in it changes.
+
+    Without a repr of what it holds, which gevent would log with its greenlet.
+    """
 
     url: Url
     handshake: Mapping[str, Any]
@@ -327,12 +331,13 @@ class _Opening:
             url = resolve(self.url, location)
         except ValueError as reason:
             raise _changed(error, f'the redirect cannot be followed: {reason}') from None
+        shown = without_query(str(url))
         if self.url.secure and not url.secure:
-            raise _changed(error, f'the redirect to {url} would lose TLS')
+            raise _changed(error, f'the redirect to {shown} would lose TLS')
         here = replace(self, url=url, redirects=self.redirects - 1)
         if url.origin != self.url.origin:
             if url.secure and not isinstance(self.tls_option, (Mapping, type(None))):
-                raise _changed(error, f'no SSLContext goes with a redirect to {url}')
+                raise _changed(error, f'no SSLContext goes with a redirect to {shown}')
             return here._without_secrets()
         if not url.authorization:
             url = replace(url, authorization=self.url.authorization)

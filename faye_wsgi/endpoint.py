@@ -9,6 +9,7 @@ from typing import Callable, TypeVar
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import Data, EventType
 from faye_wsgi.driver.frames import MAX_CONTROL_PAYLOAD, CloseCode, check_close
+from faye_wsgi.driver.url import without_query
 from faye_wsgi.errors import ConnectionClosed, HandshakeError
 from faye_wsgi.events import EventTarget, handler
 from faye_wsgi.options import check_timeout
@@ -55,7 +56,8 @@ class Endpoint(EventTarget):
         self._outbox = self._connection.outbox  # on the hot path
 
     def __repr__(self) -> str:
-        return f'<{type(self).__name__} {self.url} {self._connection.state.name}>'
+        url = without_query(self.url)
+        return f'<{type(self).__name__} {url} {self._connection.state.name}>'
 
     # State
 

@@ -21,6 +21,7 @@ from faye_wsgi.driver.eventstream import (
     response,
 )
 from faye_wsgi.driver.headers import HeadersLike
+from faye_wsgi.driver.url import without_query
 from faye_wsgi.environ import environ_of, is_eventsource, text_of, url_of
 from faye_wsgi.errors import HijackError
 from faye_wsgi.events import EventTarget, handler
@@ -149,7 +150,7 @@ class EventSource(EventTarget):
             threads.end_in_thread(self._connection)  # the exception takes its thread away
 
     def __repr__(self) -> str:
-        return f'<EventSource {self.url} {self._connection.state.name}>'
+        return f'<EventSource {without_query(self.url)} {self._connection.state.name}>'
 
     @property
     def ready_state(self) -> ReadyState:

@@ -638,6 +638,29 @@ def test_redirects_to_nowhere(start: Callable[..., Scripted], to: str) -> None:
     assert error.status_code == 302
 
 
+@pytest.mark.parametrize('to', ['/?token=secret', 'ftp://example.com/?token=secret'])
+def test_the_error_of_a_redirect_has_no_query(
+    start: Callable[..., Scripted], certificates: Certificates, to: str
+) -> None:
+    where = to if ':' in to else start(echo).url(to)
+    server = start(redirect(where), tls=server_context(certificates))
+    error = failure(Client(server.url(), ca=certificates.ca, max_redirects=5))
+    assert 'the redirect' in str(error) and 'secret' not in str(error)
+
+
+def test_what_gevent_logs_of_a_client_has_no_secrets(
+    start: Callable[..., Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The repr of a greenlet has its arguments."""
+    begun: list[Any] = []
+    begin = dial.begin
+    monkeypatch.setattr(dial, 'begin', lambda *args: (begun.extend(args), begin(*args)))
+    url = start(echo).url('/?token=secret').replace('//', '//me:pass@')
+    with Client(url, headers={'Cookie': 'secret'}) as ws:
+        assert 'secret' in ws.url
+        assert not any(word in repr(begun + [ws]) for word in ('secret', 'pass', 'Basic'))
+
+
 def test_a_redirect_that_would_lose_tls(
     start: Callable[..., Scripted], certificates: Certificates
 ) -> None:
@@ -1001,6 +1024,18 @@ def test_refusals_that_will_not_heal(
             raise AssertionError('it did not open')
     assert caught.value.status_code == (404 if heals else status)
     assert len(delays) == int(heals)
+
+
+def test_no_query_is_logged(
+    start: Callable[..., Scripted], delays: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = start(says(b'HTTP/1.1 404 x\r\n\r\n'))
+    url = server.url('/path?token=secret')
+    with caplog.at_level('INFO'), pytest.raises(HandshakeError):
+        for _ in Client.reconnecting(url, retry=lambda error: not delays):
+            pass
+    assert '/path: ' in caplog.text and 'trying again' in caplog.text
+    assert 'secret' not in caplog.text
 
 
 def test_told_otherwise(start: Callable[..., Scripted], delays: list[float]) -> None:

@@ -574,6 +574,12 @@ def test_iterable_with_a_listener_that_exits(
     assert caplog.text.count("in a listener\n") == 1
 
 
+def test_repr_has_no_query() -> None:
+    es = EventSource(environ(QUERY_STRING="token=secret"), ping=None)
+    assert es.url == "http://example.com/?token=secret"
+    assert repr(es) == "<EventSource http://example.com/ CONNECTING>"
+
+
 def test_iterable_before_it_is_iterated() -> None:
     """A view that would send for ever is told why nothing goes out."""
     es = EventSource(environ())

@@ -464,7 +464,24 @@ def test_attributes(exchange: Callable[..., Exchange]) -> None:
     assert ws.environ is made.environ
     assert ws.buffered_amount == 0
     assert (ws.close_code, ws.close_reason, ws.latency) == (None, None, None)
-    assert "ws://example.com/chat?room=1" in repr(ws) and "OPEN" in repr(ws)
+    assert repr(ws) == "<WebSocket ws://example.com/chat OPEN>", "a query may hold a token"
+
+
+def test_no_query_is_logged(
+    exchange: Callable[..., Exchange], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = exchange(QUERY_STRING="token=secret")
+    ws = made.accept()
+
+    @ws.on("message")
+    def fail(event: Any) -> None:
+        raise LookupError("in a listener")
+
+    made.peer.send_text("x")
+    assert made.peer.read_close().close_code == 1011
+    assert "in a listener" in caplog.text and "ws://example.com/chat" in caplog.text
+    assert "secret" not in caplog.text
+    assert ws.url == "ws://example.com/chat?token=secret"
 
 
 def test_ready_state_through_a_close(pair: tuple[WebSocket, Peer]) -> None:

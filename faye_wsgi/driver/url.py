@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, unquote, unquote_to_bytes, urljoin, urlsplit
 
-__all__ = ['PROXY_SCHEMES', 'WEBSOCKET_SCHEMES', 'Url', 'parse_url', 'resolve']
+__all__ = ['PROXY_SCHEMES', 'WEBSOCKET_SCHEMES', 'Url', 'parse_url', 'resolve', 'without_query']
 
 UNIX = 'ws+unix'
 WEBSOCKET_SCHEMES = ('ws', 'wss', UNIX)
@@ -20,7 +20,7 @@ _CONTROL = re.compile(r'[\0-\x1f\x7f]')
 _SAFE = "!#$%&'()*+,/:;=?@[\\]^_`{|}~"  # all that a request line may have as it is
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Url:
     """Where to connect, and what to ask for there.
 
@@ -66,6 +66,9 @@ class Url:
         if self.path:
             return f'{UNIX}:{self.path}:{self.target}'
         return f'{self.scheme}://{self.host_header}{self.target}'
+
+    def __repr__(self) -> str:
+        return f'<Url {without_query(str(self))}>'
 
 
 def parse_url(text: str, schemes: Iterable[str] = WEBSOCKET_SCHEMES) -> Url:
@@ -145,5 +148,10 @@ def _parse_userinfo(split: SplitResult) -> str:
 
 
 def _hide(url: str) -> str:
-    # An error's text may end in a log, where passwords have no place.
-    return re.sub(r'//[^/?]*@', '//', url)
+    # An error's text may end in a log, where passwords and tokens have no place.
+    return without_query(re.sub(r'//[^/?]*@', '//', url))
+
+
+def without_query(url: str) -> str:
+    """A URL for logs, errors and reprs: the query may hold a token."""
+    return url.partition('?')[0]

@@ -44,7 +44,7 @@ Result = TypeVar('Result')
 Attempt = Callable[[], 'tuple[Any, Opened]']
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Proxy:
     """An HTTP proxy that is asked with CONNECT; ``tls`` is spoken to it if its URL says https."""
 

@@ -326,6 +326,22 @@ def test_urls_that_are_none(text: str) -> None:
         parse_url(text)
 
 
+@pytest.mark.parametrize(
+    'text', ['ws://me:pass@example.com/?token=secret', 'ws+unix:/sock:/path?token=secret']
+)
+def test_a_repr_has_no_secrets(text: str) -> None:
+    shown = repr(parse_url(text))
+    assert text.partition(':')[0] in shown
+    assert not any(secret in shown for secret in ('secret', 'pass', 'Basic'))
+
+
+def test_an_error_has_no_secrets() -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_url('http://me:pass@example.com/?token=secret')
+    assert 'example.com' in str(caught.value)
+    assert 'secret' not in str(caught.value) and 'pass' not in str(caught.value)
+
+
 def test_a_url_is_text() -> None:
     with pytest.raises(TypeError):
         parse_url(b'ws://example.com')  # type: ignore[arg-type]

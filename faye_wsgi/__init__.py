@@ -36,10 +36,10 @@ if os.environ.get('FAYE_WSGI_PURE'):
     _find_sources_alone()
 
 if TYPE_CHECKING:
-    from faye_wsgi.broadcast import broadcast
     from faye_wsgi.client import Client
     from faye_wsgi.driver.base import ReadyState
     from faye_wsgi.driver.frames import CloseCode
+    from faye_wsgi.endpoint import broadcast
     from faye_wsgi.errors import (
         ConnectionClosed,
         ExtensionError,
@@ -63,7 +63,7 @@ _EXPORTS = {
     'ReadyState': 'faye_wsgi.driver.base',
     'WebSocket': 'faye_wsgi.websocket',
     'WebSocketError': 'faye_wsgi.errors',
-    'broadcast': 'faye_wsgi.broadcast',
+    'broadcast': 'faye_wsgi.endpoint',
 }
 
 __all__ = [

@@ -22,7 +22,7 @@ from faye_wsgi.driver.events import Data
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.errors import ConnectionClosed, HandshakeError
 from faye_wsgi.extensions.permessage_deflate import PermessageDeflate
-from faye_wsgi.options import check_seconds
+from faye_wsgi.transport.settings import check_seconds
 
 __all__ = ['exit_status', 'main']
 

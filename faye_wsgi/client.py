@@ -11,21 +11,27 @@ from urllib.request import getproxies_environment, proxy_bypass
 from webob.headers import ResponseHeaders
 
 from faye_wsgi.driver.base import ReadyState
-from faye_wsgi.driver.client import RESERVED_HEADERS, ClientHandshake, Opened
+from faye_wsgi.driver.client_handshake import RESERVED_HEADERS, ClientHandshake, Opened
 from faye_wsgi.driver.events import Data
-from faye_wsgi.driver.headers import HeadersLike, check_headers
 from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH
-from faye_wsgi.driver.proxy import RESERVED_PROXY_HEADERS, ProxyHandshake
-from faye_wsgi.driver.server import check_protocols
-from faye_wsgi.driver.url import PROXY_SCHEMES, Url, parse_url, resolve, without_query
+from faye_wsgi.driver.server_handshake import check_protocols
 from faye_wsgi.endpoint import Endpoint
 from faye_wsgi.errors import ConnectionClosed, HandshakeError
 from faye_wsgi.extensions.negotiation import Extensions, check_extensions
-from faye_wsgi.options import check_seconds, check_size, check_timeout, make_settings
-from faye_wsgi.transport import dial, threads
+from faye_wsgi.http.headers import HeadersLike, check_headers
+from faye_wsgi.http.proxy import RESERVED_PROXY_HEADERS, ProxyHandshake
+from faye_wsgi.http.url import PROXY_SCHEMES, Url, parse_url, resolve, without_query
+from faye_wsgi.transport import dial, hubs
 from faye_wsgi.transport.backoff import Backoff
-from faye_wsgi.transport.settings import MAX_QUEUE_BYTES
+from faye_wsgi.transport.settings import (
+    MAX_QUEUE_BYTES,
+    check_seconds,
+    check_size,
+    check_timeout,
+    make_settings,
+)
 from faye_wsgi.transport.tls import ClientTls, TlsOption, make_client_tls
+from faye_wsgi.wsgi import worker
 
 __all__ = ['Client', 'heals']
 
@@ -143,7 +149,8 @@ class Client(Endpoint):
             redirects=max_redirects,
         )
         opening.check()
-        threads.watch_thread()
+        worker.watch()
+        hubs.watch_thread()
         super().__init__(replace(settings, awaits_server=True))
         self._url = str(target)
         self._headers = ResponseHeaders()
@@ -205,7 +212,7 @@ class Client(Endpoint):
         it about: ``close_timeout`` seconds at most.
         """
         super().__exit__(kind, error, traceback)
-        threads.end_alone(self._connection)
+        hubs.end_alone(self._connection)
 
     @classmethod
     def reconnecting(

@@ -22,10 +22,10 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
-from faye_wsgi.django_responses import close_idle_connections
 from faye_wsgi.eventsource import EventSource
-from faye_wsgi.views import View, make_decorator
 from faye_wsgi.websocket import WebSocket
+from faye_wsgi.wsgi.decorators import View, make_decorator
+from faye_wsgi.wsgi.responses import close_idle_connections
 
 __all__ = ['eventsource', 'websocket']
 

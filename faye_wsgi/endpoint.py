@@ -1,26 +1,147 @@
-"""What a WebSocket is to its user, whichever side opened it (RFC 6455 calls it an endpoint)."""
+"""What a connection is to its user, whichever side opened it: an endpoint (RFC 6455 §1.2).
+
+Events and their listeners, blocking calls, streams and pipes, and ``broadcast`` to many.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Callable, TypeVar
+from typing import Any, Callable, TypeVar, Union, cast, overload
 
 from faye_wsgi.driver.base import ReadyState
-from faye_wsgi.driver.events import Data, EventType
+from faye_wsgi.driver.events import Data, Event, EventType
 from faye_wsgi.driver.frames import MAX_CONTROL_PAYLOAD, CloseCode, check_close
-from faye_wsgi.driver.url import without_query
 from faye_wsgi.errors import ConnectionClosed, HandshakeError
-from faye_wsgi.events import EventTarget, handler
-from faye_wsgi.options import check_timeout
-from faye_wsgi.pipes import Destination, pipe
-from faye_wsgi.transport import threads
+from faye_wsgi.http.url import without_query
+from faye_wsgi.transport import hubs
 from faye_wsgi.transport.connection import Connection, Sendable
-from faye_wsgi.transport.settings import Settings
+from faye_wsgi.transport.settings import Settings, check_timeout
 
-__all__ = ['Endpoint']
+__all__ = ['Destination', 'Endpoint', 'EventTarget', 'Listener', 'broadcast', 'handler', 'pipe']
 
+Listener = Callable[[Any], object]
 Self = TypeVar('Self', bound='Endpoint')
+Destination = TypeVar('Destination')
+Message = Union[str, bytes, bytearray, memoryview]
+
+
+class EventTarget:
+    """Something that happens to, and that tells its listeners.
+
+    For each event type there is an attribute ``on<type>`` with one listener, which runs
+    before those that ``on`` registered; these run in the order of their registration.
+    """
+
+    __slots__ = ('_after_listeners', '_handlers', '_listeners', '_told_handler')
+
+    EVENTS: frozenset[EventType] = frozenset()
+
+    def __init__(self) -> None:
+        # Tuples: a round of calls is not disturbed by listeners that come and go.
+        self._listeners: dict[str, tuple[Listener, ...]] = {}
+        self._handlers: dict[str, Listener | None] = {}
+        self._told_handler: Listener | None = None  # ``onclose``, when it has run
+        self._after_listeners: Callable[[], object] | None = None
+
+    @overload
+    def on(self, type: EventType) -> Callable[[Listener], Listener]: ...
+
+    @overload
+    def on(self, type: EventType, listener: Listener) -> Listener: ...
+
+    def on(
+        self, type: EventType, listener: Listener | None = None
+    ) -> Listener | Callable[[Listener], Listener]:
+        """Register ``listener`` for the events of a type; ``@target.on(type)`` does the same.
+
+        The listener is called with the event. One for ``close`` that comes after the end
+        runs all the same, once, and not before this returns. ValueError if there is no such
+        type.
+        """
+        self._check_type(type)
+        if listener is None:
+            return lambda function: self.on(type, function)
+        if not callable(listener):
+            raise TypeError('a listener is a function of one event')
+        self._listeners[type] = (*self._listeners.get(type, ()), listener)
+        self._listeners_changed()
+        return listener
+
+    def remove_listener(self, type: EventType, listener: Listener) -> None:
+        """Take back one registration of ``listener``; nothing happens if there is none."""
+        self._check_type(type)
+        listeners = list(self._listeners.get(type, ()))
+        if listener in listeners:
+            listeners.remove(listener)
+            self._listeners[type] = tuple(listeners)
+            self._listeners_changed()
+
+    def has_listeners(self, type: EventType) -> bool:
+        """Whether anybody listens for the events of a type."""
+        return bool(self._listeners.get(type) or self._handlers.get(type))
+
+    def sole_listener(self, type: EventType) -> Listener | None:
+        """Who alone is to be called with the events of a type; None where there is more to do."""
+        listeners = self._listeners.get(type, ())
+        handler = self._handlers.get(type)
+        if handler is not None:
+            listeners = (handler, *listeners)
+        return listeners[0] if len(listeners) == 1 and self._after_listeners is None else None
+
+    @property
+    def has_any_listeners(self) -> bool:
+        """Whether anybody listens for anything."""
+        return any(self._listeners.values()) or any(self._handlers.values())
+
+    def dispatch(self, event: Event) -> None:
+        """Run the listeners of an event, one after the other; what one raises ends it.
+
+        Those of ``close`` are forgotten before they run, so that each runs once: what is
+        registered later is told by another dispatch of the same event.
+        """
+        event.target = self
+        type = event.type
+        listeners = self._listeners.get(type, ())
+        if self._handlers:
+            handler = self._handlers.get(type)
+            if handler is not None:
+                listeners = (handler, *listeners)
+        if type == 'close':
+            self._listeners.pop(type, None)
+            self._told_handler = self._handlers.pop(type, None) or self._told_handler
+        try:
+            for listener in listeners:
+                listener(event)
+        finally:
+            if self._after_listeners is not None:
+                self._after_listeners()
+
+    def _check_type(self, type: str) -> None:
+        if type not in self.EVENTS:
+            names = ', '.join(sorted(self.EVENTS))
+            raise ValueError(f'there is no event {type!r}: there are {names}')
+
+    def _listeners_changed(self) -> None:
+        """Listeners came or went."""
+
+
+def handler(type: str) -> Any:
+    """The property ``on<type>``: one listener, or None."""
+
+    def get(self: EventTarget) -> Listener | None:
+        told = self._told_handler if type == 'close' else None
+        return self._handlers.get(type) or told
+
+    def set(self: EventTarget, listener: Listener | None) -> None:
+        if listener is not None and not callable(listener):
+            raise TypeError('a listener is a function of one event, or None')
+        self._handlers[type] = listener
+        if type == 'close':
+            self._told_handler = None
+        self._listeners_changed()
+
+    return cast(Any, property(get, set, doc=f'The first listener for {type!r} events, or None.'))
 
 
 class Endpoint(EventTarget):
@@ -234,4 +355,66 @@ class Endpoint(EventTarget):
 
     def _listeners_changed(self) -> None:
         if self._connection.listeners_changed():
-            threads.tell_in_thread(self._connection)
+            hubs.tell_in_thread(self._connection)
+
+
+# Pipes
+
+
+def pipe(source: Any, destination: Any, end: bool = True) -> None:
+    """Write the messages of ``source`` to ``destination``, and end it at the close."""
+    write = _writer(destination)
+
+    def forward(event: Any) -> None:
+        # Listeners run one at a time: while this blocks, the source's queue fills.
+        try:
+            write(event.data)
+        except ConnectionClosed:
+            source.remove_listener('message', forward)
+            source.close(CloseCode.GOING_AWAY)
+
+    def finish(event: Any) -> None:
+        if end and hasattr(destination, 'end'):
+            try:
+                destination.end()
+            except ConnectionClosed:
+                pass
+
+    source.on('message', forward)
+    source.on('close', finish)
+
+
+def _writer(destination: Any) -> Callable[[Any], object]:
+    for name in ('write', 'send'):
+        method = getattr(destination, name, None)
+        if callable(method):
+            return method  # type: ignore[no-any-return]
+    if callable(destination):
+        return destination  # type: ignore[no-any-return]
+    raise TypeError('a pipe ends in something with write or send, or in a function')
+
+
+# Many connections
+
+
+def broadcast(connections: Iterable[Endpoint], message: Message) -> list[Endpoint]:
+    """Send ``message`` to all ``connections`` that are open, and wait for none of them.
+
+    ``str`` goes as text, anything else as binary; TypeError for what is neither. Before
+    open it is kept and sent at open; a closing or closed connection is passed over, and so
+    is one of the drafts where the message is binary, which they do not have.
+
+    Returns the connections that did not get it, because more than their ``high_water``
+    waits for the peer already: close them, or send to them once more at their ``drain``
+    event. Connections of other threads count as open until they are known not to be.
+
+    With permessage-deflate the message is compressed without regard to earlier ones, once
+    for all connections that agreed on the same parameters (RFC 7692 §7.2.1).
+    """
+    if isinstance(message, (bytearray, memoryview)):
+        message = bytes(message)
+    if not isinstance(message, (str, bytes)):
+        raise TypeError(f'a message to many is str or bytes, not {type(message)}')
+    shared: dict[Any, Any] = {}
+    # A copy, since other threads may add to a set meanwhile.
+    return [one for one in tuple(connections) if not one._outbox.send_shared(message, shared)]

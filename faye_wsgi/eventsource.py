@@ -9,8 +9,6 @@ from functools import cache
 from typing import Any
 from urllib.parse import parse_qs
 
-from faye_wsgi import frameworks
-from faye_wsgi.adapters.known import find_place
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import Event, EventType
 from faye_wsgi.driver.eventstream import (
@@ -20,17 +18,19 @@ from faye_wsgi.driver.eventstream import (
     encode_retry,
     response,
 )
-from faye_wsgi.driver.headers import HeadersLike
-from faye_wsgi.driver.url import without_query
-from faye_wsgi.environ import environ_of, is_eventsource, text_of, url_of
+from faye_wsgi.endpoint import EventTarget, handler
 from faye_wsgi.errors import HijackError
-from faye_wsgi.events import EventTarget, handler
-from faye_wsgi.options import check_seconds, check_timeout, make_settings
-from faye_wsgi.takeover import take_over
-from faye_wsgi.transport import threads
+from faye_wsgi.http.headers import HeadersLike
+from faye_wsgi.http.url import without_query
+from faye_wsgi.transport import hubs
 from faye_wsgi.transport.connection import Connection
-from faye_wsgi.transport.hijack import has_failed
 from faye_wsgi.transport.iterable import Body, IterableStream
+from faye_wsgi.transport.settings import check_seconds, check_timeout, make_settings
+from faye_wsgi.wsgi import responses
+from faye_wsgi.wsgi.environ import environ_of, is_eventsource, text_of, url_of
+from faye_wsgi.wsgi.handover import own_environ, take_over
+from faye_wsgi.wsgi.hijack import has_failed
+from faye_wsgi.wsgi.servers import find_place
 
 __all__ = ['EventSource']
 
@@ -114,13 +114,13 @@ class EventSource(EventTarget):
         self.environ = environ
         self.url = url_of(environ, _SCHEMES, trust_forwarded)
         self.last_event_id = _last_event_id(environ, last_event_id_param)
-        self._after_listeners = frameworks.after_listener(request)
-        self._serve: frameworks.Serve = None
+        self._after_listeners = responses.after_listener(request)
+        self._serve: responses.Serve = None
         if environ.get('REQUEST_METHOD') == 'HEAD':  # RFC 9110 §9.3.2: it has no body
             stream = IterableStream(self, settings, b'')
             stream.end_unread()
             self._connection: Any = stream
-            self._response = frameworks.stream_response(request, head.headers, ())
+            self._response = responses.stream_response(request, head.headers, ())
             return
         try:
             place = find_place(environ)
@@ -128,7 +128,7 @@ class EventSource(EventTarget):
             _warn_once(str(error))
             stream = IterableStream(self, settings, encode_comment())
             self._connection = stream
-            self._response = frameworks.stream_response(request, head.headers, Body(stream))
+            self._response = responses.stream_response(request, head.headers, Body(stream))
             if retry_line:
                 stream.send(retry_line)
             return
@@ -137,8 +137,8 @@ class EventSource(EventTarget):
         self._serve = take_over(
             environ, place, self._connection, EventStream(), opening, self._view_over
         )
-        self.environ = threads.own_environ(environ, text_of)
-        self._response = frameworks.taken_response(request, 200, self._serve)
+        self.environ = own_environ(environ, text_of)
+        self._response = responses.taken_response(request, 200, self._serve)
 
     def __enter__(self) -> EventSource:
         return self
@@ -147,7 +147,7 @@ class EventSource(EventTarget):
         """Close, after what was sent."""
         self.close()
         if error is not None and self._serve is not None:
-            threads.end_in_thread(self._connection)  # the exception takes its thread away
+            hubs.end_in_thread(self._connection)  # the exception takes its thread away
 
     def __repr__(self) -> str:
         return f'<EventSource {without_query(self.url)} {self._connection.state.name}>'
@@ -242,7 +242,7 @@ class EventSource(EventTarget):
         if self._connection.is_over:
             self._connection.set_sink(self)  # or we may be gone before our listener's turn
         if self._connection.listeners_changed():
-            threads.tell_in_thread(self._connection)
+            hubs.tell_in_thread(self._connection)
 
 
 @cache

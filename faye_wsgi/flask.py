@@ -20,8 +20,8 @@ from typing import Any
 from flask import request
 
 from faye_wsgi.eventsource import EventSource
-from faye_wsgi.views import View, make_decorator
 from faye_wsgi.websocket import WebSocket
+from faye_wsgi.wsgi.decorators import View, make_decorator
 
 __all__ = ['eventsource', 'websocket']
 

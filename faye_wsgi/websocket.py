@@ -3,34 +3,53 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Callable, ClassVar
 
-from faye_wsgi import frameworks
-from faye_wsgi.adapters.known import check_http_version, find_place
-from faye_wsgi.client import Client
-from faye_wsgi.driver import server
+from faye_wsgi.driver import server_handshake
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.frames import CloseCode
-from faye_wsgi.driver.headers import HeadersLike, check_headers
 from faye_wsgi.driver.hixie76 import find_handshake
 from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH
-from faye_wsgi.driver.origins import Origins, check_origins, is_allowed
 from faye_wsgi.endpoint import Endpoint
-from faye_wsgi.environ import environ_of, host_of, is_websocket, read_request, text_of, url_of
 from faye_wsgi.errors import HandshakeError
-from faye_wsgi.eventsource import EventSource
 from faye_wsgi.extensions.negotiation import Extensions, check_extensions
-from faye_wsgi.options import check_size, make_settings
-from faye_wsgi.takeover import take_over
-from faye_wsgi.transport import threads
-from faye_wsgi.transport.hijack import has_failed
-from faye_wsgi.transport.settings import MAX_QUEUE_BYTES
+from faye_wsgi.http.headers import HeadersLike, check_headers
+from faye_wsgi.http.origins import Origins, check_origins, is_allowed
+from faye_wsgi.transport import hubs
+from faye_wsgi.transport.settings import MAX_QUEUE_BYTES, check_size, make_settings
+from faye_wsgi.wsgi import responses
+from faye_wsgi.wsgi.environ import environ_of, host_of, is_websocket, read_request, text_of, url_of
+from faye_wsgi.wsgi.handover import own_environ, take_over
+from faye_wsgi.wsgi.hijack import has_failed
+from faye_wsgi.wsgi.servers import check_http_version, find_place
 
 __all__ = ['WebSocket']
 
 log = logging.getLogger('faye_wsgi')
 
 _SCHEMES = {False: 'ws', True: 'wss'}
+
+
+class _Lazy:
+    """A class attribute that is loaded when it is first used."""
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self._load = load
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        return self._load()
+
+
+def _client() -> Any:
+    from faye_wsgi.client import Client
+
+    return Client
+
+
+def _eventsource() -> Any:
+    from faye_wsgi.eventsource import EventSource
+
+    return EventSource
 
 
 class WebSocket(Endpoint):
@@ -48,15 +67,16 @@ class WebSocket(Endpoint):
 
     __slots__ = ('_response', '_serve', '_trust_forwarded', 'environ')
 
-    Client = Client  # as in faye
-    EventSource = EventSource
+    # As in faye. A server that opens no connections of its own never loads the client.
+    Client: ClassVar[Any] = _Lazy(_client)
+    EventSource: ClassVar[Any] = _Lazy(_eventsource)
 
     is_websocket = staticmethod(is_websocket)
 
     def __init__(
         self,
         request: Any,
-        protocols: server.Protocols = None,
+        protocols: server_handshake.Protocols = None,
         *,
         extensions: Extensions = (),
         headers: HeadersLike = None,
@@ -112,16 +132,16 @@ class WebSocket(Endpoint):
         )
         check_size('max_fragments', max_fragments)
         registered = check_extensions(extensions)
-        added = check_headers(headers, server.RESERVED_HEADERS)
-        protocols = server.check_protocols(protocols)
+        added = check_headers(headers, server_handshake.RESERVED_HEADERS)
+        protocols = server_handshake.check_protocols(protocols)
         origins = check_origins(origins)
         environ = environ_of(request)
         super().__init__(settings)
         self.environ = environ
         self._trust_forwarded = trust_forwarded
-        self._after_listeners = frameworks.after_listener(request)
+        self._after_listeners = responses.after_listener(request)
         self._response: Any = None
-        self._serve: frameworks.Serve = None
+        self._serve: responses.Serve = None
         try:
             parsed = read_request(environ)
             if parsed.method == 'CONNECT' or 'upgrade' in parsed.headers:
@@ -132,7 +152,7 @@ class WebSocket(Endpoint):
                     parsed, url=self.url, protocols=protocols, headers=added, max_length=max_length
                 )
             else:
-                driver, answer = server.handshake(
+                driver, answer = server_handshake.handshake(
                     parsed,
                     protocols=protocols,
                     headers=added,
@@ -148,8 +168,8 @@ class WebSocket(Endpoint):
         self._serve = take_over(
             environ, place, self._connection, driver, answer.encode(), self._view_over
         )
-        self.environ = threads.own_environ(environ, text_of)
-        self._response = frameworks.taken_response(request, 101, self._serve)
+        self.environ = own_environ(environ, text_of)
+        self._response = responses.taken_response(request, 101, self._serve)
 
     @property
     def url(self) -> str:
@@ -169,7 +189,7 @@ class WebSocket(Endpoint):
         """Close: with 1000, or with 1011 if an exception leaves the block."""
         super().__exit__(kind, error, traceback)
         if error is not None and self._serve is not None:
-            threads.end_in_thread(self._connection)  # the exception takes its thread away
+            hubs.end_in_thread(self._connection)  # the exception takes its thread away
 
     def _check_origin(self, origin: str | None, origins: Origins) -> None:
         host = host_of(self.environ, self._trust_forwarded)
@@ -181,17 +201,17 @@ class WebSocket(Endpoint):
                 host,
                 origin,
             )
-            raise server.refusal(403, 'this origin may not connect')
+            raise server_handshake.refusal(403, 'this origin may not connect')
 
     def _refuse(self, request: Any, error: HandshakeError) -> None:
         error.target = self
         self._handshake_error = error
         self._connection.fail(str(error.reason), error.code, str(error.reason))
-        self._response = frameworks.error_response(request, error, self._settle)
+        self._response = responses.error_response(request, error, self._settle)
 
     def _settle(self) -> None:
-        if threads.is_alone():  # nobody else runs the hub that tells the listeners
-            threads.end_in_thread(self._connection)
+        if hubs.is_alone():  # nobody else runs the hub that tells the listeners
+            hubs.end_in_thread(self._connection)
 
     def _view_over(self, status: int | None) -> None:
         """The server has ended the request, with ``status`` in its response, None without one."""

@@ -21,8 +21,8 @@ import gevent.socket
 import pytest
 
 from faye_wsgi import Client, ConnectionClosed, HandshakeError, ReadyState
-from faye_wsgi.driver.url import parse_url
 from faye_wsgi.extensions.permessage_deflate import PermessageDeflate
+from faye_wsgi.http.url import parse_url
 from faye_wsgi.transport import dial
 from faye_wsgi.transport.backoff import Backoff
 from faye_wsgi.transport.stream import PlainSocket

@@ -17,7 +17,6 @@ import pytest
 from faye_wsgi import ConnectionClosed, WebSocket, broadcast
 from faye_wsgi.transport import connection
 
-from .adapters.test_echo import ALARM
 from .support import frames
 from .support.apps import wsgi_app
 from .support.apps.views import options, query
@@ -25,6 +24,7 @@ from .support.peer import Head, Peer
 from .support.servers import Server
 from .support.servers import serve as run_server
 from .support.waiting import wait_until
+from .wsgi.test_echo import ALARM
 
 APP = "tests.test_drafts:application"
 PATIENCE = "FAYE_WSGI_TEST_OPEN_TIMEOUT"

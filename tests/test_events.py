@@ -15,7 +15,7 @@ import pytest
 
 from faye_wsgi import Client, EventSource, HandshakeError, ReadyState, WebSocket
 from faye_wsgi.driver.events import CloseEvent, MessageEvent, OpenEvent
-from faye_wsgi.events import EventTarget, handler
+from faye_wsgi.endpoint import EventTarget, handler
 
 from .support import frames
 from .support.peer import Peer

@@ -20,13 +20,13 @@ import pytest
 
 from faye_wsgi import ConnectionClosed, EventSource
 
-from .adapters.test_echo import ALARM, ways
 from .support.apps.streams import FORBIDDEN, TEXTS
 from .support.servers import KINDS, Server, children
 from .support.servers import serve as run_server
 from .support.sse import Acknowledgements, EventReader, notes, read_one_by_one
 from .support.strangers import Http2Client, waitress_server
 from .support.waiting import wait_until
+from .wsgi.test_echo import ALARM, ways
 
 # gunicorn's sync worker streams through the iterable: see the end of this file.
 TAKEN = [kind for kind in KINDS if kind != "gunicorn-sync"]

@@ -17,13 +17,13 @@ import pytest
 
 from faye_wsgi import Client, ConnectionClosed, EventSource, WebSocket
 
-from .adapters.test_echo import ALARM
 from .support.certs import certificates
 from .support.peer import Peer
 from .support.servers import Server
 from .support.servers import serve as run_server
 from .support.sse import EventReader
 from .support.waiting import wait_until
+from .wsgi.test_echo import ALARM
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 

@@ -9,7 +9,6 @@ from typing import Any, Callable
 
 import pytest
 
-from .adapters.test_echo import ALARM
 from .conftest import find_program
 from .support import frames
 from .support.nginx import Nginx, nginx
@@ -19,6 +18,7 @@ from .support.servers import serve as run_server
 from .support.sse import Acknowledgements, EventReader, notes, read_one_by_one
 from .support.waiting import wait_until
 from .test_drafts import ANSWER, BODY, DraftPeer, text
+from .wsgi.test_echo import ALARM
 
 KINDS = ["gunicorn-gevent", "gunicorn-gthread", "pywsgi"]
 ORIGIN = {"Origin": "http://chat.example"}

@@ -2,7 +2,7 @@
 
 A request is made of a socket pair and an environ like that of gunicorn's gevent worker, so
 that a test holds both ends and the WebSocket itself. What real servers do with the same is
-tested in tests/adapters and tests/transport.
+tested in tests/wsgi and tests/transport.
 """
 
 from __future__ import annotations

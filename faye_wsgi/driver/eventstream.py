@@ -11,9 +11,9 @@ from typing import Any, Callable, NoReturn
 
 from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import Event
-from faye_wsgi.driver.headers import HeadersLike, check_headers
-from faye_wsgi.driver.http import Response
 from faye_wsgi.driver.masking import Buffer
+from faye_wsgi.http.headers import HeadersLike, check_headers
+from faye_wsgi.http.messages import Response
 
 __all__ = [
     'RESERVED_HEADERS',

@@ -13,12 +13,12 @@ from typing import Any, Callable, NoReturn
 from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import Event, MessageEvent
 from faye_wsgi.driver.frames import MAX_WIDTH, CloseCode
-from faye_wsgi.driver.headers import check_headers
-from faye_wsgi.driver.http import Request, Response
 from faye_wsgi.driver.hybi import MAX_LENGTH
 from faye_wsgi.driver.masking import Buffer
-from faye_wsgi.driver.server import Protocols, choose_protocol, refusal
+from faye_wsgi.driver.server_handshake import Protocols, choose_protocol, refusal
 from faye_wsgi.driver.utf8 import Utf8Validator
+from faye_wsgi.http.headers import check_headers
+from faye_wsgi.http.messages import Request, Response
 
 __all__ = ['Hixie75', 'handshake']
 

@@ -16,9 +16,9 @@ from faye_wsgi.driver import hixie75
 from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import Event, OpenEvent
 from faye_wsgi.driver.hixie75 import Hixie75
-from faye_wsgi.driver.http import Request, Response
 from faye_wsgi.driver.hybi import MAX_LENGTH
-from faye_wsgi.driver.server import refusal
+from faye_wsgi.driver.server_handshake import refusal
+from faye_wsgi.http.messages import Request, Response
 
 __all__ = ['Hixie76', 'find_handshake', 'handshake']
 

@@ -52,7 +52,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, Union
 
-from faye_wsgi.driver.headers import Parameters
+from faye_wsgi.http.headers import Parameters
 
 __all__ = [
     'ClientSession',

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Union
 
-from faye_wsgi.driver.headers import Parameters, is_token, parse_extensions
 from faye_wsgi.errors import ExtensionError
 from faye_wsgi.extensions.base import (
     ClientSession,
@@ -21,6 +20,7 @@ from faye_wsgi.extensions.base import (
     OfferedParameters,
     Session,
 )
+from faye_wsgi.http.headers import Parameters, is_token, parse_extensions
 
 __all__ = [
     'ClientNegotiation',

@@ -31,7 +31,7 @@ from faye_wsgi.driver.events import (
 )
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.errors import ConnectionClosed
-from faye_wsgi.transport import fork, worker
+from faye_wsgi.transport import fork, hubs
 from faye_wsgi.transport.inbox import Inbox, Sink
 from faye_wsgi.transport.keepalive import Callback, Keepalive
 from faye_wsgi.transport.outbox import Outbox, Sendable
@@ -88,7 +88,7 @@ class Connection:
         self._close_event: CloseEvent | None = None
         self._step: Callable[[], object] | None = None  # towards the end
         self.is_over = False  # all is released, and listeners are being told
-        self._hub = worker.reserve(self)
+        self._hub = hubs.reserve(self)
         self._thread = _get_ident()
         self._settings = settings
         self._sink = sink
@@ -177,7 +177,7 @@ class Connection:
             self.stream.flush()  # in a thread that left its hub in the middle of a read
         if driver.state != ReadyState.CONNECTING:
             self.outbox.send_unsent()  # now: what is sent from here on goes straight out
-        self._inbox.set_idle(worker.join(self._hub, self))
+        self._inbox.set_idle(hubs.join(self._hub, self))
         if self._settings.ping:
             self._clock().ping_every(
                 self._settings.ping, lambda: self.ping(b''), lambda: self._heard
@@ -605,7 +605,7 @@ class Connection:
                 self.driver.closing_frame()  # which closes the driver
             finally:
                 self.stream.close()
-            worker.leave(self._hub, self)
+            hubs.leave(self._hub, self)
             self._inbox.set_idle(None)
 
     def abandon(self, code: int) -> bool:

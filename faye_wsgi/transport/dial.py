@@ -22,10 +22,10 @@ import gevent
 import gevent.event
 import gevent.socket
 
-from faye_wsgi.driver.client import ClientHandshake, Opened
-from faye_wsgi.driver.proxy import ProxyHandshake
-from faye_wsgi.driver.url import Url
+from faye_wsgi.driver.client_handshake import ClientHandshake, Opened
 from faye_wsgi.errors import HandshakeError
+from faye_wsgi.http.proxy import ProxyHandshake
+from faye_wsgi.http.url import Url
 from faye_wsgi.transport import fork
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.stream import READ_SIZE, WRITE, PlainSocket, tune

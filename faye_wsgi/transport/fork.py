@@ -29,7 +29,7 @@ from typing import Any, Protocol
 
 import gevent
 
-from faye_wsgi.transport import outbox, worker
+from faye_wsgi.transport import hubs, outbox
 
 __all__ = ['Inherited', 'watch']
 
@@ -61,7 +61,7 @@ def _after_fork_in_child() -> None:
     hub = gevent._hub_local.get_hub_if_exists()
     things = list(_live)
     _live.clear()
-    _kept.extend((things, worker.forget(hub)))
+    _kept.extend((things, hubs.forget(hub)))
     outbox.renew_lock()
     for thing in things:
         try:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from faye_wsgi.driver.headers import parse_extensions
+from faye_wsgi.http.headers import parse_extensions
 
 from ..support.browser import Page, page
 from ..support.servers import Server, serve

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from faye_wsgi.driver.base import ReadyState
-from faye_wsgi.driver.client import ClientHandshake, Opened
+from faye_wsgi.driver.client_handshake import ClientHandshake, Opened
 from faye_wsgi.driver.events import CloseEvent, MessageEvent
-from faye_wsgi.driver.exchange import MAX_BODY, MAX_HEAD, MAX_INTERIM
 from faye_wsgi.driver.hybi import Hybi
-from faye_wsgi.driver.url import PROXY_SCHEMES, Url, parse_url, resolve
 from faye_wsgi.errors import HandshakeError
 from faye_wsgi.extensions.permessage_deflate import PermessageDeflate
+from faye_wsgi.http.exchange import MAX_BODY, MAX_HEAD, MAX_INTERIM
+from faye_wsgi.http.url import PROXY_SCHEMES, Url, parse_url, resolve
 
 from ..support import frames
 

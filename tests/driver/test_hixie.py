@@ -19,8 +19,8 @@ from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import CloseEvent, ErrorEvent, Event, MessageEvent, OpenEvent
 from faye_wsgi.driver.hixie75 import Hixie75
 from faye_wsgi.driver.hixie76 import Hixie76, find_handshake
-from faye_wsgi.driver.http import Request, Response
 from faye_wsgi.errors import HandshakeError
+from faye_wsgi.http.messages import Request, Response
 
 examples = settings(
     max_examples=150,

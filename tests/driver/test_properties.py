@@ -25,14 +25,14 @@ from faye_wsgi.driver.events import (
     PongEvent,
 )
 from faye_wsgi.driver.frames import is_valid_close_code, stored_size
-from faye_wsgi.driver.headers import check_headers, parse_extensions
-from faye_wsgi.driver.http import Request
 from faye_wsgi.driver.hybi import Hybi
-from faye_wsgi.driver.origins import check_origins, is_allowed
-from faye_wsgi.driver.server import handshake
+from faye_wsgi.driver.server_handshake import handshake
 from faye_wsgi.errors import HandshakeError
 from faye_wsgi.extensions.negotiation import negotiate
 from faye_wsgi.extensions.permessage_deflate import permessage_deflate
+from faye_wsgi.http.headers import check_headers, parse_extensions
+from faye_wsgi.http.messages import Request
+from faye_wsgi.http.origins import check_origins, is_allowed
 
 from ..support import frames
 

@@ -6,10 +6,15 @@ import pytest
 
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import CloseEvent, MessageEvent
-from faye_wsgi.driver.headers import check_headers
-from faye_wsgi.driver.http import Request
-from faye_wsgi.driver.server import RESERVED_HEADERS, accept_key, check_protocols, handshake
+from faye_wsgi.driver.server_handshake import (
+    RESERVED_HEADERS,
+    accept_key,
+    check_protocols,
+    handshake,
+)
 from faye_wsgi.errors import ConnectionClosed, HandshakeError
+from faye_wsgi.http.headers import check_headers
+from faye_wsgi.http.messages import Request
 
 from ..support import frames
 

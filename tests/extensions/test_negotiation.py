@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from faye_wsgi.driver.headers import parse_extensions
 from faye_wsgi.errors import ExtensionError
 from faye_wsgi.extensions.base import Message
 from faye_wsgi.extensions.negotiation import (
@@ -18,6 +17,7 @@ from faye_wsgi.extensions.negotiation import (
     serialize,
 )
 from faye_wsgi.extensions.permessage_deflate import PermessageDeflate, permessage_deflate
+from faye_wsgi.http.headers import parse_extensions
 
 from .fakes import Fake, Reverse
 

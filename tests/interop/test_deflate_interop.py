@@ -19,8 +19,8 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from faye_wsgi import Client
-from faye_wsgi.driver.headers import parse_extensions
 from faye_wsgi.extensions.permessage_deflate import permessage_deflate
+from faye_wsgi.http.headers import parse_extensions
 
 from ..extensions.fakes import Reverse
 from ..support.servers import Server, serve

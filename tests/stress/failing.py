@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from faye_wsgi.driver import server
+from faye_wsgi.driver import server_handshake
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.hybi import Hybi
 
@@ -46,4 +46,4 @@ class FailingHybi(Hybi):
         return output
 
 
-server.Hybi = FailingHybi  # type: ignore[misc]
+server_handshake.Hybi = FailingHybi  # type: ignore[misc]

@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 import pytest
 
-from faye_wsgi.transport import connection, worker
+from faye_wsgi.transport import connection, hubs
 
 from .harness import until
 
@@ -38,4 +38,4 @@ def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
 def nothing_is_left() -> Iterator[None]:
     """Each test ends all its connections."""
     yield
-    until(lambda: not worker.members(gevent.get_hub()), what="the end of all connections")
+    until(lambda: not hubs.members(gevent.get_hub()), what="the end of all connections")

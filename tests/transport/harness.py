@@ -17,8 +17,7 @@ import gevent.socket
 
 from faye_wsgi.driver.events import CloseEvent, Event
 from faye_wsgi.driver.hybi import Hybi
-from faye_wsgi.endpoint import Endpoint
-from faye_wsgi.events import EventTarget
+from faye_wsgi.endpoint import Endpoint, EventTarget
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.settings import Settings
 from faye_wsgi.transport.stream import PlainSocket

@@ -13,8 +13,8 @@ import pytest
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.hybi import Hybi
 from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.transport import hubs
 from faye_wsgi.transport import inbox as inbox_module
-from faye_wsgi.transport import worker
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.settings import Settings
 from faye_wsgi.transport.stream import PlainSocket
@@ -73,7 +73,7 @@ def assert_ended(both: Pair) -> None:
     assert both.sink.close_event.code == 1006
     assert both.connection.state == ReadyState.CLOSED
     assert not both.descriptor_is_open
-    assert both.connection not in worker.members(gevent.get_hub())
+    assert both.connection not in hubs.members(gevent.get_hub())
     with pytest.raises(ConnectionClosed) as caught:
         both.connection.receive(TIMEOUT)
     assert caught.value.code == 1006
@@ -212,12 +212,12 @@ def test_a_connection_that_cannot_be_opened_leaves_nothing(
     waiting = gevent.spawn(connection.wait_closed)
     harness.turn()
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "join", raising(MemoryError()))
+        patch.setattr(hubs, "join", raising(MemoryError()))
         with pytest.raises(MemoryError):
             connection.open(Hybi(), sock, b"")
     assert not is_open(fd)
     assert connection.state == ReadyState.CLOSED
-    assert connection not in worker.members(gevent.get_hub())
+    assert connection not in hubs.members(gevent.get_hub())
     until(lambda: sink.names == ["error", "close"])
     waiting.get(timeout=TIMEOUT)
     theirs.close()
@@ -277,7 +277,7 @@ def test_the_descriptor_is_freed_even_where_nothing_can_be_told(
 ) -> None:
     harness.turn()
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "leave", raising(MemoryError()))
+        patch.setattr(hubs, "leave", raising(MemoryError()))
         patch.setattr(Fragile, "closing_frame", raising(MemoryError()))
         in_a_read(both, MemoryError())
         until(lambda: not both.descriptor_is_open)
@@ -315,7 +315,7 @@ def test_all_are_told_that_the_process_stops(both: Pair, caplog: Any) -> None:
         harness.turn()
         error = MemoryError("as it goes away")
         break_driver(both, error)
-        members = worker._registries[gevent.get_hub()]
+        members = hubs._registries[gevent.get_hub()]
         members.go_away()
         assert other.peer.read_close().close_code == 1001
         assert_ended(both)

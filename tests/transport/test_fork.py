@@ -22,8 +22,9 @@ import pytest
 from faye_wsgi import Client
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.errors import ConnectionClosed
-from faye_wsgi.transport import outbox, worker
-from faye_wsgi.transport.hijack import VoidPair
+from faye_wsgi.transport import hubs, outbox
+from faye_wsgi.wsgi import worker
+from faye_wsgi.wsgi.hijack import VoidPair
 
 from ..support import frames
 from .harness import TIMEOUT, Pair, is_open, pair, turn, until
@@ -89,7 +90,7 @@ def test_the_child_has_no_connection(both: Pair) -> None:
             connection.ping(b""),
             connection.buffered,
             connection.wait_closed(TIMEOUT),
-            len(worker.members(gevent.get_hub())),
+            len(hubs.members(gevent.get_hub())),
         ]
 
     reason = "the connection belongs to the parent of this process"

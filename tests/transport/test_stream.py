@@ -14,10 +14,10 @@ import gevent.socket
 import gevent.ssl
 import pytest
 
-from faye_wsgi.adapters.base import Place
-from faye_wsgi.transport.hijack import take
 from faye_wsgi.transport.settings import GATHER
 from faye_wsgi.transport.stream import PlainSocket, Stream
+from faye_wsgi.wsgi.hijack import take
+from faye_wsgi.wsgi.servers import Place
 
 from ..support.certs import Certificates
 from .harness import NOTHING_FOR, TIMEOUT, is_open, turn, until

@@ -17,7 +17,7 @@ from ..support.servers import KINDS, Server
 from ..support.servers import serve as run_server
 from ..support.waiting import wait_until
 
-APP = "tests.adapters.test_late:application"
+APP = "tests.wsgi.test_late:application"
 SERVED = [kind for kind in KINDS if kind not in ("gunicorn-sync", "django")]
 
 MEMBERS: set[WebSocket] = set()

@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
-from faye_wsgi.driver.headers import split_list
-from faye_wsgi.driver.http import Request
+from faye_wsgi.http.headers import split_list
+from faye_wsgi.http.messages import Request
 
 __all__ = [
     'environ_of',

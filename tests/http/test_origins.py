@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from faye_wsgi.driver.origins import check_origins, is_allowed
+from faye_wsgi.http.origins import check_origins, is_allowed
 
 SAME = [
     ('http://example.com', 'example.com'),

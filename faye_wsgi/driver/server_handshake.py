@@ -9,12 +9,12 @@ from hashlib import sha1
 from typing import Callable, Optional, Union
 
 from faye_wsgi.driver.base import Driver
-from faye_wsgi.driver.headers import is_token, split_list
-from faye_wsgi.driver.http import Request, Response
 from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH, Hybi
 from faye_wsgi.errors import ExtensionError, HandshakeError
 from faye_wsgi.extensions.base import Extension
 from faye_wsgi.extensions.negotiation import Pipeline, negotiate
+from faye_wsgi.http.headers import is_token, split_list
+from faye_wsgi.http.messages import Request, Response
 
 __all__ = [
     'RESERVED_HEADERS',

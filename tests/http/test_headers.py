@@ -6,15 +6,15 @@ import string
 
 import pytest
 
-from faye_wsgi.driver.headers import (
+from faye_wsgi.driver.server_handshake import RESERVED_HEADERS
+from faye_wsgi.http.headers import (
     MAX_EXTENSIONS_HEADER,
     check_headers,
     is_token,
     parse_extensions,
     split_list,
 )
-from faye_wsgi.driver.http import Request, Response
-from faye_wsgi.driver.server import RESERVED_HEADERS
+from faye_wsgi.http.messages import Request, Response
 
 TOKEN_CHARACTERS = set("!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters)
 
@@ -227,7 +227,7 @@ HOSTILE = ['a;b,', 'a,', ',', 'a;b="\\x";', ' ', 'a;c=x', '\t,', 'a;b="', '\\']
 @pytest.mark.parametrize('unit', HOSTILE)
 def test_hostile_headers_take_linear_steps(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Steps are counted, not timed: twice the input may take about twice as many.
-    monkeypatch.setattr('faye_wsgi.driver.headers.MAX_EXTENSIONS_HEADER', 1 << 20)
+    monkeypatch.setattr('faye_wsgi.http.headers.MAX_EXTENSIONS_HEADER', 1 << 20)
 
     def steps(count: int) -> int:
         Counted.steps = 0
@@ -255,6 +255,6 @@ def test_no_regular_expression_goes_back_over_a_long_header(
     value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A megabyte would take hours if any of them were quadratic; it ends in milliseconds.
-    monkeypatch.setattr('faye_wsgi.driver.headers.MAX_EXTENSIONS_HEADER', 1 << 21)
+    monkeypatch.setattr('faye_wsgi.http.headers.MAX_EXTENSIONS_HEADER', 1 << 21)
     with pytest.raises(ValueError, match='extension'):
         parse_extensions(value)

@@ -1,6 +1,6 @@
 """Each adapter finds the connection in a real environ of its server; the rest is refused.
 
-These tests fail loudly when a server moves what the adapters look for.
+These tests fail loudly when a server moves what is looked for.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ import pytest
 from django.core.handlers.wsgi import LimitedStream
 
 from faye_wsgi import HijackError, WebSocket
-from faye_wsgi.adapters import gunicorn, pywsgi, werkzeug, wsgiref
-from faye_wsgi.adapters.base import Place
-from faye_wsgi.adapters.known import check_http_version, find_place
+from faye_wsgi.wsgi import servers
+from faye_wsgi.wsgi.servers import Place, check_http_version, find_place
 
 from ..support.peer import Peer
 from ..support.servers import Server
 from ..support.waiting import wait_until
 from ..test_websocket import Untouchable, make_environ
 
-APP = "tests.adapters.test_adapters:application"
+APP = "tests.wsgi.test_servers:application"
 AHEAD = b"first bytes"
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Tells what the adapters find in this server's environ, and takes nothing."""
+    """Tells what is found in this server's environ, and takes nothing."""
     if "HTTP_UPGRADE" not in environ:
         start_response("200 OK", [("Content-Length", "3")])
         return [b"ok\n"]
@@ -122,7 +121,7 @@ class Unreader27:
 def test_gunicorns_read_ahead(unreader: Any) -> None:
     environ = make_environ(object())
     environ["wsgi.input"] = SimpleNamespace(reader=SimpleNamespace(unreader=unreader))
-    place = gunicorn.locate(environ)
+    place = servers._locate_gunicorn(environ)
     assert place is not None and place.take_buffered is not None and not place.refusal
     assert [place.take_buffered(), place.take_buffered()] == [AHEAD, b""]
 
@@ -134,7 +133,7 @@ def test_what_follows_in_gunicorns_buffer_is_kept() -> None:
     unreader = SimpleNamespace(buf=buffer)
     environ = make_environ(object())
     environ["wsgi.input"] = SimpleNamespace(reader=SimpleNamespace(unreader=unreader))
-    place = gunicorn.locate(environ)
+    place = servers._locate_gunicorn(environ)
     assert place is not None and place.take_buffered is not None
     assert place.take_buffered() == AHEAD
     buffer.write(b"next")
@@ -149,7 +148,7 @@ def test_gunicorns_sync_worker_is_refused_before_anything_is_touched() -> None:
 
 def test_gunicorn_gevent_pywsgi() -> None:
     sock, reader = object(), object()
-    place = gunicorn.locate({"gunicorn.sock": sock, "wsgi.input": reader})
+    place = servers._locate_gunicorn({"gunicorn.sock": sock, "wsgi.input": reader})
     assert place is not None
     assert (place.socket, place.reader, place.take_buffered) == (sock, reader, None)
 
@@ -158,14 +157,14 @@ def test_gunicorn_gevent_pywsgi() -> None:
 def test_pywsgis_input_is_the_file_or_around_it(wrap: Callable[[Any], Any]) -> None:
     sock = object()
     reader = SimpleNamespace(raw=SimpleNamespace(_sock=sock))
-    place = pywsgi.locate({"SERVER_SOFTWARE": "gevent/26.9", "wsgi.input": wrap(reader)})
+    place = servers._locate_pywsgi({"SERVER_SOFTWARE": "gevent/26.9", "wsgi.input": wrap(reader)})
     assert place is not None
     assert (place.server, place.socket, place.reader) == ("gevent.pywsgi", sock, reader)
 
 
 def test_werkzeug() -> None:
     sock, reader = object(), object()
-    place = werkzeug.locate({"werkzeug.socket": sock, "wsgi.input": reader})
+    place = servers._locate_werkzeug({"werkzeug.socket": sock, "wsgi.input": reader})
     assert place is not None and (place.socket, place.reader) == (sock, reader)
 
 
@@ -176,15 +175,15 @@ def test_djangos_limit_around_the_input() -> None:
             "SERVER_SOFTWARE": "WSGIServer/0.2",
             "wsgi.input": LimitedStream(reader, 0),
         }
-        place = wsgiref.locate(environ)
+        place = servers._locate_wsgiref(environ)
         assert place is not None
         assert (place.socket, place.reader) == (ours, reader)
 
 
-@pytest.mark.parametrize("adapter", [gunicorn, pywsgi, werkzeug, wsgiref])
+@pytest.mark.parametrize("locate", servers._SERVERS)
 @pytest.mark.parametrize("software", ["", None, "Apache/2.4", "waitress", "gevental/1"])
-def test_not_mine(adapter: Any, software: str | None) -> None:
-    assert adapter.locate({"SERVER_SOFTWARE": software, "wsgi.input": io.BytesIO()}) is None
+def test_not_mine(locate: Any, software: str | None) -> None:
+    assert locate({"SERVER_SOFTWARE": software, "wsgi.input": io.BytesIO()}) is None
 
 
 # What is refused, with the server's name and the cure

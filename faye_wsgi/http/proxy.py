@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from faye_wsgi.driver.exchange import Exchange
-from faye_wsgi.driver.url import Url
 from faye_wsgi.errors import HandshakeError
+from faye_wsgi.http.exchange import Exchange
+from faye_wsgi.http.url import Url
 
 __all__ = ['RESERVED_PROXY_HEADERS', 'ProxyHandshake']
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from faye_wsgi.driver.exchange import MAX_BODY, MAX_HEAD
-from faye_wsgi.driver.proxy import ProxyHandshake
-from faye_wsgi.driver.url import PROXY_SCHEMES, parse_url
 from faye_wsgi.errors import HandshakeError
+from faye_wsgi.http.exchange import MAX_BODY, MAX_HEAD
+from faye_wsgi.http.proxy import ProxyHandshake
+from faye_wsgi.http.url import PROXY_SCHEMES, parse_url
 
 
 def step(

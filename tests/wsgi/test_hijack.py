@@ -19,16 +19,15 @@ import gevent.socket
 import gevent.ssl
 import pytest
 
-from faye_wsgi.adapters import gunicorn, pywsgi, werkzeug, wsgiref
-from faye_wsgi.adapters.base import Place
 from faye_wsgi.errors import HijackError
-from faye_wsgi.transport import worker
-from faye_wsgi.transport.hijack import Void, VoidPair, take
 from faye_wsgi.transport.stream import PlainSocket
 from faye_wsgi.transport.tls import TlsSocket
+from faye_wsgi.wsgi import servers, worker
+from faye_wsgi.wsgi.hijack import Void, VoidPair, take
+from faye_wsgi.wsgi.servers import Place
 
 from ..support.certs import Certificates
-from .harness import TIMEOUT, is_open, until
+from ..transport.harness import TIMEOUT, is_open, until
 
 
 @pytest.fixture
@@ -141,8 +140,8 @@ def test_gunicorns_unreader_gives_what_it_has_read() -> None:
     unreader_module = pytest.importorskip("gunicorn.http.unreader")
     unreader = unreader_module.IterUnreader(iter([b"abc"]))
     unreader.unread(b"read ahead")
-    assert gunicorn._take_buffered(unreader) == b"read ahead"
-    assert gunicorn._take_buffered(unreader) == b""
+    assert servers._take_buffered(unreader) == b"read ahead"
+    assert servers._take_buffered(unreader) == b""
     assert unreader.read() == b"abc", "and nothing twice"
 
 
@@ -170,18 +169,21 @@ def test_a_worker_is_found_by_its_signal_handler() -> None:
     mine = Worker()
     before = signal.signal(signal.SIGTERM, mine.handle_exit)
     try:
-        assert worker._gunicorn_worker() is mine
+        is_stopping = worker.find_stop_sign()
+        assert is_stopping is not None and not is_stopping()
+        mine.handle_exit()
+        assert is_stopping()
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert worker._gunicorn_worker() is None
+    assert worker.find_stop_sign() is None
 
 
 # Adapters on environs that are none of theirs
 
 
-@pytest.mark.parametrize("adapter", [gunicorn, pywsgi, werkzeug, wsgiref])
-def test_an_unknown_server_is_nobodys(adapter: Any) -> None:
-    assert adapter.locate({"SERVER_SOFTWARE": "other/1"}) is None
+@pytest.mark.parametrize("locate", servers._SERVERS)
+def test_an_unknown_server_is_not_recognised(locate: Any) -> None:
+    assert locate({"SERVER_SOFTWARE": "other/1"}) is None
 
 
 def test_a_socket_of_another_kind_is_refused() -> None:

@@ -26,11 +26,11 @@ from typing import Any, Callable, NoReturn
 import gevent
 import gevent.socket
 
-from faye_wsgi.adapters.base import Place
 from faye_wsgi.errors import HijackError
 from faye_wsgi.transport import fork
 from faye_wsgi.transport.stream import READ_SIZE, PlainSocket, tune
 from faye_wsgi.transport.tls import TlsSocket
+from faye_wsgi.wsgi.servers import Place
 
 __all__ = ['Taken', 'Void', 'VoidPair', 'has_failed', 'take']
 

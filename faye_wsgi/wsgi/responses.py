@@ -1,26 +1,27 @@
-"""How the frameworks differ: the response that a view returns, and what surrounds a listener.
+"""What a view returns, in the terms of its framework; and what must surround its listeners.
 
-WSGI, WebOb and Flask views may all return a WSGI application. Django's may not: its
-glue is in ``faye_wsgi.django_responses``, which is imported when a Django request shows up.
+WSGI, WebOb and Flask views may all return a WSGI application. Django's views return its own
+responses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
-from importlib import import_module
 from typing import Any, Callable, Optional
 
 from webob import Response
 
-from faye_wsgi.environ import environ_of
 from faye_wsgi.errors import HandshakeError
+from faye_wsgi.wsgi.environ import environ_of
 
 __all__ = [
     'Serve',
     'StartResponse',
     'TakenResponse',
     'after_listener',
+    'close_idle_connections',
     'error_response',
     'stream_response',
     'taken_response',
@@ -51,9 +52,11 @@ class TakenResponse(Response):  # type: ignore[misc]
 
 def taken_response(request: Any, status: int, serve: Serve) -> Any:
     """The response of a view whose connection was taken; ``status`` is for the access log."""
-    glue = _django(request)
-    if glue is not None:
-        return glue.taken_response(status, serve)
+    django = _django_http(request)
+    if django is not None:
+        if serve is None:
+            return django.HttpResponse(status=status)
+        return django.StreamingHttpResponse(_Served(serve), status=status)
     return TakenResponse(f'{status} {HTTPStatus(status).phrase}', serve)
 
 
@@ -75,9 +78,12 @@ class ErrorResponse(Response):  # type: ignore[misc]
 def error_response(request: Any, error: HandshakeError, settle: Callable[[], object]) -> Any:
     """The HTTP error that answers a bad handshake; ``settle`` is called when it is sent."""
     headers = _allowed(environ_of(request), error.headers)
-    glue = _django(request)
-    if glue is not None:
-        return glue.error_response(settle, error.status_code, headers, error.body)
+    django = _django_http(request)
+    if django is not None:
+        response = django.HttpResponse(error.body, status=error.status_code)
+        _set_headers(response, headers)
+        _call_at_close(response, settle)
+        return response
     return ErrorResponse(
         settle, status=error.status_code, headerlist=headers, body=error.body
     )
@@ -96,17 +102,56 @@ def stream_response(
     """A response that streams what comes out of ``stream``, through the server's own hands."""
     # PEP 3333: hop-by-hop headers are the server's own.
     kept = [(name, value) for name, value in headers if name.lower() != 'connection']
-    glue = _django(request)
-    if glue is not None:
-        return glue.stream_response(kept, stream)
+    django = _django_http(request)
+    if django is not None:
+        response = django.StreamingHttpResponse(stream)
+        _set_headers(response, kept)
+        return response
     return Response(status=200, headerlist=kept, app_iter=stream)
 
 
 def after_listener(request: Any) -> Callable[[], object] | None:
     """What must run after each listener, None mostly."""
-    glue = _django(request)
-    return None if glue is None else glue.close_idle_connections
+    return None if _django_http(request) is None else close_idle_connections
 
 
-def _django(request: Any) -> Any:
-    return import_module('faye_wsgi.django_responses') if hasattr(request, 'META') else None
+# Django: a request of its own has loaded ``django.http``, so that nothing is imported here.
+
+
+def close_idle_connections() -> None:
+    """Close the database connections that Django would at the end of a request."""
+    django_db = sys.modules.get('django.db')
+    if django_db is None:
+        return
+    for connection in django_db.connections.all():
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
+
+
+def _django_http(request: Any) -> Any:
+    return sys.modules.get('django.http') if hasattr(request, 'META') else None
+
+
+def _set_headers(response: Any, headers: Iterable[tuple[str, str]]) -> None:
+    for name, value in headers:
+        response[name] = value
+
+
+def _call_at_close(response: Any, function: Callable[[], object]) -> None:
+    close = response.close
+
+    def close_and_call() -> None:
+        close()
+        function()
+
+    response.close = close_and_call  # which Django calls when the response has been sent
+
+
+class _Served:
+    """The iterable of Django's response: begins to serve when the server iterates it."""
+
+    def __init__(self, serve: Callable[[], Iterable[bytes]]) -> None:
+        self._serve = serve
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._serve()  # in its time: Django asks for the iterator at once

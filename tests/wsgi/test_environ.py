@@ -13,7 +13,8 @@ import webob
 import werkzeug
 
 from faye_wsgi import WebSocket
-from faye_wsgi.environ import (
+from faye_wsgi.wsgi import handover
+from faye_wsgi.wsgi.environ import (
     environ_of,
     host_of,
     is_eventsource,
@@ -23,7 +24,6 @@ from faye_wsgi.environ import (
     text_of,
     url_of,
 )
-from faye_wsgi.transport import threads
 
 from .test_websocket import make_environ
 
@@ -291,9 +291,9 @@ def test_connections_share_the_names_and_values_that_all_have() -> None:
 def test_a_threaded_servers_environ_is_bounded_too() -> None:
     """There it is a copy from the start: the server's own tells by its end of the request's."""
     source = environ(**MANY)
-    assert threads.own_environ(source, text_of) is source
-    source[threads._KEY] = object()
-    own = threads.own_environ(source, text_of)
+    assert handover.own_environ(source, text_of) is source
+    source[handover._KEY] = object()
+    own = handover.own_environ(source, text_of)
     assert stored({key: value for key, value in own.items() if type(value) is str}) <= MAX_KEPT
     assert own["HTTP_HOST"] == "example.com" and own["wsgi.multithread"] is True
-    assert not {threads._KEY, "wsgi.input"} & own.keys()
+    assert not {handover._KEY, "wsgi.input"} & own.keys()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
-from faye_wsgi.driver.headers import split_list
+from faye_wsgi.http.headers import split_list
 
 __all__ = ['Request', 'Response']
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import gevent
 
-from faye_wsgi.transport.threads import release_hub
+from faye_wsgi.transport.hubs import release_hub
 
 from .harness import TIMEOUT
 

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Sequence
 from typing import Callable, NamedTuple
 
 from faye_wsgi.driver.base import Driver
-from faye_wsgi.driver.exchange import Answer, Exchange
-from faye_wsgi.driver.headers import split_list
 from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH, Hybi
 from faye_wsgi.driver.masking import random_bytes
-from faye_wsgi.driver.server import RESERVED_HEADERS, accept_key
-from faye_wsgi.driver.url import Url
+from faye_wsgi.driver.server_handshake import RESERVED_HEADERS, accept_key
 from faye_wsgi.errors import ExtensionError, HandshakeError, Headers
 from faye_wsgi.extensions.base import Extension
 from faye_wsgi.extensions.negotiation import ClientNegotiation, Pipeline
+from faye_wsgi.http.exchange import Answer, Exchange
+from faye_wsgi.http.headers import split_list
+from faye_wsgi.http.url import Url
 
 __all__ = ['RESERVED_HEADERS', 'ClientHandshake', 'Opened']
 

@@ -1,0 +1,141 @@
+"""The WSGI servers that are known: where each keeps a request's socket, and what it has read ahead.
+
+Nothing here does I/O: ``wsgi.hijack`` acts on what is found. To add a server, write a function
+that finds its ``Place`` in an environ, and enter it in ``_SERVERS``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, NamedTuple
+
+from faye_wsgi.errors import HijackError
+
+__all__ = ['Environ', 'Place', 'check_http_version', 'find_place']
+
+Environ = dict[str, Any]
+
+_CURE = 'run the application with "gunicorn -k gevent" or gevent.pywsgi'
+
+
+class Place(NamedTuple):
+    """Where a server keeps the connection of a request.
+
+    The bytes that it has read ahead are in ``reader`` (its buffered file on the socket)
+    or come from ``take_buffered``; ``refusal`` tells why, and what to do, where the
+    socket cannot be taken for good.
+    """
+
+    server: str
+    socket: Any
+    reader: Any | None = None
+    take_buffered: Callable[[], bytes] | None = None
+    refusal: str = ''
+
+
+def find_place(environ: Environ) -> Place:
+    """Where this request's connection is kept; HijackError where it cannot be taken."""
+    check_http_version(environ)
+    try:
+        place = _locate(environ)
+        is_there = place is None or place.reader is None or hasattr(place.reader, 'peek')
+    except (AttributeError, KeyError):
+        is_there = False
+    if not is_there:
+        kind = type(environ.get('wsgi.input')).__name__
+        raise HijackError(
+            f'the connection of {_name(environ)} cannot be found: something has put a {kind} in '
+            "the place of its wsgi.input; leave the server's own there for this request"
+        )
+    if place is None:
+        raise HijackError(f'the socket of {_name(environ)} cannot be taken: {_CURE}')
+    if place.refusal:
+        raise HijackError(f'{place.server}: {place.refusal}')
+    return place
+
+
+def _locate(environ: Environ) -> Place | None:
+    for locate in _SERVERS:
+        place = locate(environ)
+        if place is not None:
+            return place
+    return None
+
+
+def check_http_version(environ: Environ) -> None:
+    """HijackError unless the connection is this request's alone."""
+    # By SERVER_PROTOCOL, which no client's header can set. On HTTP/2 the socket is shared
+    # by all streams of the connection: taking it would end them.
+    if not str(environ.get('SERVER_PROTOCOL', '')).startswith('HTTP/1.'):
+        raise HijackError(
+            f'{_name(environ)}: an HTTP/2 connection is shared by many requests and cannot '
+            'be taken: serve WebSockets over HTTP/1.1'
+        )
+
+
+def _name(environ: Environ) -> str:
+    return environ.get('SERVER_SOFTWARE') or 'this WSGI server'
+
+
+# The servers
+
+
+def _locate_gunicorn(environ: Environ) -> Place | None:
+    # gunicorn tells its socket in the environ: under one key, or, with gevent's parser, another.
+    if 'gunicorn.sock' in environ:
+        return Place(
+            'gunicorn gevent_pywsgi', environ['gunicorn.sock'], reader=_input_file(environ)
+        )
+    sock = environ.get('gunicorn.socket')
+    if sock is None:
+        return None
+    if not environ.get('wsgi.multithread'):
+        cure = 'it serves one request at a time: start gunicorn with "-k gevent"'
+        return Place("gunicorn's sync worker", sock, refusal=cure)
+    unreader = environ['wsgi.input'].reader.unreader
+    return Place('gunicorn', sock, take_buffered=lambda: _take_buffered(unreader))
+
+
+def _take_buffered(unreader: Any) -> bytes:
+    take = getattr(unreader, 'take_buffered', None)  # gunicorn 27
+    if take is not None:
+        return bytes(take())
+    data: bytes = unreader.buf.getvalue()
+    unreader.buf.seek(0)
+    unreader.buf.truncate()
+    return data
+
+
+def _locate_pywsgi(environ: Environ) -> Place | None:
+    # gevent.pywsgi: the socket is below the input's file.
+    if not str(environ.get('SERVER_SOFTWARE', '')).startswith('gevent/'):
+        return None
+    reader = _input_file(environ)
+    return Place('gevent.pywsgi', reader.raw._sock, reader=reader)
+
+
+def _input_file(environ: Environ) -> Any:
+    # The buffered file on the socket: with Upgrade the input itself, else inside it.
+    body = environ['wsgi.input']
+    return getattr(body, 'rfile', body)
+
+
+def _locate_werkzeug(environ: Environ) -> Place | None:
+    # Werkzeug's development server (``flask run``) tells its socket in the environ.
+    sock = environ.get('werkzeug.socket')
+    if sock is None:
+        return None
+    return Place("Werkzeug's development server", sock, reader=environ['wsgi.input'])
+
+
+def _locate_wsgiref(environ: Environ) -> Place | None:
+    # The standard library's server, and Django's ``runserver`` on it. The input is the
+    # buffered file on the socket; Django puts a limit around it.
+    if not str(environ.get('SERVER_SOFTWARE', '')).startswith('WSGIServer/'):
+        return None
+    body = environ['wsgi.input']
+    reader: Any = getattr(getattr(body, '_read', None), '__self__', body)
+    return Place('wsgiref', reader.raw._sock, reader=reader)
+
+
+# In the order in which they are asked.
+_SERVERS = (_locate_gunicorn, _locate_pywsgi, _locate_werkzeug, _locate_wsgiref)

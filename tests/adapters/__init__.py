@@ -1,1 +1,0 @@
-"""Tests of faye_wsgi on real WSGI servers."""

@@ -1,0 +1,1 @@
+"""Tests of faye_wsgi.driver: bytes in, events out, no server."""

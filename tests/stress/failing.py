@@ -9,9 +9,7 @@ from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.hybi import Hybi
 
 from . import app
-
-IN_A_READ = "no memory in a read"
-IN_A_PONG = b"no memory in a pong"
+from .harness import IN_A_PONG, IN_A_READ
 
 application = app.application
 
@@ -23,8 +21,8 @@ class FailingHybi(Hybi):
         super().__init__(**options)
         self._watch()
 
-    def receive_data(self, data: Any) -> Any:
-        events = super().receive_data(data)
+    def receive_data(self, data: Any, room: Any = None) -> Any:
+        events = super().receive_data(data, room)
         self._watch()
         return events
 

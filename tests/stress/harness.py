@@ -18,6 +18,9 @@ from ..support.servers import Server
 
 APP = "tests.stress.app:application"
 TIMEOUT = 20.0
+# The messages at which tests/stress/failing.py has no memory left.
+IN_A_READ = "no memory in a read"
+IN_A_PONG = b"no memory in a pong"
 NO_MASK = b"\0\0\0\0"  # a masking key as good as any, and cheap for large payloads
 
 

@@ -9,8 +9,7 @@ import pytest
 from ..support import frames
 from ..support.servers import Server
 from ..support.servers import serve as run_server
-from .failing import IN_A_PONG, IN_A_READ
-from .harness import Client, ends, run_all, settled, wait_for_held
+from .harness import IN_A_PONG, IN_A_READ, Client, ends, run_all, settled, wait_for_held
 
 VIEWS = ["/counted_echo", "/counted_events"]
 FAILURES = [frames.text(IN_A_READ), frames.frame(frames.PING, IN_A_PONG)]

@@ -126,15 +126,23 @@ print(count, end="")
 
 
 def child(folder: Path) -> None:
-    """Lets its hub run until it may end, and looks at what it has inherited."""
+    """Runs its hub for a while, and looks at what it has inherited.
+
+    Not for long: the loop of gunicorn's worker is in the child, too, and stops it after a
+    second or two, for its parent is not gunicorn's master.
+    """
     import gevent
+    from gevent.monkey import get_original
 
     (folder / "begun").touch()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 0.4
     while not (folder / "end").exists() and time.monotonic() < deadline:
         gevent.sleep(0.005)
     seen = [[int(one.ready_state), sends(one), len(CLOSED)] for one in MEMBERS]
     (folder / "seen").write_text(json.dumps(seen))
+    deadline = time.monotonic() + 20
+    while not (folder / "end").exists() and time.monotonic() < deadline:
+        get_original("time", "sleep")(0.005)
 
 
 def sends(connection: Any) -> bool:

@@ -14,7 +14,6 @@ COMPILED := $(wildcard faye_wsgi/*/*.c faye_wsgi/*/*.pxd) \
 	$(patsubst %.pxd,%.py,$(wildcard faye_wsgi/*/*.pxd))
 BUILD_INPUTS := setup.cfg setup.py pyproject.toml
 CHECKED := $(wildcard faye_wsgi tests examples benchmarks setup.py)
-RUFF := --isolated --line-length 100 --target-version py39 --select E,F,W,I,B,UP
 
 .PHONY: run build test lint types pytest system test-all clean
 
@@ -31,7 +30,8 @@ test: system $(VENV)/.build-stamp
 	exit $$status
 
 lint: $(VENV)/.test-stamp
-	$(BIN)/ruff check $(RUFF) $(CHECKED)
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
 
 types: $(VENV)/.test-stamp
 	$(BIN)/mypy

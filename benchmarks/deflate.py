@@ -13,6 +13,7 @@ Rounds are interleaved; the ratio is the median of the rounds' ratios, "added" w
 "session" is the extension alone; "driver" is all that happens between the application's str and
 the bytes on the wire, of which a part ("plain") is there without compression too.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -40,11 +41,11 @@ from faye_wsgi.extensions.base import Message
 from faye_wsgi.extensions.negotiation import Pipeline, negotiate
 from faye_wsgi.extensions.permessage_deflate import permessage_deflate
 
-OFFER = 'permessage-deflate; client_max_window_bits'
-TAIL = b'\x00\x00\xff\xff'
-WARM_CONNECTIONS = 20            # before memory is first read: one-time costs do not count
-SETTLE = 0.5                     # seconds for garbage to go before memory is read
-VARIETY = 64                     # different messages, in turns
+OFFER = "permessage-deflate; client_max_window_bits"
+TAIL = b"\x00\x00\xff\xff"
+WARM_CONNECTIONS = 20  # before memory is first read: one-time costs do not count
+SETTLE = 0.5  # seconds for garbage to go before memory is read
+VARIETY = 64  # different messages, in turns
 TIMEOUT = 20.0
 
 
@@ -54,15 +55,21 @@ def message(size: int, seed: int) -> str:
     rows: list[dict[str, Any]] = []
     length = 2
     while length < size:
-        rows.append({
-            'id': chance.randrange(10**6), 'name': f'user{chance.randrange(5000)}',
-            'active': chance.random() < 0.5, 'score': round(chance.uniform(0, 100), 2),
-            'tags': chance.sample(['red', 'green', 'blue', 'black', 'white'], 2)})
+        rows.append(
+            {
+                "id": chance.randrange(10**6),
+                "name": f"user{chance.randrange(5000)}",
+                "active": chance.random() < 0.5,
+                "score": round(chance.uniform(0, 100), 2),
+                "tags": chance.sample(["red", "green", "blue", "black", "white"], 2),
+            }
+        )
         length += len(json.dumps(rows[-1])) + 2
     return json.dumps(rows)[:size]
 
 
 # ---------------------------------------------------------------- memory
+
 
 class Held(NamedTuple):
     """A kind of connection: its options, and how many messages have gone both ways."""
@@ -73,15 +80,15 @@ class Held(NamedTuple):
 
 
 HELD = [
-    Held('no extension, nothing sent', '', 0),
-    Held('no extension, one message', '', 1),
-    Held('nothing sent yet', 'bits=15', 0),
-    Held('window bits 15', 'bits=15', 1),
-    Held('window bits 15, 128 messages', 'bits=15', 128),
-    Held('window bits 10', 'bits=10', 1),
-    Held('window bits 10, mem_level 4', 'bits=10&mem_level=4', 1),
-    Held('window bits 15, no takeover', 'bits=15&no_takeover=1', 1),
-    Held('window bits 10, no takeover', 'bits=10&no_takeover=1', 1),
+    Held("no extension, nothing sent", "", 0),
+    Held("no extension, one message", "", 1),
+    Held("nothing sent yet", "bits=15", 0),
+    Held("window bits 15", "bits=15", 1),
+    Held("window bits 15, 128 messages", "bits=15", 128),
+    Held("window bits 10", "bits=10", 1),
+    Held("window bits 10, mem_level 4", "bits=10&mem_level=4", 1),
+    Held("window bits 15, no takeover", "bits=15&no_takeover=1", 1),
+    Held("window bits 10, no takeover", "bits=10&no_takeover=1", 1),
 ]
 
 
@@ -91,15 +98,16 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
 
     from faye_wsgi import WebSocket
 
-    values = dict(parse_qsl(environ['QUERY_STRING']))
+    values = dict(parse_qsl(environ["QUERY_STRING"]))
     extension = permessage_deflate.configure(
-        no_context_takeover='no_takeover' in values,
-        request_no_context_takeover='no_takeover' in values,
-        max_window_bits=int(values.get('bits', 15)),
-        request_max_window_bits=int(values.get('bits', 15)),
-        mem_level=int(values.get('mem_level', 8)))
+        no_context_takeover="no_takeover" in values,
+        request_no_context_takeover="no_takeover" in values,
+        max_window_bits=int(values.get("bits", 15)),
+        request_max_window_bits=int(values.get("bits", 15)),
+        mem_level=int(values.get("mem_level", 8)),
+    )
     ws = WebSocket(environ, extensions=extension)
-    ws.on('message', lambda event: ws.send(event.data))
+    ws.on("message", lambda event: ws.send(event.data))
     return ws.response(environ, start_response)
 
 
@@ -109,7 +117,7 @@ def serve() -> None:
 
     from gevent.pywsgi import WSGIServer
 
-    server = WSGIServer(('127.0.0.1', 0), application, log=None)
+    server = WSGIServer(("127.0.0.1", 0), application, log=None)
     server.start()
     print(server.server_port, flush=True)
 
@@ -122,33 +130,36 @@ def serve() -> None:
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:
-    data = b''
+    data = b""
     while len(data) < size:
         piece = sock.recv(size - len(data))
         if not piece:
-            raise EOFError('the server ended a connection')
+            raise EOFError("the server ended a connection")
         data += piece
     return data
 
 
 def connect(port: int, kind: Held, frames: list[bytes]) -> socket.socket:
     """An open connection, after its echoes."""
-    sock = socket.create_connection(('127.0.0.1', port), TIMEOUT)
-    extensions = f'Sec-WebSocket-Extensions: {OFFER}\r\n' if kind.query else ''
+    sock = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+    extensions = f"Sec-WebSocket-Extensions: {OFFER}\r\n" if kind.query else ""
     key = base64.b64encode(os.urandom(16)).decode()
-    sock.sendall((
-        f'GET /?{kind.query} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n'
-        f'Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n'
-        f'{extensions}\r\n').encode())
-    head = b''
-    while not head.endswith(b'\r\n\r\n'):
+    sock.sendall(
+        (
+            f"GET /?{kind.query} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
+            f"{extensions}\r\n"
+        ).encode()
+    )
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
         head += read_exactly(sock, 1)
-    if not head.startswith(b'HTTP/1.1 101') or (b'permessage-deflate' in head) != bool(kind.query):
-        raise RuntimeError(f'not the answer that was expected: {head!r}')
+    if not head.startswith(b"HTTP/1.1 101") or (b"permessage-deflate" in head) != bool(kind.query):
+        raise RuntimeError(f"not the answer that was expected: {head!r}")
     for frame in frames:
         sock.sendall(frame)
         header = read_exactly(sock, 2)
-        length = header[1] if header[1] < 126 else struct.unpack('!H', read_exactly(sock, 2))[0]
+        length = header[1] if header[1] < 126 else struct.unpack("!H", read_exactly(sock, 2))[0]
         read_exactly(sock, length)
     return sock
 
@@ -157,26 +168,28 @@ def echo_frames(kind: Held) -> list[bytes]:
     """Messages of 1 KiB as a client sends them: compressed, where that was agreed on."""
     texts = [message(1024, seed).encode() for seed in range(kind.messages)]
     if not kind.query:
-        return [build_frame(0x81, data, b'\0\0\0\0') for data in texts]
-    packer = zlib.compressobj(wbits=-10 if 'bits=10' in kind.query else -15)
+        return [build_frame(0x81, data, b"\0\0\0\0") for data in texts]
+    packer = zlib.compressobj(wbits=-10 if "bits=10" in kind.query else -15)
     # A full flush ends what may be referred to, so that it is right without takeover too.
     packed = [packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH) for data in texts]
-    return [build_frame(0xC1, data[:-4], b'\0\0\0\0') for data in packed]
+    return [build_frame(0xC1, data[:-4], b"\0\0\0\0") for data in packed]
 
 
 def memory_of(pid: int) -> int:
     """KiB that belong to the process alone."""
     time.sleep(SETTLE)
-    lines = Path(f'/proc/{pid}/smaps_rollup').read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith('Private_'))
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
 def measure_memory(kind: Held, connections: int) -> float:
     """KiB for each connection, in a worker of its own."""
     frames = echo_frames(kind)
     with subprocess.Popen(
-        [sys.executable, '-m', 'benchmarks.deflate', '--serve'],
-        cwd=Path(__file__).resolve().parents[1], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "benchmarks.deflate", "--serve"],
+        cwd=Path(__file__).resolve().parents[1],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as worker:
         socks: list[socket.socket] = []
         try:
@@ -207,7 +220,8 @@ class Case(NamedTuple):
 
 def pipeline(takeover: bool) -> Pipeline:
     extension = permessage_deflate.configure(
-        no_context_takeover=not takeover, request_no_context_takeover=not takeover)
+        no_context_takeover=not takeover, request_no_context_takeover=not takeover
+    )
     agreed = negotiate([extension], OFFER, 2**26)
     assert agreed is not None
     return agreed
@@ -225,6 +239,7 @@ def outgoing(texts: list[str], count: int, takeover: bool) -> dict[str, Callable
                     del packer  # first, as a session does: it matters to the allocator
                     packer = zlib.compressobj(wbits=-15)
                 packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH)[:-4]
+
         return run
 
     def session() -> Run:
@@ -233,6 +248,7 @@ def outgoing(texts: list[str], count: int, takeover: bool) -> dict[str, Callable
         def run() -> None:
             for data in itertools.islice(itertools.cycle(encoded), count):
                 process(Message(1, data))
+
         return run
 
     def driver(compressed: bool = True) -> Run:
@@ -241,14 +257,15 @@ def outgoing(texts: list[str], count: int, takeover: bool) -> dict[str, Callable
         def run() -> None:
             for text in itertools.islice(itertools.cycle(texts), count):
                 build(text)
+
         return run
 
-    return {'zlib': bare, 'session': session, 'driver': driver, 'plain': lambda: driver(False)}
+    return {"zlib": bare, "session": session, "driver": driver, "plain": lambda: driver(False)}
 
 
 def incoming(texts: list[str], count: int, takeover: bool) -> dict[str, Callable[[], Run]]:
     """Ways from what has arrived to a str; frames are masked, as those of clients are."""
-    key = b'\x37\xfa\x21\x3d'
+    key = b"\x37\xfa\x21\x3d"
     sender = pipeline(takeover)
     packed = [
         sender.process_outgoing(Message(1, text.encode())).data
@@ -265,6 +282,7 @@ def incoming(texts: list[str], count: int, takeover: bool) -> dict[str, Callable
                     del reader
                     reader = zlib.decompressobj(-15)
                 reader.decompress(data + TAIL)
+
         return run
 
     def session() -> Run:
@@ -273,6 +291,7 @@ def incoming(texts: list[str], count: int, takeover: bool) -> dict[str, Callable
         def run() -> None:
             for data in packed:
                 process(Message(1, data, True))
+
         return run
 
     def driver(compressed: bool = True) -> Run:
@@ -284,18 +303,19 @@ def incoming(texts: list[str], count: int, takeover: bool) -> dict[str, Callable
                 messages, rest = one.receive_messages(frame)  # as a connection does
                 if rest:
                     one.receive_data(rest)
+
         return run
 
-    return {'zlib': bare, 'session': session, 'driver': driver, 'plain': lambda: driver(False)}
+    return {"zlib": bare, "session": session, "driver": driver, "plain": lambda: driver(False)}
 
 
 def cases() -> Iterator[Case]:
     for size, count in ((1024, 1000), (65536, 24)):
         texts = [message(size, seed) for seed in range(VARIETY)]
         for takeover in (True, False):
-            title = f'{size >> 10} KiB, {"takeover" if takeover else "no takeover"}'
-            yield Case(f'compress {title}', outgoing(texts, count, takeover), count)
-            yield Case(f'decompress {title}', incoming(texts, count, takeover), count)
+            title = f"{size >> 10} KiB, {'takeover' if takeover else 'no takeover'}"
+            yield Case(f"compress {title}", outgoing(texts, count, takeover), count)
+            yield Case(f"decompress {title}", incoming(texts, count, takeover), count)
 
 
 def seconds(prepare: Callable[[], Run]) -> float:
@@ -319,47 +339,51 @@ def measure_time(case: Case, rounds: int) -> dict[str, float]:
     found = {}
     for way, times in taken.items():
         found[way] = statistics.median(times[1:]) / case.count * 1e6
-        ratios = [one / base for one, base in zip(times[1:], taken['zlib'][1:])]
-        found[f'{way} ratio'] = statistics.median(ratios)
+        ratios = [one / base for one, base in zip(times[1:], taken["zlib"][1:])]
+        found[f"{way} ratio"] = statistics.median(ratios)
     return found
 
 
 # ---------------------------------------------------------------- the command
 
+
 def print_time(title: str, found: dict[str, float]) -> None:
-    added = ''.join(
-        f'{found[way]:9.1f} {100 * (found[f"{way} ratio"] - 1):+6.1f}%'
-        for way in ('session', 'driver'))
-    print(f'{title:34}{found["zlib"]:9.1f}{added}{found["plain"]:9.1f}', flush=True)
+    added = "".join(
+        f"{found[way]:9.1f} {100 * (found[f'{way} ratio'] - 1):+6.1f}%"
+        for way in ("session", "driver")
+    )
+    print(f"{title:34}{found['zlib']:9.1f}{added}{found['plain']:9.1f}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog='python -m benchmarks.deflate', description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--connections', type=int, default=400)
-    parser.add_argument('--rounds', type=int, default=15)
-    parser.add_argument('--json', metavar='FILE', help='write the figures to this file')
-    parser.add_argument('--serve', action='store_true', help=argparse.SUPPRESS)
+        prog="python -m benchmarks.deflate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--connections", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", metavar="FILE", help="write the figures to this file")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if options.serve:
         serve()
         return
-    figures: dict[str, Any] = {'memory': {}, 'time': {}}
-    print(f'Memory of the worker, KiB for each of {options.connections} connections')
+    figures: dict[str, Any] = {"memory": {}, "time": {}}
+    print(f"Memory of the worker, KiB for each of {options.connections} connections")
     for kind in HELD:
-        figures['memory'][kind.title] = measure_memory(kind, options.connections)
-        print(f'{kind.title:34}{figures["memory"][kind.title]:9.1f}', flush=True)
-    print('\nProcessor time, microseconds a message (added to zlib)')
-    print(f'{"":34}{"zlib":>9}{"session":>17}{"driver":>17}{"plain":>9}')
+        figures["memory"][kind.title] = measure_memory(kind, options.connections)
+        print(f"{kind.title:34}{figures['memory'][kind.title]:9.1f}", flush=True)
+    print("\nProcessor time, microseconds a message (added to zlib)")
+    print(f"{'':34}{'zlib':>9}{'session':>17}{'driver':>17}{'plain':>9}")
     for case in cases():
-        figures['time'][case.title] = measure_time(case, options.rounds)
-        print_time(case.title, figures['time'][case.title])
+        figures["time"][case.title] = measure_time(case, options.rounds)
+        print_time(case.title, figures["time"][case.title])
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=1))
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     main()

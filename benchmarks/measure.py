@@ -2,6 +2,7 @@
 
 Where there are two processors, the server has one and the load generator the other.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -26,11 +27,11 @@ from .scenarios import Scenario
 from .servers import BUILD, CLIENTS, FOLDER, HERE, Server
 
 START_TIMEOUT = 15
-RUN_TIMEOUT = 120                # for the load generator, beyond the seconds it measures
-WARM_CONNECTIONS = 100           # opened before memory is first read: one-time costs do not count
-SETTLE = 1.0                     # seconds for garbage to go before memory is read
-TOO_BUSY = 0.05                  # of the time the generator was idle: it may be what is measured
-DISTURBED = 0.05                 # of the time the server waited for its processor
+RUN_TIMEOUT = 120  # for the load generator, beyond the seconds it measures
+WARM_CONNECTIONS = 100  # opened before memory is first read: one-time costs do not count
+SETTLE = 1.0  # seconds for garbage to go before memory is read
+TOO_BUSY = 0.05  # of the time the generator was idle: it may be what is measured
+DISTURBED = 0.05  # of the time the server waited for its processor
 
 Figures = dict[str, Any]
 
@@ -40,6 +41,7 @@ class Failed(Exception):
 
 
 # ---------------------------------------------------------------- the machine
+
 
 def processors() -> list[int]:
     """The processors that this process may use."""
@@ -54,30 +56,33 @@ def is_shared() -> bool:
 def build() -> None:
     """Compile the C programs that are older than their source, and make what scenarios need."""
     BUILD.mkdir(exist_ok=True)
-    for source in HERE.glob('*.c'):
+    for source in HERE.glob("*.c"):
         program = BUILD / source.stem
         if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
             compile_program(source, program)
-    if not (BUILD / 'cert.pem').exists():
+    if not (BUILD / "cert.pem").exists():
         make_certificate()
     packer = zlib.compressobj(wbits=-15)
     packed = packer.compress(message(1024, 0).encode()) + packer.flush(zlib.Z_SYNC_FLUSH)
-    (BUILD / 'message.deflate').write_bytes(packed[:-4])  # RFC 7692, 7.2.1
+    (BUILD / "message.deflate").write_bytes(packed[:-4])  # RFC 7692, 7.2.1
 
 
 def compile_program(source: Path, program: Path) -> None:
     """With OpenSSL, or without where that cannot be compiled."""
-    command = [os.environ.get('CC', 'cc'), '-O2', '-o', str(program), str(source)]
-    with_tls = subprocess.run([*command, '-DWITH_TLS', '-lssl', '-lcrypto'],
-                              stderr=subprocess.DEVNULL, check=False)
+    command = [os.environ.get("CC", "cc"), "-O2", "-o", str(program), str(source)]
+    with_tls = subprocess.run(
+        [*command, "-DWITH_TLS", "-lssl", "-lcrypto"], stderr=subprocess.DEVNULL, check=False
+    )
     if with_tls.returncode:
         subprocess.run(command, check=True)
 
 
 def make_certificate() -> None:
     """A certificate for the servers that speak TLS, if openssl is here."""
-    command = ('openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes '
-               '-days 3650 -subj /CN=localhost -keyout key.pem -out cert.pem')
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes "
+        "-days 3650 -subj /CN=localhost -keyout key.pem -out cert.pem"
+    )
     with contextlib.suppress(OSError):
         subprocess.run(command.split(), cwd=BUILD, stderr=subprocess.DEVNULL, check=False)
 
@@ -90,17 +95,18 @@ def raise_limits() -> None:
 
 def free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
+        probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
 # ---------------------------------------------------------------- a server
 
+
 def children(pid: int) -> list[int]:
     """The process and all its descendants."""
     found = [pid]
-    for task in Path(f'/proc/{pid}/task').glob('*/children'):
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # a thread that has ended meanwhile
             for child in task.read_text().split():
                 found += children(int(child))
@@ -109,10 +115,10 @@ def children(pid: int) -> list[int]:
 
 def memory_of(pid: int) -> int:
     """KiB of memory of one process, pages that it shares counted in part (PSS)."""
-    for line in Path(f'/proc/{pid}/smaps_rollup').read_text().splitlines():
-        if line.startswith('Pss:'):
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
             return int(line.split()[1])
-    raise Failed(f'no memory figure for process {pid}')
+    raise Failed(f"no memory figure for process {pid}")
 
 
 class Running:
@@ -121,18 +127,23 @@ class Running:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.port = free_port()
-        self._log = tempfile.TemporaryFile('w+')
+        self._log = tempfile.TemporaryFile("w+")
 
     def __enter__(self) -> Running:
         root = str(HERE.parent)
-        path = os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')]))
+        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         pin = functools.partial(os.sched_setaffinity, 0, processors()[:1])
         try:
             self._process = subprocess.Popen(
-                self.server.command(self.port), cwd=FOLDER,
-                env={**os.environ, 'PYTHONPATH': path, **dict(self.server.environment)},
-                stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
-                start_new_session=True, preexec_fn=pin)
+                self.server.command(self.port),
+                cwd=FOLDER,
+                env={**os.environ, "PYTHONPATH": path, **dict(self.server.environment)},
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                start_new_session=True,
+                preexec_fn=pin,
+            )
         except OSError as error:
             raise Failed(str(error)) from None
         try:
@@ -142,8 +153,12 @@ class Running:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._stop()
 
     def pids(self) -> list[int]:
@@ -156,30 +171,30 @@ class Running:
 
     def waited(self) -> float:
         """Seconds for which its main threads could have run, and other programs did."""
-        delays = [Path(f'/proc/{pid}/schedstat').read_text().split()[1] for pid in self.pids()]
+        delays = [Path(f"/proc/{pid}/schedstat").read_text().split()[1] for pid in self.pids()]
         return sum(int(delay) for delay in delays) / 1e9
 
     def last_words(self) -> str:
         """The last error that it wrote, or else its last line."""
         self._log.seek(0)
         lines = self._log.read().strip().splitlines()
-        errors = [line for line in lines if re.match(r'[\w.]*(Error|Exception)\b', line)]
-        return (errors or lines or ['it said nothing'])[-1]
+        errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+        return (errors or lines or ["it said nothing"])[-1]
 
     def _wait_until_it_answers(self) -> None:
         # An open port is not enough: a master listens long before its worker can answer.
         deadline = time.monotonic() + START_TIMEOUT
         while self._process.poll() is None and time.monotonic() < deadline:
             try:
-                with socket.create_connection(('127.0.0.1', self.port), timeout=1):
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1):
                     break
             except OSError:
                 time.sleep(0.05)
-        one = [*self.server.check, '--messages', '1', '--timeout', str(START_TIMEOUT), '--no-spin']
+        one = [*self.server.check, "--messages", "1", "--timeout", str(START_TIMEOUT), "--no-spin"]
         try:
             read_line(generator(self, one))
         except Failed as error:
-            raise Failed(f'did not start: {error}; {self.last_words()}') from None
+            raise Failed(f"did not start: {error}; {self.last_words()}") from None
 
     def _stop(self) -> None:
         if self._process.poll() is None:
@@ -198,14 +213,15 @@ class Running:
 
 # ---------------------------------------------------------------- the load generator
 
+
 def generator(running: Running, arguments: list[str]) -> subprocess.Popen[str]:
     """Start the load generator against a server."""
     server = running.server
-    command = [str(BUILD / 'loadgen'), '--port', str(running.port), '--path', server.path]
-    command += ['--cpu', str(processors()[-1])] + arguments
-    command += ['--raw'] if server.raw else []
-    command += ['--tls'] if server.tls else []
-    command += ['--no-spin'] if is_shared() else []
+    command = [str(BUILD / "loadgen"), "--port", str(running.port), "--path", server.path]
+    command += ["--cpu", str(processors()[-1])] + arguments
+    command += ["--raw"] if server.raw else []
+    command += ["--tls"] if server.tls else []
+    command += ["--no-spin"] if is_shared() else []
     return subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
@@ -216,23 +232,23 @@ def read_line(process: subprocess.Popen[str], timeout: float = RUN_TIMEOUT) -> F
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        raise Failed('the load generator did not end') from None
+        raise Failed("the load generator did not end") from None
     figures: Figures = json.loads(output or '{"error": "the load generator, or the client, died"}')
-    if 'error' in figures:
-        raise Failed(str(figures['error']))
+    if "error" in figures:
+        raise Failed(str(figures["error"]))
     return figures
 
 
 def traffic(running: Running, scenario: Scenario, seconds: float) -> Figures:
     """Measure messages for some seconds."""
-    pids = ','.join(str(pid) for pid in running.pids())
-    arguments = scenario.arguments() + ['--seconds', str(seconds), '--pids', pids]
+    pids = ",".join(str(pid) for pid in running.pids())
+    arguments = scenario.arguments() + ["--seconds", str(seconds), "--pids", pids]
     waited, started = running.waited(), time.monotonic()
     figures = read_line(generator(running, arguments), RUN_TIMEOUT + seconds)
-    figures['waited'] = (running.waited() - waited) / (time.monotonic() - started)
-    if not figures['messages']:
-        raise Failed('no message came back')
-    figures['cpu_us'] = figures['cpu_seconds'] * 1e6 / figures['messages']
+    figures["waited"] = (running.waited() - waited) / (time.monotonic() - started)
+    if not figures["messages"]:
+        raise Failed("no message came back")
+    figures["cpu_us"] = figures["cpu_seconds"] * 1e6 / figures["messages"]
     return figures
 
 
@@ -241,33 +257,40 @@ def client_traffic(running: Running, scenario: Scenario, seconds: float) -> Figu
     command = running.server.client_command(running.port)
     command += [str(scenario.window), str(scenario.size), str(seconds)]
     pin = functools.partial(os.sched_setaffinity, 0, processors()[-1:])
-    process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, cwd=CLIENTS,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=pin)
+    process = subprocess.Popen(
+        command,
+        text=True,
+        stdin=subprocess.PIPE,
+        cwd=CLIENTS,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=pin,
+    )
     figures = read_line(process, RUN_TIMEOUT + seconds)
-    figures['cpu_us'] = figures['cpu_seconds'] * 1e6 / figures['messages']
-    figures['rate'] = figures['messages'] / figures['seconds']
-    return {**figures, 'p50_us': 0, 'p99_us': 0}
+    figures["cpu_us"] = figures["cpu_seconds"] * 1e6 / figures["messages"]
+    figures["rate"] = figures["messages"] / figures["seconds"]
+    return {**figures, "p50_us": 0, "p99_us": 0}
 
 
 class Held:
     """Idle connections, open for the length of a `with` block."""
 
     def __init__(self, running: Running, arguments: list[str]) -> None:
-        self._process = generator(running, arguments + ['--timeout', '60'])
+        self._process = generator(running, arguments + ["--timeout", "60"])
 
     def __enter__(self) -> None:
         assert self._process.stdout is not None
         try:
             figures = json.loads(self._process.stdout.readline() or '{"error": "died"}')
-            if 'error' in figures:
-                raise Failed(str(figures['error']))
+            if "error" in figures:
+                raise Failed(str(figures["error"]))
         except BaseException:
             self.__exit__()
             raise
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._process.communicate('\n', timeout=20)
+            self._process.communicate("\n", timeout=20)
         except (subprocess.TimeoutExpired, BrokenPipeError):
             self._process.kill()
             self._process.wait()
@@ -275,28 +298,32 @@ class Held:
 
 def idle_memory(running: Running, scenario: Scenario, seconds: float = 0) -> Figures:
     """Measure how much memory each open connection takes."""
-    warm = Scenario('', '', 'idle', connections=WARM_CONNECTIONS)
+    warm = Scenario("", "", "idle", connections=WARM_CONNECTIONS)
     with Held(running, warm.arguments()):
         before = running.memory()
         with Held(running, scenario.arguments()):
             after = running.memory()
-    return {'memory_kib': (after - before) / scenario.connections, 'before_kib': before,
-            'after_kib': after, 'connections': scenario.connections}
+    return {
+        "memory_kib": (after - before) / scenario.connections,
+        "before_kib": before,
+        "after_kib": after,
+        "connections": scenario.connections,
+    }
 
 
 def measure(running: Running, scenario: Scenario, seconds: float) -> Figures:
     """One round of one scenario against one server."""
-    run = {'idle': idle_memory, 'client': client_traffic}.get(scenario.mode, traffic)
+    run = {"idle": idle_memory, "client": client_traffic}.get(scenario.mode, traffic)
     return run(running, scenario, seconds)
 
 
 def notes(rounds: list[Figures]) -> str:
     """What a reader must know about these figures."""
-    starved = max(figures.get('starved', 0) for figures in rounds)
-    busy = min(figures.get('generator_idle', 1) for figures in rounds) < TOO_BUSY
-    found = [f'{starved} connections got nothing'] if starved else []
-    found += ['limited by the load generator'] if busy else []
-    waited = statistics.median(figures.get('waited', 0) for figures in rounds)
+    starved = max(figures.get("starved", 0) for figures in rounds)
+    busy = min(figures.get("generator_idle", 1) for figures in rounds) < TOO_BUSY
+    found = [f"{starved} connections got nothing"] if starved else []
+    found += ["limited by the load generator"] if busy else []
+    waited = statistics.median(figures.get("waited", 0) for figures in rounds)
     if waited > DISTURBED:
-        found += [f'its threads waited for their processor {waited:.0%} of the time']
-    return '; '.join(found)
+        found += [f"its threads waited for their processor {waited:.0%} of the time"]
+    return "; ".join(found)

@@ -3,6 +3,7 @@
 Each peer is installed by itself: one that cannot be had is left out, and the others stay. What
 faye_wsgi and a peer both stand on (gevent, gunicorn, Flask) gets the version that is in use here.
 """
+
 from __future__ import annotations
 
 import importlib.metadata
@@ -18,20 +19,27 @@ PATIENCE = 600
 def pinned(requirement: str) -> str:
     """The requirement, with the version of this environment if it is here too."""
     try:
-        version = importlib.metadata.version(requirement.split('[')[0])
+        version = importlib.metadata.version(requirement.split("[")[0])
     except importlib.metadata.PackageNotFoundError:
         return requirement
-    return f'{requirement}=={version}'
+    return f"{requirement}=={version}"
 
 
 def run(command: Sequence[str]) -> str | None:
     """Run a command; None if it worked, else why it did not."""
     try:
-        done = subprocess.run(command, cwd=PEERS, stdin=subprocess.DEVNULL, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE)
+        done = subprocess.run(
+            command,
+            cwd=PEERS,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PATIENCE,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
-    lines: list[str] = done.stdout.strip().splitlines() or [f'exit code {done.returncode}']
+    lines: list[str] = done.stdout.strip().splitlines() or [f"exit code {done.returncode}"]
     return lines[-1] if done.returncode else None
 
 
@@ -40,10 +48,10 @@ def install(server: Server) -> str | None:
     PEERS.mkdir(exist_ok=True)
     problem = None
     if server.pip and not PEER_PYTHON.exists():
-        problem = run([sys.executable, '-m', 'venv', 'venv'])
+        problem = run([sys.executable, "-m", "venv", "venv"])
     if server.pip and not problem:
-        pip = [str(PEER_PYTHON), '-m', 'pip', 'install', '--quiet']
+        pip = [str(PEER_PYTHON), "-m", "pip", "install", "--quiet"]
         problem = run(pip + [pinned(requirement) for requirement in server.pip])
-    if server.npm and any(not (PEERS / 'node_modules' / name).exists() for name in server.npm):
-        problem = run(['npm', 'install', '--silent', '--prefix', str(PEERS), *server.npm])
+    if server.npm and any(not (PEERS / "node_modules" / name).exists() for name in server.npm):
+        problem = run(["npm", "install", "--silent", "--prefix", str(PEERS), *server.npm])
     return problem

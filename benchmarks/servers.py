@@ -4,6 +4,7 @@ A server is a small file in the folder `servers`, and a line here. `Server.start
 {port} and {python} are filled in, {python} with this interpreter, or for a peer with that of the
 environment that the driver makes in `.peers`.
 """
+
 from __future__ import annotations
 
 import sys
@@ -12,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-FOLDER = HERE / 'servers'
-CLIENTS = HERE / 'clients'
-BUILD = HERE / 'build'
-PEERS = HERE / '.peers'
-PEER_PYTHON = PEERS / 'venv' / 'bin' / 'python'
+FOLDER = HERE / "servers"
+CLIENTS = HERE / "clients"
+BUILD = HERE / "build"
+PEERS = HERE / ".peers"
+PEER_PYTHON = PEERS / "venv" / "bin" / "python"
 
-BASELINE = 'gevent recv/sendall'
+BASELINE = "gevent recv/sendall"
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,17 @@ class Server:
 
     name: str
     start: str
-    path: str = '/echo'
-    raw: bool = False                 # plain TCP, no WebSocket
+    path: str = "/echo"
+    raw: bool = False  # plain TCP, no WebSocket
     tls: bool = False
-    client: str = ''                  # the command of a client, which is measured instead
-    peer: bool = False                # measured with --peers only
-    check: tuple[str, ...] = ()       # for the load generator: how to see that it answers
-    special: bool = False             # only for the scenarios that name it
+    client: str = ""  # the command of a client, which is measured instead
+    peer: bool = False  # measured with --peers only
+    check: tuple[str, ...] = ()  # for the load generator: how to see that it answers
+    special: bool = False  # only for the scenarios that name it
     environment: tuple[tuple[str, str], ...] = ()
-    modules: tuple[str, ...] = ()     # must be importable here
-    pip: tuple[str, ...] = ()         # installed into the peers' environment
-    npm: tuple[str, ...] = ()         # installed into the peers' folder
+    modules: tuple[str, ...] = ()  # must be importable here
+    pip: tuple[str, ...] = ()  # installed into the peers' environment
+    npm: tuple[str, ...] = ()  # installed into the peers' folder
 
     def command(self, port: int) -> list[str]:
         """The words of the command that serves on `port`."""
@@ -50,109 +51,219 @@ class Server:
 
     def _words(self, command: str, port: int, of_peers: bool) -> list[str]:
         python = str(PEER_PYTHON) if of_peers else sys.executable
-        values = {'port': port, 'python': python, 'build': BUILD}
+        values = {"port": port, "python": python, "build": BUILD}
         return [word.format(**values) for word in command.split()]
 
 
-def gunicorn(worker: str, application: str, more: str = '') -> str:
+def gunicorn(worker: str, application: str, more: str = "") -> str:
     """The command for one gunicorn worker; its limit on connections must not be what is found."""
     return (
-        '{python} -m gunicorn --bind 127.0.0.1:{port} --workers 1 --worker-connections 20000 '
-        f'--backlog 2048 --log-level warning --worker-class {worker} {more} {application}'
+        "{python} -m gunicorn --bind 127.0.0.1:{port} --workers 1 --worker-connections 20000 "
+        f"--backlog 2048 --log-level warning --worker-class {worker} {more} {application}"
     )
 
 
-FEED: dict[str, Any] = {'path': '/feed', 'check': ('--mode', 'receive', '--events')}
-GUNICORN = ('gevent', 'gunicorn[gevent]')
-FLASK = ('flask', 'gevent', 'gunicorn', 'faye_wsgi')
-WORKER = 'geventwebsocket.gunicorn.workers.GeventWebSocketWorker'
+FEED: dict[str, Any] = {"path": "/feed", "check": ("--mode", "receive", "--events")}
+GUNICORN = ("gevent", "gunicorn[gevent]")
+FLASK = ("flask", "gevent", "gunicorn", "faye_wsgi")
+WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
 
-CERTIFICATE = '--certfile {build}/cert.pem --keyfile {build}/key.pem'
-UVICORN = ('{python} -m uvicorn --host 127.0.0.1 --port {port} --log-level warning '
-           '--backlog 2048 --ws-ping-interval 3600 peer_uvicorn:application '
-           '--ws-per-message-deflate ')
+CERTIFICATE = "--certfile {build}/cert.pem --keyfile {build}/key.pem"
+UVICORN = (
+    "{python} -m uvicorn --host 127.0.0.1 --port {port} --log-level warning "
+    "--backlog 2048 --ws-ping-interval 3600 peer_uvicorn:application "
+    "--ws-per-message-deflate "
+)
 
 
 def client(name: str, command: str, **values: Any) -> Server:
     """A client under test: it echoes with faye_wsgi's server."""
-    values.setdefault('modules', FLASK)
-    return Server(f'{name} client', gunicorn('gevent', 'ours:app'), client=command,
-                  special=True, **values)
+    values.setdefault("modules", FLASK)
+    return Server(
+        f"{name} client", gunicorn("gevent", "ours:app"), client=command, special=True, **values
+    )
 
 
 SERVERS = (
-    Server(BASELINE, '{python} raw_gevent.py {port}', raw=True, modules=('gevent',)),
-    Server('faye_wsgi, blocking', gunicorn('gevent', 'ours:app'), modules=FLASK),
-    Server('faye_wsgi, events', gunicorn('gevent', 'ours:app'), path='/events', modules=FLASK),
-    Server('faye_wsgi, pure', gunicorn('gevent', 'ours:app'), modules=FLASK,
-           environment=(('FAYE_WSGI_PURE', '1'),)),
-    Server('faye_wsgi, plain WSGI', gunicorn('gevent', 'ours:application'), modules=FLASK),
-    Server('faye_wsgi feed', gunicorn('gevent', 'ours:app'), special=True, modules=FLASK, **FEED),
-    Server('faye_wsgi, broadcast', gunicorn('gevent', 'ours:app'), path='/broadcast',
-           special=True, modules=FLASK),
-    Server('faye_wsgi, a loop of sends', gunicorn('gevent', 'ours_loop:app'), path='/broadcast',
-           special=True, modules=FLASK),
-    Server('gevent feed', '{python} raw_gevent.py {port} feed', special=True,
-           modules=('gevent',), **FEED),
-    Server('Flask generator', gunicorn('gevent', 'peer_flask:app'), special=True, modules=FLASK,
-           **FEED),
-    Server('faye_wsgi, gevent_pywsgi', gunicorn('gevent_pywsgi', 'ours:application'),
-           special=True, modules=FLASK),
-    Server('gunicorn gevent, no library', gunicorn('gevent', 'raw_gunicorn:application'),
-           special=True, modules=FLASK),
-    Server('gunicorn gevent_pywsgi, no library',
-           gunicorn('gevent_pywsgi', 'raw_gunicorn:application'), special=True, modules=FLASK),
-    Server('C broadcast', '{build}/echo {port} broadcast', raw=True, special=True),
-    Server('C epoll, no WebSocket', '{build}/echo {port}', raw=True, peer=True),
-    Server('gevent-websocket', gunicorn(WORKER, 'peer_gevent_websocket:application'),
-           peer=True, pip=(*GUNICORN, 'gevent-websocket', 'wsaccel')),
-    Server('flask-sock', gunicorn('gevent', 'peer_flask_sock:app'),
-           peer=True, pip=(*GUNICORN, 'flask', 'flask-sock')),
-    Server('websockets, sync', '{python} peer_websockets_sync.py {port}',
-           peer=True, pip=('websockets',)),
-    Server('websockets, asyncio', '{python} peer_websockets_asyncio.py {port}',
-           peer=True, pip=('websockets',)),
-    Server('uvicorn', UVICORN + 'false', peer=True, pip=('uvicorn', 'websockets')),
-    Server('aiohttp', '{python} peer_aiohttp.py {port}', peer=True, pip=('aiohttp',)),
-    Server('picows', '{python} peer_picows.py {port}', peer=True, pip=('picows',)),
-    Server('Node faye-websocket', 'node peer_faye_websocket.js {port}',
-           peer=True, npm=('faye-websocket',)),
-    Server('Node ws', 'node peer_ws.js {port}', peer=True, npm=('ws',)),
-
+    Server(BASELINE, "{python} raw_gevent.py {port}", raw=True, modules=("gevent",)),
+    Server("faye_wsgi, blocking", gunicorn("gevent", "ours:app"), modules=FLASK),
+    Server("faye_wsgi, events", gunicorn("gevent", "ours:app"), path="/events", modules=FLASK),
+    Server(
+        "faye_wsgi, pure",
+        gunicorn("gevent", "ours:app"),
+        modules=FLASK,
+        environment=(("FAYE_WSGI_PURE", "1"),),
+    ),
+    Server("faye_wsgi, plain WSGI", gunicorn("gevent", "ours:application"), modules=FLASK),
+    Server("faye_wsgi feed", gunicorn("gevent", "ours:app"), special=True, modules=FLASK, **FEED),
+    Server(
+        "faye_wsgi, broadcast",
+        gunicorn("gevent", "ours:app"),
+        path="/broadcast",
+        special=True,
+        modules=FLASK,
+    ),
+    Server(
+        "faye_wsgi, a loop of sends",
+        gunicorn("gevent", "ours_loop:app"),
+        path="/broadcast",
+        special=True,
+        modules=FLASK,
+    ),
+    Server(
+        "gevent feed",
+        "{python} raw_gevent.py {port} feed",
+        special=True,
+        modules=("gevent",),
+        **FEED,
+    ),
+    Server(
+        "Flask generator", gunicorn("gevent", "peer_flask:app"), special=True, modules=FLASK, **FEED
+    ),
+    Server(
+        "faye_wsgi, gevent_pywsgi",
+        gunicorn("gevent_pywsgi", "ours:application"),
+        special=True,
+        modules=FLASK,
+    ),
+    Server(
+        "gunicorn gevent, no library",
+        gunicorn("gevent", "raw_gunicorn:application"),
+        special=True,
+        modules=FLASK,
+    ),
+    Server(
+        "gunicorn gevent_pywsgi, no library",
+        gunicorn("gevent_pywsgi", "raw_gunicorn:application"),
+        special=True,
+        modules=FLASK,
+    ),
+    Server("C broadcast", "{build}/echo {port} broadcast", raw=True, special=True),
+    Server("C epoll, no WebSocket", "{build}/echo {port}", raw=True, peer=True),
+    Server(
+        "gevent-websocket",
+        gunicorn(WORKER, "peer_gevent_websocket:application"),
+        peer=True,
+        pip=(*GUNICORN, "gevent-websocket", "wsaccel"),
+    ),
+    Server(
+        "flask-sock",
+        gunicorn("gevent", "peer_flask_sock:app"),
+        peer=True,
+        pip=(*GUNICORN, "flask", "flask-sock"),
+    ),
+    Server(
+        "websockets, sync",
+        "{python} peer_websockets_sync.py {port}",
+        peer=True,
+        pip=("websockets",),
+    ),
+    Server(
+        "websockets, asyncio",
+        "{python} peer_websockets_asyncio.py {port}",
+        peer=True,
+        pip=("websockets",),
+    ),
+    Server("uvicorn", UVICORN + "false", peer=True, pip=("uvicorn", "websockets")),
+    Server("aiohttp", "{python} peer_aiohttp.py {port}", peer=True, pip=("aiohttp",)),
+    Server("picows", "{python} peer_picows.py {port}", peer=True, pip=("picows",)),
+    Server(
+        "Node faye-websocket",
+        "node peer_faye_websocket.js {port}",
+        peer=True,
+        npm=("faye-websocket",),
+    ),
+    Server("Node ws", "node peer_ws.js {port}", peer=True, npm=("ws",)),
     # wss
-    Server('gevent recv/sendall, TLS',
-           '{python} raw_gevent.py {port} tls {build}/cert.pem {build}/key.pem',
-           raw=True, tls=True, special=True, modules=('gevent',)),
-    Server('faye_wsgi, wss', gunicorn('gevent', 'ours:app', CERTIFICATE), tls=True, special=True,
-           modules=FLASK),
-    Server('gevent-websocket, wss',
-           gunicorn(WORKER, 'peer_gevent_websocket:application', CERTIFICATE),
-           tls=True, special=True, peer=True, pip=(*GUNICORN, 'gevent-websocket', 'wsaccel')),
-    Server('flask-sock, wss', gunicorn('gevent', 'peer_flask_sock:app', CERTIFICATE),
-           tls=True, special=True, peer=True, pip=(*GUNICORN, 'flask', 'flask-sock')),
-    Server('uvicorn, wss',
-           UVICORN + 'false --ssl-certfile {build}/cert.pem --ssl-keyfile {build}/key.pem',
-           tls=True, special=True, peer=True, pip=('uvicorn', 'websockets')),
+    Server(
+        "gevent recv/sendall, TLS",
+        "{python} raw_gevent.py {port} tls {build}/cert.pem {build}/key.pem",
+        raw=True,
+        tls=True,
+        special=True,
+        modules=("gevent",),
+    ),
+    Server(
+        "faye_wsgi, wss",
+        gunicorn("gevent", "ours:app", CERTIFICATE),
+        tls=True,
+        special=True,
+        modules=FLASK,
+    ),
+    Server(
+        "gevent-websocket, wss",
+        gunicorn(WORKER, "peer_gevent_websocket:application", CERTIFICATE),
+        tls=True,
+        special=True,
+        peer=True,
+        pip=(*GUNICORN, "gevent-websocket", "wsaccel"),
+    ),
+    Server(
+        "flask-sock, wss",
+        gunicorn("gevent", "peer_flask_sock:app", CERTIFICATE),
+        tls=True,
+        special=True,
+        peer=True,
+        pip=(*GUNICORN, "flask", "flask-sock"),
+    ),
+    Server(
+        "uvicorn, wss",
+        UVICORN + "false --ssl-certfile {build}/cert.pem --ssl-keyfile {build}/key.pem",
+        tls=True,
+        special=True,
+        peer=True,
+        pip=("uvicorn", "websockets"),
+    ),
     # permessage-deflate
-    Server('faye_wsgi, deflate', gunicorn('gevent', 'ours:app'), path='/deflate', special=True,
-           modules=FLASK),
-    Server('uvicorn, deflate', UVICORN + 'true', special=True, peer=True,
-           pip=('uvicorn', 'websockets')),
-    Server('websockets, asyncio, deflate', '{python} peer_websockets_asyncio.py {port} deflate',
-           special=True, peer=True, pip=('websockets',)),
-    Server('Node ws, deflate', 'node peer_ws.js {port} deflate', special=True, peer=True,
-           npm=('ws',)),
+    Server(
+        "faye_wsgi, deflate",
+        gunicorn("gevent", "ours:app"),
+        path="/deflate",
+        special=True,
+        modules=FLASK,
+    ),
+    Server(
+        "uvicorn, deflate", UVICORN + "true", special=True, peer=True, pip=("uvicorn", "websockets")
+    ),
+    Server(
+        "websockets, asyncio, deflate",
+        "{python} peer_websockets_asyncio.py {port} deflate",
+        special=True,
+        peer=True,
+        pip=("websockets",),
+    ),
+    Server(
+        "Node ws, deflate", "node peer_ws.js {port} deflate", special=True, peer=True, npm=("ws",)
+    ),
     # Clients
-    Server('gevent recv/sendall client', '{build}/echo {port}', raw=True, special=True,
-           client='{python} raw.py {port}', modules=('gevent',)),
-    client('faye_wsgi', '{python} ours.py {port}'),
-    client('websocket-client', '{python} peer.py websocket-client {port}', peer=True,
-           pip=('websocket-client', 'wsaccel')),
-    client('websockets, sync,', '{python} peer.py websockets-sync {port}', peer=True,
-           pip=('websockets',)),
-    client('websockets, asyncio,', '{python} peer.py websockets-asyncio {port}', peer=True,
-           pip=('websockets',)),
-    client('aiohttp', '{python} peer.py aiohttp {port}', peer=True, pip=('aiohttp',)),
-    client('picows', '{python} peer.py picows {port}', peer=True, pip=('picows',)),
-    client('Node ws', 'node peer_ws.js {port}', peer=True, npm=('ws',)),
+    Server(
+        "gevent recv/sendall client",
+        "{build}/echo {port}",
+        raw=True,
+        special=True,
+        client="{python} raw.py {port}",
+        modules=("gevent",),
+    ),
+    client("faye_wsgi", "{python} ours.py {port}"),
+    client(
+        "websocket-client",
+        "{python} peer.py websocket-client {port}",
+        peer=True,
+        pip=("websocket-client", "wsaccel"),
+    ),
+    client(
+        "websockets, sync,",
+        "{python} peer.py websockets-sync {port}",
+        peer=True,
+        pip=("websockets",),
+    ),
+    client(
+        "websockets, asyncio,",
+        "{python} peer.py websockets-asyncio {port}",
+        peer=True,
+        pip=("websockets",),
+    ),
+    client("aiohttp", "{python} peer.py aiohttp {port}", peer=True, pip=("aiohttp",)),
+    client("picows", "{python} peer.py picows {port}", peer=True, pip=("picows",)),
+    client("Node ws", "node peer_ws.js {port}", peer=True, npm=("ws",)),
 )

@@ -20,7 +20,7 @@ from importlib import import_module
 from importlib.machinery import SOURCE_SUFFIXES, FileFinder, SourceFileLoader
 from typing import TYPE_CHECKING, Any
 
-__version__ = '0.1.0'
+__version__ = "0.1.0"
 
 
 def _find_sources_alone() -> None:
@@ -32,7 +32,7 @@ def _find_sources_alone() -> None:
             sys.path_importer_cache[folder.path] = finder
 
 
-if os.environ.get('FAYE_WSGI_PURE'):
+if os.environ.get("FAYE_WSGI_PURE"):
     _find_sources_alone()
 
 if TYPE_CHECKING:
@@ -52,40 +52,40 @@ if TYPE_CHECKING:
     from faye_wsgi.websocket import WebSocket
 
 _EXPORTS = {
-    'Client': 'faye_wsgi.client',
-    'CloseCode': 'faye_wsgi.driver.frames',
-    'ConnectionClosed': 'faye_wsgi.errors',
-    'EventSource': 'faye_wsgi.eventsource',
-    'ExtensionError': 'faye_wsgi.errors',
-    'HandshakeError': 'faye_wsgi.errors',
-    'HijackError': 'faye_wsgi.errors',
-    'ProtocolError': 'faye_wsgi.errors',
-    'ReadyState': 'faye_wsgi.driver.base',
-    'WebSocket': 'faye_wsgi.websocket',
-    'WebSocketError': 'faye_wsgi.errors',
-    'broadcast': 'faye_wsgi.endpoint',
+    "Client": "faye_wsgi.client",
+    "CloseCode": "faye_wsgi.driver.frames",
+    "ConnectionClosed": "faye_wsgi.errors",
+    "EventSource": "faye_wsgi.eventsource",
+    "ExtensionError": "faye_wsgi.errors",
+    "HandshakeError": "faye_wsgi.errors",
+    "HijackError": "faye_wsgi.errors",
+    "ProtocolError": "faye_wsgi.errors",
+    "ReadyState": "faye_wsgi.driver.base",
+    "WebSocket": "faye_wsgi.websocket",
+    "WebSocketError": "faye_wsgi.errors",
+    "broadcast": "faye_wsgi.endpoint",
 }
 
 __all__ = [
-    'Client',
-    'CloseCode',
-    'ConnectionClosed',
-    'EventSource',
-    'ExtensionError',
-    'HandshakeError',
-    'HijackError',
-    'ProtocolError',
-    'ReadyState',
-    'WebSocket',
-    'WebSocketError',
-    'broadcast',
+    "Client",
+    "CloseCode",
+    "ConnectionClosed",
+    "EventSource",
+    "ExtensionError",
+    "HandshakeError",
+    "HijackError",
+    "ProtocolError",
+    "ReadyState",
+    "WebSocket",
+    "WebSocketError",
+    "broadcast",
 ]
 
 
 def __getattr__(name: str) -> Any:  # PEP 562
     module = _EXPORTS.get(name)
     if module is None:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(module), name)
     return value
 

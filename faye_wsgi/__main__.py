@@ -1,7 +1,7 @@
 """The command-line client: lines go out as messages, messages come in as lines.
 
-    python -m faye_wsgi ws://127.0.0.1:8000/echo
-    echo hi | python -m faye_wsgi wss://example.com/echo
+python -m faye_wsgi ws://127.0.0.1:8000/echo
+echo hi | python -m faye_wsgi wss://example.com/echo
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from faye_wsgi.errors import ConnectionClosed, HandshakeError
 from faye_wsgi.extensions.permessage_deflate import PermessageDeflate
 from faye_wsgi.transport.settings import check_seconds
 
-__all__ = ['exit_status', 'main']
+__all__ = ["exit_status", "main"]
 
-PROMPT = '> '
+PROMPT = "> "
 USAGE = 64  # EX_USAGE of sysexits.h: argparse's own 2 would mean 1002
 INTERRUPTED = 130
 CLOSE_TIMEOUT = 5.0
@@ -48,34 +48,50 @@ def exit_status(code: int | None) -> int:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         self.print_usage(sys.stderr)
-        self.exit(USAGE, f'{self.prog}: error: {message}\n')
+        self.exit(USAGE, f"{self.prog}: error: {message}\n")
 
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog='python -m faye_wsgi',
-        description='Send lines of standard input to a WebSocket and print its messages.',
+        prog="python -m faye_wsgi",
+        description="Send lines of standard input to a WebSocket and print its messages.",
         epilog=STATUS_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add('url', help='ws://, wss:// or ws+unix:/path/of/socket:/path/of/request')
-    add('--header', action='append', default=[], type=_read_header, metavar='"NAME: VALUE"',
-        help='a header to add to the request; may be repeated')
-    add('--protocol', action='append', default=[], metavar='NAME',
-        help='a subprotocol to offer; may be repeated')
-    add('--proxy', metavar='URL', help="an HTTP proxy; 'env' reads HTTP_PROXY and its kin")
-    add('--insecure', action='store_true', help='do not verify the certificate of the server')
-    add('--deflate', action='store_true', help='offer permessage-deflate')
-    add('--ping', type=float, metavar='SECONDS', help='send a ping every so often')
-    add('--wait', type=float, default=1.0, metavar='SECONDS',
-        help='when the input (not of a terminal) has ended, close after so long without '
-        'a message; default 1')
+    add("url", help="ws://, wss:// or ws+unix:/path/of/socket:/path/of/request")
+    add(
+        "--header",
+        action="append",
+        default=[],
+        type=_read_header,
+        metavar='"NAME: VALUE"',
+        help="a header to add to the request; may be repeated",
+    )
+    add(
+        "--protocol",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a subprotocol to offer; may be repeated",
+    )
+    add("--proxy", metavar="URL", help="an HTTP proxy; 'env' reads HTTP_PROXY and its kin")
+    add("--insecure", action="store_true", help="do not verify the certificate of the server")
+    add("--deflate", action="store_true", help="offer permessage-deflate")
+    add("--ping", type=float, metavar="SECONDS", help="send a ping every so often")
+    add(
+        "--wait",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="when the input (not of a terminal) has ended, close after so long without "
+        "a message; default 1",
+    )
     return parser
 
 
 def _read_header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(':')
+    name, colon, value = text.partition(":")
     if not colon:
         raise argparse.ArgumentTypeError('a header is "Name: value"')
     return name.strip(), value.strip()
@@ -87,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     _open_streams()
     try:
-        check_seconds('--wait', options.wait)
+        check_seconds("--wait", options.wait)
         ws = _connect(options)
     except (TypeError, ValueError, OSError) as error:
         parser.error(str(error))
@@ -104,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _open_streams() -> None:
     # What the caller has closed is None.
-    for name, mode in (('stdin', 'r'), ('stdout', 'w'), ('stderr', 'w')):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))
 
@@ -115,7 +131,7 @@ def _connect(options: argparse.Namespace) -> Client:
         options.protocol,
         headers=options.header,
         proxy=options.proxy,
-        tls={'verify': False} if options.insecure else None,
+        tls={"verify": False} if options.insecure else None,
         extensions=PermessageDeflate() if options.deflate else (),
         ping=options.ping,
         close_timeout=CLOSE_TIMEOUT,
@@ -128,7 +144,7 @@ def _run(ws: Client, wait: float) -> int:
     except HandshakeError as error:
         _tell(str(error))
         return exit_status(error.code)
-    _tell(f'connected to {ws.url}' + (f', protocol {ws.protocol}' if ws.protocol else ''))
+    _tell(f"connected to {ws.url}" + (f", protocol {ws.protocol}" if ws.protocol else ""))
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     sender = gevent.spawn(_send_lines, ws, terminal)
     try:
@@ -136,8 +152,8 @@ def _run(ws: Client, wait: float) -> int:
         ws.wait_closed()
     finally:
         sender.kill()
-    reason = f' {_printable(ws.close_reason)}' if ws.close_reason else ''
-    _tell(f'closed with {ws.close_code}{reason}')
+    reason = f" {_printable(ws.close_reason)}" if ws.close_reason else ""
+    _tell(f"closed with {ws.close_code}{reason}")
     return exit_status(ws.close_code)
 
 
@@ -158,16 +174,16 @@ def _print_messages(ws: Client, sender: Any, wait: float, terminal: bool) -> Non
 def _print(message: Data, terminal: bool) -> None:
     out = sys.stdout.buffer
     if terminal:
-        text = message if isinstance(message, str) else f'<{len(message)} bytes> {message.hex()}'
-        out.write(f'\r< {_printable(text)}\n{PROMPT}'.encode(errors='replace'))
+        text = message if isinstance(message, str) else f"<{len(message)} bytes> {message.hex()}"
+        out.write(f"\r< {_printable(text)}\n{PROMPT}".encode(errors="replace"))
     else:
-        out.write((message.encode() if isinstance(message, str) else message) + b'\n')
+        out.write((message.encode() if isinstance(message, str) else message) + b"\n")
     out.flush()
 
 
 def _printable(text: str) -> str:
     # A peer must not steer the terminal.
-    return ''.join(c if c.isprintable() or c in '\n\t' else repr(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def _send_lines(ws: Client, terminal: bool) -> None:
@@ -184,8 +200,8 @@ def _read_lines(fd: int, terminal: bool) -> Iterator[str]:
     """The lines of a descriptor; other greenlets go on meanwhile."""
     # A file is always ready, and epoll will not hear of one.
     ready = stat.S_ISREG(os.fstat(fd).st_mode)
-    decoder = codecs.getincrementaldecoder('utf-8')('replace')
-    rest = ''
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    rest = ""
     while True:
         if terminal:
             os.write(sys.stdout.fileno(), PROMPT.encode())
@@ -193,7 +209,7 @@ def _read_lines(fd: int, terminal: bool) -> Iterator[str]:
             gevent.socket.wait_read(fd)
         data = os.read(fd, 65536)
         rest += decoder.decode(data, not data)
-        *lines, rest = rest.split('\n')
+        *lines, rest = rest.split("\n")
         yield from lines
         if not data:
             break
@@ -213,5 +229,5 @@ def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     sys.exit(main())

@@ -33,9 +33,9 @@ from faye_wsgi.transport.settings import (
 from faye_wsgi.transport.tls import ClientTls, TlsOption, make_client_tls
 from faye_wsgi.wsgi import worker
 
-__all__ = ['Client', 'heals']
+__all__ = ["Client", "heals"]
 
-log = logging.getLogger('faye_wsgi')
+log = logging.getLogger("faye_wsgi")
 
 ProxyOption = Union[str, Mapping[str, Any], None]
 Pairs = tuple[tuple[str, str], ...]
@@ -44,7 +44,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 # RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4: the only 4xx that ask to come again.
 _HEALING = (408, 425, 429)
 # What may follow a redirect to another origin: any other header may be a secret.
-_HARMLESS = ('accept-language', 'origin', 'user-agent')
+_HARMLESS = ("accept-language", "origin", "user-agent")
 
 
 def heals(error: HandshakeError) -> bool:
@@ -61,7 +61,7 @@ class Client(Endpoint):
     kept. ``with Client(url) as ws:`` waits until it is open, as ``wait_open`` does.
     """
 
-    __slots__ = ('_headers', '_status_code', '_url')
+    __slots__ = ("_headers", "_status_code", "_url")
 
     def __init__(
         self,
@@ -128,19 +128,19 @@ class Client(Endpoint):
             max_length=max_length,
             high_water=high_water,
         )
-        check_size('max_fragments', max_fragments)
-        check_seconds('open_timeout', open_timeout)
+        check_size("max_fragments", max_fragments)
+        check_seconds("open_timeout", open_timeout)
         if max_redirects != 0:
-            check_size('max_redirects', max_redirects)
+            check_size("max_redirects", max_redirects)
         target = parse_url(url)
         tls = _merge_ca(tls, ca)
         opening = _Opening(
             url=target,
             handshake={
-                'protocols': _check_offer(protocols),
-                'extensions': check_extensions(extensions),
-                'max_length': max_length,
-                'max_fragments': max_fragments,
+                "protocols": _check_offer(protocols),
+                "extensions": check_extensions(extensions),
+                "max_length": max_length,
+                "max_fragments": max_fragments,
             },
             headers=tuple(check_headers(headers, RESERVED_HEADERS)),
             proxy=_check_proxy(proxy, target),
@@ -184,7 +184,7 @@ class Client(Endpoint):
             raise self._handshake_error
         if self._status_code is None:
             code = self.close_code or 1006
-            raise HandshakeError('the connection was closed before it was open', code=code)
+            raise HandshakeError("the connection was closed before it was open", code=code)
 
     def receive(self, timeout: float | None = None) -> Data:
         try:
@@ -234,12 +234,12 @@ class Client(Endpoint):
         408, 425 and 429) is raised as HandshakeError; all else is tried again for ever,
         and logged as a warning. Leave the loop to stop.
         """
-        for name, seconds in (('first_delay', first_delay), ('max_delay', max_delay)):
+        for name, seconds in (("first_delay", first_delay), ("max_delay", max_delay)):
             check_seconds(name, seconds)
         offer = _check_offer(protocols)
-        if options.get('headers') is not None:  # which may be an iterator
-            options['headers'] = check_headers(options['headers'], RESERVED_HEADERS)
-        options['extensions'] = check_extensions(options.get('extensions'))
+        if options.get("headers") is not None:  # which may be an iterator
+            options["headers"] = check_headers(options["headers"], RESERVED_HEADERS)
+        options["extensions"] = check_extensions(options.get("extensions"))
         return cls._reconnect(url, offer, Backoff(first_delay, max_delay), retry, options)
 
     @classmethod
@@ -253,9 +253,9 @@ class Client(Endpoint):
     ) -> Iterator[Client]:
         def tell(delay: float) -> None:
             level = logging.INFO if failure is None else logging.WARNING
-            reason = failure or f'closed with {ws.close_code}'
+            reason = failure or f"closed with {ws.close_code}"
             shown = without_query(ws.url)
-            log.log(level, '%s: %s: trying again in %.1f seconds', shown, reason, delay)
+            log.log(level, "%s: %s: trying again in %.1f seconds", shown, reason, delay)
 
         while True:
             failure = None
@@ -331,20 +331,20 @@ class _Opening:
     def _redirected(self, error: HandshakeError) -> _Opening:
         """Where ``error`` sends us; ``error`` itself if it does not, or not so far."""
         headers = {name.lower(): value for name, value in error.headers}
-        location = headers.get('location')
+        location = headers.get("location")
         if error.status_code not in _REDIRECTS or not location or not self._follows(error):
             raise error
         try:
             url = resolve(self.url, location)
         except ValueError as reason:
-            raise _changed(error, f'the redirect cannot be followed: {reason}') from None
+            raise _changed(error, f"the redirect cannot be followed: {reason}") from None
         shown = without_query(str(url))
         if self.url.secure and not url.secure:
-            raise _changed(error, f'the redirect to {shown} would lose TLS')
+            raise _changed(error, f"the redirect to {shown} would lose TLS")
         here = replace(self, url=url, redirects=self.redirects - 1)
         if url.origin != self.url.origin:
             if url.secure and not isinstance(self.tls_option, (Mapping, type(None))):
-                raise _changed(error, f'no SSLContext goes with a redirect to {shown}')
+                raise _changed(error, f"no SSLContext goes with a redirect to {shown}")
             return here._without_secrets()
         if not url.authorization:
             url = replace(url, authorization=self.url.authorization)
@@ -355,7 +355,7 @@ class _Opening:
         if self.url.path or error.code != 1002 or self.redirects < 0:
             return False
         if self.redirects == 0:
-            error.reason = f'{error.reason}: a redirect, and max_redirects allows no more'
+            error.reason = f"{error.reason}: a redirect, and max_redirects allows no more"
             return False
         return True
 
@@ -364,7 +364,7 @@ class _Opening:
         headers = tuple(pair for pair in self.headers if pair[0].lower() in _HARMLESS)
         tls = self.tls
         if isinstance(self.tls_option, Mapping):
-            option = {k: v for k, v in self.tls_option.items() if k in ('ca', 'verify')}
+            option = {k: v for k, v in self.tls_option.items() if k in ("ca", "verify")}
             tls = make_client_tls(option)
         return replace(self, headers=headers, tls=tls, tls_option=None)
 
@@ -380,11 +380,11 @@ def _changed(error: HandshakeError, reason: str) -> HandshakeError:
 
 def _check_offer(protocols: str | Iterable[str] | None) -> list[str]:
     if callable(protocols):
-        raise TypeError('a client offers subprotocols: their names, no function')
+        raise TypeError("a client offers subprotocols: their names, no function")
     offer = check_protocols(protocols)
     assert isinstance(offer, list)
     if len(set(offer)) < len(offer):  # RFC 6455 §4.1
-        raise ValueError('a subprotocol is offered twice')
+        raise ValueError("a subprotocol is offered twice")
     return offer
 
 
@@ -392,32 +392,32 @@ def _merge_ca(tls: TlsOption, ca: Any) -> TlsOption:
     if ca is None:
         return tls
     if tls is not None and not isinstance(tls, Mapping):
-        raise TypeError('ca goes with a dict of tls options: give yours to the SSLContext')
-    return {'ca': ca, **(tls or {})}
+        raise TypeError("ca goes with a dict of tls options: give yours to the SSLContext")
+    return {"ca": ca, **(tls or {})}
 
 
 def _check_proxy(proxy: ProxyOption, url: Url) -> Callable[[Url], dial.Proxy | None]:
     """The option as a function, since a redirect may need another answer of 'env'."""
     if proxy is None:
         return lambda url: None
-    if proxy == 'env':
+    if proxy == "env":
         return _proxy_of_environment
     if url.path:
-        raise ValueError('there is no proxy to a Unix socket')
+        raise ValueError("there is no proxy to a Unix socket")
     fixed = _make_proxy(proxy)
     return lambda url: fixed
 
 
 def _make_proxy(proxy: str | Mapping[str, Any]) -> dial.Proxy:
-    options: dict[str, Any] = {'origin': proxy} if isinstance(proxy, str) else dict(proxy)
-    unknown = options.keys() - {'origin', 'headers', 'tls'}
+    options: dict[str, Any] = {"origin": proxy} if isinstance(proxy, str) else dict(proxy)
+    unknown = options.keys() - {"origin", "headers", "tls"}
     if unknown:
-        raise TypeError(f'proxy has no option {sorted(unknown)[0]!r}')
-    if 'origin' not in options:
-        raise ValueError('a proxy needs its origin')
-    url = parse_url(options['origin'], PROXY_SCHEMES)
-    headers = check_headers(options.get('headers'), RESERVED_PROXY_HEADERS)
-    tls = make_client_tls(options.get('tls')) if url.secure else None
+        raise TypeError(f"proxy has no option {sorted(unknown)[0]!r}")
+    if "origin" not in options:
+        raise ValueError("a proxy needs its origin")
+    url = parse_url(options["origin"], PROXY_SCHEMES)
+    headers = check_headers(options.get("headers"), RESERVED_PROXY_HEADERS)
+    tls = make_client_tls(options.get("tls")) if url.secure else None
     return dial.Proxy(url, tuple(headers), tls)
 
 
@@ -425,7 +425,7 @@ def _proxy_of_environment(url: Url) -> dial.Proxy | None:
     if url.path:
         return None
     proxies = getproxies_environment()
-    origin = proxies.get('https' if url.secure else 'http') or proxies.get('all')
-    if not origin or proxy_bypass(url.host if ':' in url.host else url.authority):
+    origin = proxies.get("https" if url.secure else "http") or proxies.get("all")
+    if not origin or proxy_bypass(url.host if ":" in url.host else url.authority):
         return None
-    return _make_proxy(origin if '://' in origin else f'http://{origin}')
+    return _make_proxy(origin if "://" in origin else f"http://{origin}")

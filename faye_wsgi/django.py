@@ -27,7 +27,7 @@ from faye_wsgi.websocket import WebSocket
 from faye_wsgi.wsgi.decorators import View, make_decorator
 from faye_wsgi.wsgi.responses import close_idle_connections
 
-__all__ = ['eventsource', 'websocket']
+__all__ = ["eventsource", "websocket"]
 
 
 def _request(request: Any, *args: Any) -> Any:

@@ -18,11 +18,11 @@ from faye_wsgi.transport import hubs
 from faye_wsgi.transport.connection import Connection, Sendable
 from faye_wsgi.transport.settings import Settings, check_timeout
 
-__all__ = ['Destination', 'Endpoint', 'EventTarget', 'Listener', 'broadcast', 'handler', 'pipe']
+__all__ = ["Destination", "Endpoint", "EventTarget", "Listener", "broadcast", "handler", "pipe"]
 
 Listener = Callable[[Any], object]
-Self = TypeVar('Self', bound='Endpoint')
-Destination = TypeVar('Destination')
+Self = TypeVar("Self", bound="Endpoint")
+Destination = TypeVar("Destination")
 Message = Union[str, bytes, bytearray, memoryview]
 
 
@@ -33,7 +33,7 @@ class EventTarget:
     before those that ``on`` registered; these run in the order of their registration.
     """
 
-    __slots__ = ('_after_listeners', '_handlers', '_listeners', '_told_handler')
+    __slots__ = ("_after_listeners", "_handlers", "_listeners", "_told_handler")
 
     EVENTS: frozenset[EventType] = frozenset()
 
@@ -63,7 +63,7 @@ class EventTarget:
         if listener is None:
             return lambda function: self.on(type, function)
         if not callable(listener):
-            raise TypeError('a listener is a function of one event')
+            raise TypeError("a listener is a function of one event")
         self._listeners[type] = (*self._listeners.get(type, ()), listener)
         self._listeners_changed()
         return listener
@@ -107,7 +107,7 @@ class EventTarget:
             handler = self._handlers.get(type)
             if handler is not None:
                 listeners = (handler, *listeners)
-        if type == 'close':
+        if type == "close":
             self._listeners.pop(type, None)
             self._told_handler = self._handlers.pop(type, None) or self._told_handler
         try:
@@ -119,8 +119,8 @@ class EventTarget:
 
     def _check_type(self, type: str) -> None:
         if type not in self.EVENTS:
-            names = ', '.join(sorted(self.EVENTS))
-            raise ValueError(f'there is no event {type!r}: there are {names}')
+            names = ", ".join(sorted(self.EVENTS))
+            raise ValueError(f"there is no event {type!r}: there are {names}")
 
     def _listeners_changed(self) -> None:
         """Listeners came or went."""
@@ -130,18 +130,18 @@ def handler(type: str) -> Any:
     """The property ``on<type>``: one listener, or None."""
 
     def get(self: EventTarget) -> Listener | None:
-        told = self._told_handler if type == 'close' else None
+        told = self._told_handler if type == "close" else None
         return self._handlers.get(type) or told
 
     def set(self: EventTarget, listener: Listener | None) -> None:
         if listener is not None and not callable(listener):
-            raise TypeError('a listener is a function of one event, or None')
+            raise TypeError("a listener is a function of one event, or None")
         self._handlers[type] = listener
-        if type == 'close':
+        if type == "close":
             self._told_handler = None
         self._listeners_changed()
 
-    return cast(Any, property(get, set, doc=f'The first listener for {type!r} events, or None.'))
+    return cast(Any, property(get, set, doc=f"The first listener for {type!r} events, or None."))
 
 
 class Endpoint(EventTarget):
@@ -155,20 +155,20 @@ class Endpoint(EventTarget):
     """
 
     # Users may hang attributes of their own on it, and keep it in weak sets.
-    __slots__ = ('__dict__', '__weakref__', '_connection', '_handshake_error', '_outbox')
+    __slots__ = ("__dict__", "__weakref__", "_connection", "_handshake_error", "_outbox")
 
     CONNECTING, OPEN, CLOSING, CLOSED = ReadyState
     EVENTS: frozenset[EventType] = frozenset(
-        ('open', 'message', 'ping', 'pong', 'drain', 'error', 'close')
+        ("open", "message", "ping", "pong", "drain", "error", "close")
     )
 
-    onopen = handler('open')
-    onmessage = handler('message')
-    onping = handler('ping')
-    onpong = handler('pong')
-    ondrain = handler('drain')
-    onerror = handler('error')
-    onclose = handler('close')
+    onopen = handler("open")
+    onmessage = handler("message")
+    onping = handler("ping")
+    onpong = handler("pong")
+    ondrain = handler("drain")
+    onerror = handler("error")
+    onclose = handler("close")
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class Endpoint(EventTarget):
 
     def __repr__(self) -> str:
         url = without_query(self.url)
-        return f'<{type(self).__name__} {url} {self._connection.state.name}>'
+        return f"<{type(self).__name__} {url} {self._connection.state.name}>"
 
     # State
 
@@ -197,13 +197,13 @@ class Endpoint(EventTarget):
     def protocol(self) -> str:
         """The subprotocol that both sides agreed on; '' until open, and where there is none."""
         driver = self._connection.driver
-        return driver.protocol if driver is not None else ''
+        return driver.protocol if driver is not None else ""
 
     @property
     def version(self) -> str:
         """The protocol's version: 'hybi-13' (RFC 6455); '' until the handshake."""
         driver = self._connection.driver
-        return driver.version if driver is not None else ''
+        return driver.version if driver is not None else ""
 
     @property
     def buffered_amount(self) -> int:
@@ -249,10 +249,10 @@ class Endpoint(EventTarget):
         return iter(self._connection.take, None)  # None is the end
 
     def _check_consumer(self) -> None:
-        if self.has_listeners('message'):
+        if self.has_listeners("message"):
             raise RuntimeError(
-                'this WebSocket has message listeners, which get its messages: remove them '
-                'to receive or iterate, or return ws.response where it was returned itself'
+                "this WebSocket has message listeners, which get its messages: remove them "
+                "to receive or iterate, or return ws.response where it was returned itself"
             )
 
     def __enter__(self: Self) -> Self:
@@ -292,7 +292,7 @@ class Endpoint(EventTarget):
                 raise self._handshake_error from None
             raise
 
-    def ping(self, message: str | bytes = '', callback: Callable[[], object] | None = None) -> bool:
+    def ping(self, message: str | bytes = "", callback: Callable[[], object] | None = None) -> bool:
         """Send a ping; True if and only if it was sent.
 
         ``callback`` runs once, when its pong arrives (a later pong answers earlier pings
@@ -301,10 +301,10 @@ class Endpoint(EventTarget):
         """
         data = message.encode() if isinstance(message, str) else bytes(memoryview(message))
         if len(data) > MAX_CONTROL_PAYLOAD:
-            raise ValueError('a ping has at most 125 bytes')
+            raise ValueError("a ping has at most 125 bytes")
         return self._connection.ping(data, callback)
 
-    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = '') -> None:
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Begin the closing handshake, after all that was sent; does not wait for its end.
 
         ``code`` is one of 1000-1003, 1007-1014 and 3000-4999, ``reason`` has at most 123
@@ -370,28 +370,28 @@ def pipe(source: Any, destination: Any, end: bool = True) -> None:
         try:
             write(event.data)
         except ConnectionClosed:
-            source.remove_listener('message', forward)
+            source.remove_listener("message", forward)
             source.close(CloseCode.GOING_AWAY)
 
     def finish(event: Any) -> None:
-        if end and hasattr(destination, 'end'):
+        if end and hasattr(destination, "end"):
             try:
                 destination.end()
             except ConnectionClosed:
                 pass
 
-    source.on('message', forward)
-    source.on('close', finish)
+    source.on("message", forward)
+    source.on("close", finish)
 
 
 def _writer(destination: Any) -> Callable[[Any], object]:
-    for name in ('write', 'send'):
+    for name in ("write", "send"):
         method = getattr(destination, name, None)
         if callable(method):
             return method  # type: ignore[no-any-return]
     if callable(destination):
         return destination  # type: ignore[no-any-return]
-    raise TypeError('a pipe ends in something with write or send, or in a function')
+    raise TypeError("a pipe ends in something with write or send, or in a function")
 
 
 # Many connections
@@ -414,7 +414,7 @@ def broadcast(connections: Iterable[Endpoint], message: Message) -> list[Endpoin
     if isinstance(message, (bytearray, memoryview)):
         message = bytes(message)
     if not isinstance(message, (str, bytes)):
-        raise TypeError(f'a message to many is str or bytes, not {type(message)}')
+        raise TypeError(f"a message to many is str or bytes, not {type(message)}")
     shared: dict[Any, Any] = {}
     # A copy, since other threads may add to a set meanwhile.
     return [one for one in tuple(connections) if not one._outbox.send_shared(message, shared)]

@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
-    'ConnectionClosed',
-    'ExtensionError',
-    'HandshakeError',
-    'HijackError',
-    'ProtocolError',
-    'WebSocketError',
+    "ConnectionClosed",
+    "ExtensionError",
+    "HandshakeError",
+    "HijackError",
+    "ProtocolError",
+    "WebSocketError",
 ]
 
 Headers = tuple[tuple[str, str], ...]
@@ -41,8 +41,8 @@ class ConnectionClosed(WebSocketError):
         self.reason = reason
 
     def __str__(self) -> str:
-        text = 'connection closed' if self.code is None else f'connection closed with {self.code}'
-        return f'{text}: {self.reason}' if self.reason else text
+        text = "connection closed" if self.code is None else f"connection closed with {self.code}"
+        return f"{text}: {self.reason}" if self.reason else text
 
 
 class HandshakeError(ConnectionClosed):
@@ -60,7 +60,7 @@ class HandshakeError(ConnectionClosed):
         code: int = 1002,
         status_code: int | None = None,
         headers: Headers = (),
-        body: bytes = b'',
+        body: bytes = b"",
     ) -> None:
         super().__init__(code, reason)
         self.status_code = status_code
@@ -68,8 +68,8 @@ class HandshakeError(ConnectionClosed):
         self.body = body
 
     def __str__(self) -> str:
-        status = '' if self.status_code is None else f' ({self.status_code})'
-        return f'handshake failed{status}: {self.reason}'
+        status = "" if self.status_code is None else f" ({self.status_code})"
+        return f"handshake failed{status}: {self.reason}"
 
 
 class ProtocolError(WebSocketError):

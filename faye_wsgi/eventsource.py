@@ -32,11 +32,11 @@ from faye_wsgi.wsgi.handover import own_environ, take_over
 from faye_wsgi.wsgi.hijack import has_failed
 from faye_wsgi.wsgi.servers import find_place
 
-__all__ = ['EventSource']
+__all__ = ["EventSource"]
 
-log = logging.getLogger('faye_wsgi')
+log = logging.getLogger("faye_wsgi")
 
-_SCHEMES = {False: 'http', True: 'https'}
+_SCHEMES = {False: "http", True: "https"}
 
 
 class EventSource(EventTarget):
@@ -55,23 +55,23 @@ class EventSource(EventTarget):
     """
 
     __slots__ = (
-        '__dict__',
-        '__weakref__',
-        '_connection',
-        '_response',
-        '_serve',
-        'environ',
-        'last_event_id',
-        'url',
+        "__dict__",
+        "__weakref__",
+        "_connection",
+        "_response",
+        "_serve",
+        "environ",
+        "last_event_id",
+        "url",
     )
 
     CONNECTING, OPEN, CLOSING, CLOSED = ReadyState
-    EVENTS = frozenset(('open', 'drain', 'error', 'close'))
+    EVENTS = frozenset(("open", "drain", "error", "close"))
 
-    onopen = handler('open')
-    ondrain = handler('drain')
-    onerror = handler('error')
-    onclose = handler('close')
+    onopen = handler("open")
+    ondrain = handler("drain")
+    onerror = handler("error")
+    onclose = handler("close")
 
     is_eventsource = staticmethod(is_eventsource)
 
@@ -105,10 +105,10 @@ class EventSource(EventTarget):
         Raises TypeError and ValueError for wrong arguments, and RuntimeError where this
         request's connection has been taken: there is one for a request.
         """
-        check_seconds('retry', retry)
+        check_seconds("retry", retry)
         settings = make_settings(ping=ping, close_timeout=close_timeout, high_water=high_water)
         head = response(headers)
-        retry_line = b'' if retry is None else encode_retry(retry)
+        retry_line = b"" if retry is None else encode_retry(retry)
         super().__init__()
         environ = environ_of(request)
         self.environ = environ
@@ -116,8 +116,8 @@ class EventSource(EventTarget):
         self.last_event_id = _last_event_id(environ, last_event_id_param)
         self._after_listeners = responses.after_listener(request)
         self._serve: responses.Serve = None
-        if environ.get('REQUEST_METHOD') == 'HEAD':  # RFC 9110 §9.3.2: it has no body
-            stream = IterableStream(self, settings, b'')
+        if environ.get("REQUEST_METHOD") == "HEAD":  # RFC 9110 §9.3.2: it has no body
+            stream = IterableStream(self, settings, b"")
             stream.end_unread()
             self._connection: Any = stream
             self._response = responses.stream_response(request, head.headers, ())
@@ -150,7 +150,7 @@ class EventSource(EventTarget):
             hubs.end_in_thread(self._connection)  # the exception takes its thread away
 
     def __repr__(self) -> str:
-        return f'<EventSource {without_query(self.url)} {self._connection.state.name}>'
+        return f"<EventSource {without_query(self.url)} {self._connection.state.name}>"
 
     @property
     def ready_state(self) -> ReadyState:
@@ -247,13 +247,13 @@ class EventSource(EventTarget):
 
 @cache
 def _warn_once(reason: str) -> None:
-    log.warning('event streams go out only when their views have returned: %s', reason)
+    log.warning("event streams go out only when their views have returned: %s", reason)
 
 
 class _Weak:
     """A sink that does not keep its EventSource alive."""
 
-    __slots__ = ('_target',)
+    __slots__ = ("_target",)
 
     def __init__(self, target: EventSource) -> None:
         self._target: Callable[[], EventSource | None] = weakref.ref(target)
@@ -275,11 +275,11 @@ class _Weak:
 
 
 def _last_event_id(environ: dict[str, Any], param: str | None) -> str:
-    header: str = environ.get('HTTP_LAST_EVENT_ID', '')
+    header: str = environ.get("HTTP_LAST_EVENT_ID", "")
     if header:
         # PEP 3333 shows the header's bytes as ISO 8859-1; the client sent UTF-8.
-        return header.encode('latin-1').decode('utf-8', 'replace')
+        return header.encode("latin-1").decode("utf-8", "replace")
     if param is None:
-        return ''
-    query: str = environ.get('QUERY_STRING', '')
-    return parse_qs(query).get(param, [''])[0]
+        return ""
+    query: str = environ.get("QUERY_STRING", "")
+    return parse_qs(query).get(param, [""])[0]

@@ -1,16 +1,16 @@
 """Flask: a view that is given its WebSocket, or its EventSource.
 
-    @app.route('/rooms/<room>', websocket=True)
-    @websocket(protocols=['chat'], ping=25)
-    def chat(ws, room):
-        for message in ws:
-            ws.send(message)
+@app.route('/rooms/<room>', websocket=True)
+@websocket(protocols=['chat'], ping=25)
+def chat(ws, room):
+    for message in ws:
+        ws.send(message)
 
-    @app.route('/feed')
-    @eventsource(retry=10)
-    def feed(es):
-        for item in items(after=es.last_event_id):
-            es.send(item.json, id=item.id)
+@app.route('/feed')
+@eventsource(retry=10)
+def feed(es):
+    for item in items(after=es.last_event_id):
+        es.send(item.json, id=item.id)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from faye_wsgi.eventsource import EventSource
 from faye_wsgi.websocket import WebSocket
 from faye_wsgi.wsgi.decorators import View, make_decorator
 
-__all__ = ['eventsource', 'websocket']
+__all__ = ["eventsource", "websocket"]
 
 
 def _environ(*args: Any) -> Any:

@@ -23,11 +23,11 @@ from faye_wsgi.wsgi.handover import own_environ, take_over
 from faye_wsgi.wsgi.hijack import has_failed
 from faye_wsgi.wsgi.servers import check_http_version, find_place
 
-__all__ = ['WebSocket']
+__all__ = ["WebSocket"]
 
-log = logging.getLogger('faye_wsgi')
+log = logging.getLogger("faye_wsgi")
 
-_SCHEMES = {False: 'ws', True: 'wss'}
+_SCHEMES = {False: "ws", True: "wss"}
 
 
 class _Lazy:
@@ -65,7 +65,7 @@ class WebSocket(Endpoint):
     so from the start.
     """
 
-    __slots__ = ('_response', '_serve', '_trust_forwarded', 'environ')
+    __slots__ = ("_response", "_serve", "_trust_forwarded", "environ")
 
     # As in faye. A server that opens no connections of its own never loads the client.
     Client: ClassVar[Any] = _Lazy(_client)
@@ -85,7 +85,7 @@ class WebSocket(Endpoint):
         ping: float | None = None,
         ping_timeout: float | None = None,
         close_timeout: float = 30.0,
-        origins: Origins = 'same',
+        origins: Origins = "same",
         max_queue: int = 64,
         max_queue_bytes: int = MAX_QUEUE_BYTES,
         high_water: int = 65536,
@@ -130,7 +130,7 @@ class WebSocket(Endpoint):
             max_length=max_length,
             high_water=high_water,
         )
-        check_size('max_fragments', max_fragments)
+        check_size("max_fragments", max_fragments)
         registered = check_extensions(extensions)
         added = check_headers(headers, server_handshake.RESERVED_HEADERS)
         protocols = server_handshake.check_protocols(protocols)
@@ -144,7 +144,7 @@ class WebSocket(Endpoint):
         self._serve: responses.Serve = None
         try:
             parsed = read_request(environ)
-            if parsed.method == 'CONNECT' or 'upgrade' in parsed.headers:
+            if parsed.method == "CONNECT" or "upgrade" in parsed.headers:
                 check_http_version(environ)
             draft = find_handshake(parsed) if allow_drafts else None
             if draft is not None:
@@ -160,7 +160,7 @@ class WebSocket(Endpoint):
                     max_fragments=max_fragments,
                     extensions=registered,
                 )
-            self._check_origin(parsed.headers.get('origin'), origins)
+            self._check_origin(parsed.headers.get("origin"), origins)
         except HandshakeError as error:
             self._refuse(request, error)
             return
@@ -195,13 +195,13 @@ class WebSocket(Endpoint):
         host = host_of(self.environ, self._trust_forwarded)
         if not is_allowed(origin, host, origins):
             log.warning(
-                'a page of %r may not connect to %r: if it should, pass origins=[%r] '
-                '(or trust_forwarded=True behind a proxy that sets X-Forwarded-Host)',
+                "a page of %r may not connect to %r: if it should, pass origins=[%r] "
+                "(or trust_forwarded=True behind a proxy that sets X-Forwarded-Host)",
                 origin,
                 host,
                 origin,
             )
-            raise server_handshake.refusal(403, 'this origin may not connect')
+            raise server_handshake.refusal(403, "this origin may not connect")
 
     def _refuse(self, request: Any, error: HandshakeError) -> None:
         error.target = self
@@ -221,6 +221,6 @@ class WebSocket(Endpoint):
             return
         self.environ = text_of(self.environ)
         if has_failed(status):
-            self._connection.close(CloseCode.INTERNAL_ERROR, '')
+            self._connection.close(CloseCode.INTERNAL_ERROR, "")
         elif state == ReadyState.OPEN and not self.has_any_listeners:
-            self._connection.close(CloseCode.NORMAL_CLOSURE, '')
+            self._connection.close(CloseCode.NORMAL_CLOSURE, "")

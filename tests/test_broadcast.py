@@ -83,7 +83,8 @@ def test_all_of_them_get_it(make: Any, message: Any) -> None:
     for one in receivers:
         frame = one.peer.read_frame()
         assert (frame.opcode, frame.payload) == (
-            frames.TEXT if isinstance(message, str) else frames.BINARY, data,
+            frames.TEXT if isinstance(message, str) else frames.BINARY,
+            data,
         )
 
 

@@ -305,9 +305,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_exceptions(
-    serve: Callable[..., Server], peer: Callable[..., Peer], kind: str
-) -> None:
+def test_exceptions(serve: Callable[..., Server], peer: Callable[..., Peer], kind: str) -> None:
     """1011 for the peer, one traceback for the operator."""
     server = serve(kind, APP)
     for count, (path, said) in enumerate(ERRORS.items(), 1):

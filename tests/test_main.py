@@ -25,78 +25,99 @@ TIMEOUT = 15.0
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, '-m', 'faye_wsgi', *arguments]
+    return [sys.executable, "-m", "faye_wsgi", *arguments]
 
 
-def run(*arguments: str, text: str = '', **options: Any) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, text: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), input=text, capture_output=True, text=True, timeout=TIMEOUT,
-        cwd=ROOT, **options,
+        command(*arguments),
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        cwd=ROOT,
+        **options,
     )
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     from .support.servers import serve
 
-    with serve('gunicorn-gevent') as running:
+    with serve("gunicorn-gevent") as running:
         yield running
 
 
 def test_it_pipes(server: Server) -> None:
-    result = run(server.url('/echo', 'ws'), '--wait', '0.3', text='one\ntwo\n\nlast')
-    assert (result.stdout, result.returncode) == ('one\ntwo\n\nlast\n', 0)
-    assert result.stderr == f'connected to {server.url("/echo", "ws")}\nclosed with 1000\n'
+    result = run(server.url("/echo", "ws"), "--wait", "0.3", text="one\ntwo\n\nlast")
+    assert (result.stdout, result.returncode) == ("one\ntwo\n\nlast\n", 0)
+    assert result.stderr == f"connected to {server.url('/echo', 'ws')}\nclosed with 1000\n"
 
 
 def test_much_and_unicode(server: Server) -> None:
-    text = ''.join(f'{number} é€😀\n' for number in range(20_000))
-    result = run(server.url('/echo', 'ws'), '--wait', '1', text=text)
+    text = "".join(f"{number} é€😀\n" for number in range(20_000))
+    result = run(server.url("/echo", "ws"), "--wait", "1", text=text)
     assert result.stdout == text and result.returncode == 0
 
 
-@pytest.mark.parametrize('source', ['file', 'null'])
+@pytest.mark.parametrize("source", ["file", "null"])
 def test_other_inputs(server: Server, tmp_path: Any, source: str) -> None:
-    path = tmp_path / 'input' if source == 'file' else '/dev/null'
-    if source == 'file':
-        path.write_text('from a file\n')
+    path = tmp_path / "input" if source == "file" else "/dev/null"
+    if source == "file":
+        path.write_text("from a file\n")
     with open(path) as file:
         result = subprocess.run(
-            command(server.url('/echo', 'ws'), '--wait', '0.2'), stdin=file,
-            capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT,
+            command(server.url("/echo", "ws"), "--wait", "0.2"),
+            stdin=file,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            cwd=ROOT,
         )
-    assert result.stdout == ('from a file\n' if source == 'file' else '')
+    assert result.stdout == ("from a file\n" if source == "file" else "")
     assert result.returncode == 0
 
 
 @pytest.mark.parametrize(
-    'closed, output', [('<&-', 'x\n'), ('>&-', ''), ('2>&-', 'x\n'), ('<&- >&- 2>&-', '')]
+    "closed, output", [("<&-", "x\n"), (">&-", ""), ("2>&-", "x\n"), ("<&- >&- 2>&-", "")]
 )
 def test_closed_streams(server: Server, closed: str, output: str) -> None:
-    path = '/push?n=1&size=1' if '<' in closed else '/echo'
-    line = f'exec {shlex.join(command(server.url(path, "ws"), "--wait", "0.3"))} {closed}'
+    path = "/push?n=1&size=1" if "<" in closed else "/echo"
+    line = f"exec {shlex.join(command(server.url(path, 'ws'), '--wait', '0.3'))} {closed}"
     result = subprocess.run(
-        ['sh', '-c', line], input='x\n', capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT
+        ["sh", "-c", line], input="x\n", capture_output=True, text=True, timeout=TIMEOUT, cwd=ROOT
     )
     assert (result.stdout, result.returncode) == (output, 0)
-    assert 'Traceback' not in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_messages_without_input(server: Server) -> None:
-    result = run(server.url('/push?n=3&size=2', 'ws'))
-    assert (result.stdout, result.returncode) == ('xx\nxx\nxx\n', 0)
+    result = run(server.url("/push?n=3&size=2", "ws"))
+    assert (result.stdout, result.returncode) == ("xx\nxx\nxx\n", 0)
 
 
 def test_the_close_code_is_told(server: Server) -> None:
-    result = run(server.url('/raise_in_view', 'ws'), text='x\n')
+    result = run(server.url("/raise_in_view", "ws"), text="x\n")
     assert result.returncode == 11
-    assert 'closed with 1011' in result.stderr
+    assert "closed with 1011" in result.stderr
 
 
 @pytest.mark.parametrize(
-    'code, status',
-    [(1000, 0), (1005, 0), (None, 0), (1001, 1), (1002, 2), (1006, 6), (1009, 9), (1014, 14),
-        (3000, 30), (3999, 30), (4000, 40), (4999, 40)],
+    "code, status",
+    [
+        (1000, 0),
+        (1005, 0),
+        (None, 0),
+        (1001, 1),
+        (1002, 2),
+        (1006, 6),
+        (1009, 9),
+        (1014, 14),
+        (3000, 30),
+        (3999, 30),
+        (4000, 40),
+        (4999, 40),
+    ],
 )
 def test_exit_status(code: int | None, status: int) -> None:
     assert exit_status(code) == status
@@ -104,46 +125,57 @@ def test_exit_status(code: int | None, status: int) -> None:
 
 def test_options(server: Server) -> None:
     result = run(
-        server.url('/echo?protocols=irc', 'ws'), '--protocol', 'amqp', '--protocol', 'irc',
-        '--header', 'X-One: 1', '--ping', '0.1', '--deflate', '--wait', '0.3', text='x\n',
+        server.url("/echo?protocols=irc", "ws"),
+        "--protocol",
+        "amqp",
+        "--protocol",
+        "irc",
+        "--header",
+        "X-One: 1",
+        "--ping",
+        "0.1",
+        "--deflate",
+        "--wait",
+        "0.3",
+        text="x\n",
     )
-    assert result.stdout == 'x\n' and 'protocol irc' in result.stderr
+    assert result.stdout == "x\n" and "protocol irc" in result.stderr
 
 
 def test_headers_are_sent(server: Server) -> None:
-    result = run(server.url('/echo', 'ws'), '--header', 'Origin: http://elsewhere.example')
-    assert result.returncode == 2 and '403' in result.stderr
+    result = run(server.url("/echo", "ws"), "--header", "Origin: http://elsewhere.example")
+    assert result.returncode == 2 and "403" in result.stderr
 
 
 def test_certificates(serve: Callable[..., Server], certificates: Certificates) -> None:
-    url = serve('gunicorn-gevent', tls=True).url('/echo', 'ws')
-    result = run(url, text='x\n')
-    assert result.returncode == 6 and 'certificate' in result.stderr
-    result = run(url, '--insecure', '--wait', '0.3', text='x\n')
-    assert (result.stdout, result.returncode) == ('x\n', 0)
+    url = serve("gunicorn-gevent", tls=True).url("/echo", "ws")
+    result = run(url, text="x\n")
+    assert result.returncode == 6 and "certificate" in result.stderr
+    result = run(url, "--insecure", "--wait", "0.3", text="x\n")
+    assert (result.stdout, result.returncode) == ("x\n", 0)
 
 
 def test_no_connection() -> None:
-    result = run('ws://127.0.0.1:1/')
-    assert result.returncode == 6 and result.stdout == ''
-    assert result.stderr.count('\n') == 1 and 'refused' in result.stderr
-    result = run('ws://127.0.0.1:2/', '--proxy', 'http://127.0.0.1:1')
+    result = run("ws://127.0.0.1:1/")
+    assert result.returncode == 6 and result.stdout == ""
+    assert result.stderr.count("\n") == 1 and "refused" in result.stderr
+    result = run("ws://127.0.0.1:2/", "--proxy", "http://127.0.0.1:1")
     assert result.returncode == 6
 
 
 @pytest.mark.parametrize(
-    'arguments',
+    "arguments",
     [
         [],
-        ['http://example.com/'],
-        ['ws://example.com/', '--header', 'nonsense'],
-        ['ws://example.com/', '--header', 'Upgrade: x'],
-        ['ws://example.com/', '--ping', 'often'],
-        ['ws://example.com/', '--ping', '-1'],
-        ['ws://example.com/', '--wait', 'nan'],
-        ['ws://example.com/', '--proxy', 'socks5://x'],
-        ['ws://example.com/', '--protocol', 'a b'],
-        ['ws://example.com/', '--unknown'],
+        ["http://example.com/"],
+        ["ws://example.com/", "--header", "nonsense"],
+        ["ws://example.com/", "--header", "Upgrade: x"],
+        ["ws://example.com/", "--ping", "often"],
+        ["ws://example.com/", "--ping", "-1"],
+        ["ws://example.com/", "--wait", "nan"],
+        ["ws://example.com/", "--proxy", "socks5://x"],
+        ["ws://example.com/", "--protocol", "a b"],
+        ["ws://example.com/", "--unknown"],
     ],
 )
 def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,25 +183,28 @@ def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str
         main(arguments)
     assert caught.value.code == 64
     captured = capsys.readouterr()
-    assert 'usage:' in captured.err and captured.out == ''
+    assert "usage:" in captured.err and captured.out == ""
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(['--help'])
-    assert caught.value.code == 0 and 'exit status' in capsys.readouterr().out
+        main(["--help"])
+    assert caught.value.code == 0 and "exit status" in capsys.readouterr().out
 
 
 def test_a_reader_that_goes_away(server: Server) -> None:
     with subprocess.Popen(
-        command(server.url('/push?n=20000&size=1000', 'ws')), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
+        command(server.url("/push?n=20000&size=1000", "ws")),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
         assert process.wait(TIMEOUT) == 0
-        assert b'Traceback' not in process.stderr.read()
+        assert b"Traceback" not in process.stderr.read()
 
 
 class Terminal:
@@ -178,13 +213,17 @@ class Terminal:
     def __init__(self, *arguments: str, program: list[str] | None = None) -> None:
         self.fd, theirs = pty.openpty()
         self.process = subprocess.Popen(
-            program or command(*arguments), stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT,
+            program or command(*arguments),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            cwd=ROOT,
             start_new_session=True,
             # Whoever was started in the background by a shell ignores it, and so do its children.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(theirs)
-        self.text = ''
+        self.text = ""
 
     def expect(self, text: str) -> None:
         deadline = time.monotonic() + TIMEOUT
@@ -207,20 +246,20 @@ class Terminal:
 
 
 def test_on_a_terminal(server: Server) -> None:
-    terminal = Terminal(server.url('/echo', 'ws'))
-    terminal.expect('> ')
-    terminal.type('hello\n')
-    terminal.expect('< hello')
-    terminal.type('a\x1b[31mb\n')
-    terminal.expect('< a\\x1b[31mb')  # what comes from the peer does not steer it
-    terminal.type('\x04')
-    terminal.expect('closed with 1000')
+    terminal = Terminal(server.url("/echo", "ws"))
+    terminal.expect("> ")
+    terminal.type("hello\n")
+    terminal.expect("< hello")
+    terminal.type("a\x1b[31mb\n")
+    terminal.expect("< a\\x1b[31mb")  # what comes from the peer does not steer it
+    terminal.type("\x04")
+    terminal.expect("closed with 1000")
     assert terminal.end() == 0
 
 
 def test_interrupted(server: Server) -> None:
-    terminal = Terminal(server.url('/echo', 'ws'))
-    terminal.expect('> ')
+    terminal = Terminal(server.url("/echo", "ws"))
+    terminal.expect("> ")
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.end() == 130
 
@@ -244,5 +283,5 @@ sys.exit(client.main(sys.argv[1:]))
 
 def test_interrupted_while_it_prompts(server: Server) -> None:
     """The greenlet that reads the terminal is hit, not the main one."""
-    program = [sys.executable, '-c', HASTY, server.url('/echo', 'ws')]
+    program = [sys.executable, "-c", HASTY, server.url("/echo", "ws")]
     assert Terminal(program=program).end() == 130

@@ -23,8 +23,12 @@ TIMEOUT = 110
 
 # What runs over the C code: the property tests against the Python twins, and connections.
 DRIVER = ["tests/driver/test_speedups.py", "tests/driver/test_masking.py"]
-TRANSPORT = ["tests/transport/test_stream.py", "tests/transport/test_connection.py",
-             "tests/transport/test_failures.py", "tests/test_broadcast.py"]
+TRANSPORT = [
+    "tests/transport/test_stream.py",
+    "tests/transport/test_connection.py",
+    "tests/transport/test_failures.py",
+    "tests/test_broadcast.py",
+]
 
 needs_compiler = pytest.mark.skipif(shutil.which(CC) is None, reason="there is no C compiler")
 
@@ -45,16 +49,30 @@ def compile_into(folder: Path, *flags: str) -> None:
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     for source in SOURCES:
         target = folder / source.relative_to(ROOT).with_suffix(suffix)
-        command = [CC, "-Wall", "-Wextra", "-Werror", *FLAGS, *flags, f"-I{include}",
-                   str(source), "-o", str(target)]
+        command = [
+            CC,
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            *FLAGS,
+            *flags,
+            f"-I{include}",
+            str(source),
+            "-o",
+            str(target),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
         assert done.returncode == 0, done.stderr
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True,
-        timeout=TIMEOUT, env={**os.environ, "PYTHONPATH": str(folder), **environment},
+        [sys.executable, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env={**os.environ, "PYTHONPATH": str(folder), **environment},
     )
     output = done.stdout + done.stderr
     assert done.returncode == 0, output[-5000:]
@@ -90,12 +108,20 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
 
 @needs_compiler
 @pytest.mark.parametrize("tests", [DRIVER, TRANSPORT], ids=["driver", "transport"])
-def test_no_undefined_behaviour(
-    tests: list[str], sanitized: tuple[Path, dict[str, str]]
-) -> None:
+def test_no_undefined_behaviour(tests: list[str], sanitized: tuple[Path, dict[str, str]]) -> None:
     folder, environment = sanitized
-    output = run(folder, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--capture=sys",
-                 *tests, **environment)
+    output = run(
+        folder,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "--capture=sys",
+        *tests,
+        **environment,
+    )
     assert re.search(r"\d{2,} passed", output) and " skipped" not in output
 
 
@@ -108,23 +134,37 @@ def test_the_sanitizers_see_what_is_wrong(tmp_path: Path) -> None:
     folder = copy_of_the_package(tmp_path)
     compile_into(folder, SANITIZERS)
     source = (ROOT / "faye_wsgi/driver/_speedups.c").read_text()
-    broken = source.replace("for (; i < size; i++)\n        out[i] =",
-                            "for (; i <= size + 40; i++)\n        out[i] =")
+    broken = source.replace(
+        "for (; i < size; i++)\n        out[i] =", "for (; i <= size + 40; i++)\n        out[i] ="
+    )
     assert broken != source
     (tmp_path / "broken.c").write_text(broken)
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     subprocess.run(
-        [CC, *FLAGS, SANITIZERS, f"-I{sysconfig.get_path('include')}",
-         str(tmp_path / "broken.c"), "-o", str(folder / f"faye_wsgi/driver/_speedups{suffix}")],
-        check=True, timeout=TIMEOUT,
+        [
+            CC,
+            *FLAGS,
+            SANITIZERS,
+            f"-I{sysconfig.get_path('include')}",
+            str(tmp_path / "broken.c"),
+            "-o",
+            str(folder / f"faye_wsgi/driver/_speedups{suffix}"),
+        ],
+        check=True,
+        timeout=TIMEOUT,
     )
     with pytest.raises(AssertionError, match="heap-buffer-overflow"):
-        run(folder, "-c", "from faye_wsgi.driver._speedups import mask; mask(b'x' * 9, b'1234')",
-            LD_PRELOAD=" ".join(libraries), PYTHONMALLOC="malloc",
-            ASAN_OPTIONS="detect_leaks=0")
+        run(
+            folder,
+            "-c",
+            "from faye_wsgi.driver._speedups import mask; mask(b'x' * 9, b'1234')",
+            LD_PRELOAD=" ".join(libraries),
+            PYTHONMALLOC="malloc",
+            ASAN_OPTIONS="detect_leaks=0",
+        )
 
 
-FILES = ("import importlib; print(*(importlib.import_module(name).__file__ for name in {}))")
+FILES = "import importlib; print(*(importlib.import_module(name).__file__ for name in {}))"
 
 
 def files(folder: Path, **environment: str) -> list[str]:
@@ -141,10 +181,11 @@ def test_the_compiled_modules_are_used() -> None:
 def test_everything_works_without_c() -> None:
     """The Python sources as they are, under the tests of the compiled ones."""
     assert all(file.endswith(".py") for file in files(ROOT, FAYE_WSGI_PURE="1"))
-    run(ROOT, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TRANSPORT,
-        FAYE_WSGI_PURE="1")
-    pure = ("from faye_wsgi.driver import frames;"
-            "assert frames.parse_messages is frames.parse_messages_python")
+    run(ROOT, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TRANSPORT, FAYE_WSGI_PURE="1")
+    pure = (
+        "from faye_wsgi.driver import frames;"
+        "assert frames.parse_messages is frames.parse_messages_python"
+    )
     run(ROOT, "-c", pure, FAYE_WSGI_PURE="1")
 
 
@@ -173,8 +214,18 @@ def test_a_wheel(tmp_path: Path) -> None:
     """It is of this platform, and has the extensions and the marker of types, and no tests."""
     pytest.importorskip("setuptools.command.bdist_wheel", reason="setuptools is older than 70.1")
     folder = copy_of_the_package(tmp_path / "sources")
-    run(folder, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-        "--wheel-dir", str(tmp_path), ".")
+    run(
+        folder,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        str(tmp_path),
+        ".",
+    )
     (wheel,) = tmp_path.glob("*.whl")
     assert not wheel.name.endswith("none-any.whl")
     names = zipfile.ZipFile(wheel).namelist()

@@ -4,14 +4,15 @@ A client is called with a port, the number of messages in flight, their size, an
 prints one line of JSON. Its processor time is its own: all its threads, from the end of the
 warm-up on.
 """
+
 from __future__ import annotations
 
 import json
 import sys
 import time
 
-WARM_UP = 0.3                    # seconds
-EVERY = 64                       # messages between two looks at the clock
+WARM_UP = 0.3  # seconds
+EVERY = 64  # messages between two looks at the clock
 
 
 class Meter:
@@ -20,8 +21,8 @@ class Meter:
     def __init__(self) -> None:
         port, window, size, seconds = sys.argv[-4:]
         self.port, self.window, self.seconds = int(port), int(window), float(seconds)
-        self.message = ('abcdefghijklmnopqrstuvwxyz' * int(size))[:int(size)]
-        self.url = f'ws://127.0.0.1:{self.port}/echo'
+        self.message = ("abcdefghijklmnopqrstuvwxyz" * int(size))[: int(size)]
+        self.url = f"ws://127.0.0.1:{self.port}/echo"
         self._count = 0
         self._next = EVERY
         self._started: tuple[int, float, float] | None = None
@@ -41,6 +42,14 @@ class Meter:
             self._until = now + self.seconds
             return True
         count, began, cpu = self._started
-        print(json.dumps({'messages': self._count - count, 'seconds': now - began,
-                          'cpu_seconds': time.process_time() - cpu}), flush=True)
+        print(
+            json.dumps(
+                {
+                    "messages": self._count - count,
+                    "seconds": now - began,
+                    "cpu_seconds": time.process_time() - cpu,
+                }
+            ),
+            flush=True,
+        )
         return False

@@ -1,4 +1,5 @@
 """faye_wsgi's client, blocking, as its README writes it."""
+
 from __future__ import annotations
 
 from meter import Meter

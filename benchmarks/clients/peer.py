@@ -1,4 +1,5 @@
 """Other libraries' clients: python peer.py LIBRARY PORT WINDOW SIZE SECONDS."""
+
 from __future__ import annotations
 
 import asyncio
@@ -72,10 +73,10 @@ async def picows() -> None:
 
 
 RUN = {
-    'websocket-client': websocket_client,
-    'websockets-sync': websockets_sync,
-    'websockets-asyncio': lambda: asyncio.run(websockets_asyncio()),
-    'aiohttp': lambda: asyncio.run(aiohttp()),
-    'picows': lambda: asyncio.run(picows()),
+    "websocket-client": websocket_client,
+    "websockets-sync": websockets_sync,
+    "websockets-asyncio": lambda: asyncio.run(websockets_asyncio()),
+    "aiohttp": lambda: asyncio.run(aiohttp()),
+    "picows": lambda: asyncio.run(picows()),
 }
 RUN[sys.argv[1]]()

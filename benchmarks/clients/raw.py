@@ -1,4 +1,5 @@
 """The yardstick: a gevent socket that sends what it gets, without a protocol."""
+
 from __future__ import annotations
 
 import socket as native
@@ -7,7 +8,7 @@ from gevent import socket
 from meter import Meter
 
 meter = Meter()
-sock = socket.create_connection(('127.0.0.1', meter.port))
+sock = socket.create_connection(("127.0.0.1", meter.port))
 sock.setsockopt(native.IPPROTO_TCP, native.TCP_NODELAY, 1)
 data = meter.message.encode() * meter.window
 got = 0

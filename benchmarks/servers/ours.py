@@ -1,4 +1,5 @@
 """faye_wsgi as its README writes it: blocking, with listeners, without Flask, and to many."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -10,10 +11,10 @@ from faye_wsgi.extensions.permessage_deflate import permessage_deflate
 
 app = Flask(__name__)
 everybody: list[WebSocket] = []
-EVENT = 'x' * 100
+EVENT = "x" * 100
 
 
-@app.route('/echo', websocket=True)
+@app.route("/echo", websocket=True)
 def echo() -> Any:
     ws = WebSocket(request)
     for message in ws:
@@ -21,14 +22,14 @@ def echo() -> Any:
     return ws.response
 
 
-@app.route('/events', websocket=True)
+@app.route("/events", websocket=True)
 def events() -> Any:
     ws = WebSocket(request)
-    ws.on('message', lambda event: ws.send(event.data))
+    ws.on("message", lambda event: ws.send(event.data))
     return ws.response
 
 
-@app.route('/deflate', websocket=True)
+@app.route("/deflate", websocket=True)
 def deflate() -> Any:
     ws = WebSocket(request, extensions=permessage_deflate)
     for message in ws:
@@ -36,16 +37,16 @@ def deflate() -> Any:
     return ws.response
 
 
-@app.route('/broadcast', websocket=True)
+@app.route("/broadcast", websocket=True)
 def to_many() -> Any:
     ws = WebSocket(request)
     everybody.append(ws)
-    ws.on('message', lambda event: broadcast(everybody, event.data))
-    ws.on('close', lambda event: everybody.remove(ws))
+    ws.on("message", lambda event: broadcast(everybody, event.data))
+    ws.on("close", lambda event: everybody.remove(ws))
     return ws.response
 
 
-@app.route('/feed')
+@app.route("/feed")
 def feed() -> Any:
     es = EventSource(request)
     try:

@@ -1,4 +1,5 @@
 """faye_wsgi with many receivers and without its broadcast: one send after the other."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -16,10 +17,10 @@ def send_to_all(event: Any) -> None:
         ws.send(event.data)
 
 
-@app.route('/broadcast', websocket=True)
+@app.route("/broadcast", websocket=True)
 def to_many() -> Any:
     ws = WebSocket(request)
     everybody.append(ws)
-    ws.on('message', send_to_all)
-    ws.on('close', lambda event: everybody.remove(ws))
+    ws.on("message", send_to_all)
+    ws.on("close", lambda event: everybody.remove(ws))
     return ws.response

@@ -1,4 +1,5 @@
 """aiohttp's echo."""
+
 from __future__ import annotations
 
 import sys
@@ -18,6 +19,5 @@ async def echo(request: web.Request) -> web.WebSocketResponse:
 
 
 app = web.Application()
-app.router.add_get('/echo', echo)
-web.run_app(app, host='127.0.0.1', port=int(sys.argv[1]), backlog=2048, access_log=None,
-            print=None)
+app.router.add_get("/echo", echo)
+web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), backlog=2048, access_log=None, print=None)

@@ -1,4 +1,5 @@
 """flask-sock's echo, and its broadcast, for gunicorn with its gevent worker."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -11,13 +12,13 @@ sock = Sock(app)
 everybody: set[Any] = set()
 
 
-@sock.route('/echo')
+@sock.route("/echo")
 def echo(ws: Any) -> None:
     while True:
         ws.send(ws.receive())
 
 
-@sock.route('/broadcast')
+@sock.route("/broadcast")
 def broadcast(ws: Any) -> None:
     everybody.add(ws)
     try:

@@ -1,4 +1,5 @@
 """gevent-websocket's echo, and its broadcast, for gunicorn with its GeventWebSocketWorker."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -18,8 +19,8 @@ def broadcast(ws: Any) -> list[bytes]:
 
 
 def application(environ: Any, start_response: Any) -> list[bytes]:
-    ws = environ['wsgi.websocket']
-    if environ['PATH_INFO'] == '/broadcast':
+    ws = environ["wsgi.websocket"]
+    if environ["PATH_INFO"] == "/broadcast":
         return broadcast(ws)
     while True:
         message = ws.receive()

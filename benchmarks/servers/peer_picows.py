@@ -1,4 +1,5 @@
 """picows's echo, and its broadcast: a listener in Cython, on asyncio."""
+
 from __future__ import annotations
 
 import asyncio
@@ -36,11 +37,11 @@ class Broadcast(WSListener):  # type: ignore[misc,unused-ignore]
 
 
 def listener(request: Any) -> Any:
-    return Broadcast() if request.path == b'/broadcast' else Echo()
+    return Broadcast() if request.path == b"/broadcast" else Echo()
 
 
 async def main(port: int) -> None:
-    server = await ws_create_server(listener, '127.0.0.1', port, backlog=2048)
+    server = await ws_create_server(listener, "127.0.0.1", port, backlog=2048)
     await server.serve_forever()
 
 

@@ -1,4 +1,5 @@
 """The echo of websockets, with its threads; compression and pings off, as in the others."""
+
 from __future__ import annotations
 
 import sys
@@ -12,7 +13,8 @@ def echo(connection: Any) -> None:
         connection.send(message)
 
 
-with serve(echo, '127.0.0.1', int(sys.argv[1]), compression=None, ping_interval=None,
-           max_size=None) as server:
+with serve(
+    echo, "127.0.0.1", int(sys.argv[1]), compression=None, ping_interval=None, max_size=None
+) as server:
     server.socket.listen(2048)
     server.serve_forever()

@@ -36,7 +36,7 @@ class ActivityLog:
         with self.changed:
             self.count += 1
             now = int(time.time() * 1000)
-            self.entries.append({'type': type, 'name': name, 'channel': channel, 'time': now})
+            self.entries.append({"type": type, "name": name, "channel": channel, "time": now})
             self.changed.notify_all()
 
     def follow(self, es: EventSource) -> Iterator[tuple[str, list[Entry]]]:
@@ -46,10 +46,10 @@ class ActivityLog:
         The first time comes at once, even without entries.
         """
         seen = self.number(es.last_event_id)
-        es.on('close', lambda event: self.wake())
+        es.on("close", lambda event: self.wake())
         while not es.closed:
             entries, seen = self.after(seen)
-            yield f'{self.run}-{seen}', entries
+            yield f"{self.run}-{seen}", entries
             time.sleep(INTERVAL)
             self.wait(seen, es)
 
@@ -68,6 +68,6 @@ class ActivityLog:
 
     def number(self, id: str) -> int:
         """How many entries the reader has seen; 0, so all that we have, if we cannot know."""
-        run, _, number = id.partition('-')
+        run, _, number = id.partition("-")
         known = run == self.run and number.isdecimal() and len(number) < 16
         return min(int(number), self.count) if known else 0

@@ -25,15 +25,15 @@ log = ActivityLog()
 chat = Chat(report=log.add)
 
 
-@app.get('/')
+@app.get("/")
 def index() -> Response:
-    return app.send_static_file('index.html')
+    return app.send_static_file("index.html")
 
 
 # The ping keeps proxies from cutting a quiet connection, and finds visitors who vanished;
 # close_timeout is for those who are too slow even to say goodbye.
 # max_length is in bytes. A page of another origin is refused by the handshake itself.
-@app.route('/channels/<name>', websocket=True)
+@app.route("/channels/<name>", websocket=True)
 @websocket(ping=25, close_timeout=5, max_length=16 * 1024)
 def channel(ws: WebSocket, name: str) -> None:
     try:
@@ -41,7 +41,7 @@ def channel(ws: WebSocket, name: str) -> None:
         member = Member(ws, parse(ws.receive(timeout=JOIN_TIMEOUT)))
         room = chat.join(name, member)
     except TimeoutError:
-        ws.close(1008, 'No greeting')
+        ws.close(1008, "No greeting")
         return
     except Refused as refusal:
         ws.close(refusal.code, str(refusal))
@@ -54,15 +54,15 @@ def channel(ws: WebSocket, name: str) -> None:
         chat.leave(room, member)
 
 
-@app.get('/activity')
+@app.get("/activity")
 def activity() -> Response:
-    return app.send_static_file('activity.html')
+    return app.send_static_file("activity.html")
 
 
 # A browser that reconnects tells the id of the last event it has seen, in a header. Where the
 # page makes a new EventSource, which cannot have that header, it tells the id in the address.
-@app.get('/activity/events')
-@eventsource(retry=2, ping=15, close_timeout=5, last_event_id_param='after')
+@app.get("/activity/events")
+@eventsource(retry=2, ping=15, close_timeout=5, last_event_id_param="after")
 def activity_events(es: EventSource) -> None:
     if not log.readers.acquire(blocking=False):
         es.close()  # the browser tries again by itself, which it would not after a 503
@@ -70,7 +70,7 @@ def activity_events(es: EventSource) -> None:
     try:
         for id, entries in log.follow(es):
             now = int(time.time() * 1000)
-            es.send(json.dumps({**chat.summary(), 'now': now, 'entries': entries}), id=id)
+            es.send(json.dumps({**chat.summary(), "now": now, "entries": entries}), id=id)
     finally:
         log.readers.release()
 
@@ -78,7 +78,7 @@ def activity_events(es: EventSource) -> None:
 @app.after_request
 def only_our_own_files(response: Response) -> Response:
     """A second line of defence: even if somebody's text became HTML, it could not run."""
-    response.headers['Content-Security-Policy'] = "default-src 'self'; frame-ancestors 'none'"
-    response.headers['X-Content-Type-Options'] = 'nosniff'
-    response.headers['Referrer-Policy'] = 'same-origin'
+    response.headers["Content-Security-Policy"] = "default-src 'self'; frame-ancestors 'none'"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "same-origin"
     return response

@@ -25,8 +25,8 @@ from typing import Any, Callable
 
 from faye_wsgi import ConnectionClosed, WebSocket
 
-DEFAULT_CHANNELS = ('general', 'projects', 'tea-break')
-CHANNEL_NAME = re.compile(r'[a-z0-9][a-z0-9-]{0,23}')
+DEFAULT_CHANNELS = ("general", "projects", "tea-break")
+CHANNEL_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,23}")
 
 JOIN_TIMEOUT = 10  # seconds to say who one is
 MAX_CHANNELS = 32
@@ -56,8 +56,8 @@ class Member:
 
     def __init__(self, ws: WebSocket, greeting: Event) -> None:
         self.ws = ws
-        self.name = clean_name(str(greeting.get('name', '')))
-        key = str(greeting.get('key', '')).encode('utf-8', 'replace')
+        self.name = clean_name(str(greeting.get("name", "")))
+        key = str(greeting.get("key", "")).encode("utf-8", "replace")
         self.id = hashlib.sha256(key).hexdigest()[:12]
         self.paid_until = 0.0
         self.outbox: Queue[str | None] = Queue(MAX_WAITING)
@@ -67,7 +67,7 @@ class Member:
         try:
             self.outbox.put_nowait(text)
         except Full:
-            self.ws.close(1013, 'Too slow')
+            self.ws.close(1013, "Too slow")
 
     def write(self) -> None:
         """Send what is queued, until the end or None. This may wait for the member's network."""
@@ -85,7 +85,7 @@ class Member:
         time.sleep(max(0.0, self.paid_until - now))
 
     def public(self) -> Event:
-        return {'id': self.id, 'name': self.name}
+        return {"id": self.id, "name": self.name}
 
 
 class Channel:
@@ -98,20 +98,20 @@ class Channel:
     def people(self) -> list[Event]:
         """Who is here: a person with two windows counts once."""
         people = {member.id: member.public() for member in self.members}
-        return sorted(people.values(), key=lambda person: person['name'].casefold())
+        return sorted(people.values(), key=lambda person: person["name"].casefold())
 
     def has_person(self, id: str) -> bool:
         return any(member.id == id for member in self.members)
 
     def has(self, author: str, id: str) -> bool:
-        return any((said['author'], said['id']) == (author, id) for said in self.history)
+        return any((said["author"], said["id"]) == (author, id) for said in self.history)
 
     def free_name(self, wanted: Member) -> str:
         """The member's name, with a number behind it where somebody else here has it."""
         taken = {m.name.casefold() for m in self.members if m.id != wanted.id}
         name, number = wanted.name, 2
         while name.casefold() in taken:
-            name, number = f'{wanted.name} {number}', number + 1
+            name, number = f"{wanted.name} {number}", number + 1
         return name
 
 
@@ -128,10 +128,10 @@ class Chat:
             channel = self.channel(name)
             member.name = channel.free_name(member)
             if not channel.has_person(member.id):
-                self.report('join', member.name, name)
+                self.report("join", member.name, name)
             channel.members.add(member)
             member.tell(json.dumps(self.welcome(channel, member)))
-            self.tell(channel.members, {'type': 'here', 'people': channel.people()})
+            self.tell(channel.members, {"type": "here", "people": channel.people()})
         Thread(target=member.write, daemon=True).start()
         return channel
 
@@ -139,18 +139,18 @@ class Chat:
         with self.lock:
             channel.members.discard(member)
             if not channel.has_person(member.id):
-                self.report('leave', member.name, channel.name)
-            self.tell(channel.members, {'type': 'here', 'people': channel.people()})
+                self.report("leave", member.name, channel.name)
+            self.tell(channel.members, {"type": "here", "people": channel.people()})
         member.tell(None)
 
     def receive(self, channel: Channel, member: Member, message: str | bytes) -> None:
         """What a member's browser sent. What this chat does not understand is ignored."""
         event = parse(message)
-        if event.get('type') == 'message':
-            self.say(channel, member, event.get('id'), event.get('text'))
-        elif event.get('type') == 'typing':
+        if event.get("type") == "message":
+            self.say(channel, member, event.get("id"), event.get("text"))
+        elif event.get("type") == "typing":
             with self.lock:
-                self.tell(channel.members - {member}, {'type': 'typing', **member.public()})
+                self.tell(channel.members - {member}, {"type": "typing", **member.public()})
 
     def say(self, channel: Channel, member: Member, id: object, text: object) -> None:
         if not (isinstance(id, str) and len(id) <= MAX_ID and isinstance(text, str) and text):
@@ -164,51 +164,51 @@ class Chat:
         channel.count += 1
         self.count += 1
         said = {
-            'type': 'message',
-            'number': channel.count,
-            'id': id,
-            'author': member.id,
-            'name': member.name,
-            'text': text,
-            'time': int(time.time() * 1000),
+            "type": "message",
+            "number": channel.count,
+            "id": id,
+            "author": member.id,
+            "name": member.name,
+            "text": text,
+            "time": int(time.time() * 1000),
         }
         channel.history.append(said)
         self.tell(channel.members, said)
         self.tell(self.members_outside(channel), self.activity(channel))
-        self.report('message', member.name, channel.name)
+        self.report("message", member.name, channel.name)
 
     def welcome(self, channel: Channel, member: Member) -> Event:
         return {
-            'type': 'welcome',
-            'run': self.run,
-            'you': member.public(),
-            'channel': channel.name,
-            'channels': {each.name: each.count for each in self.channels.values()},
-            'history': list(channel.history),
+            "type": "welcome",
+            "run": self.run,
+            "you": member.public(),
+            "channel": channel.name,
+            "channels": {each.name: each.count for each in self.channels.values()},
+            "history": list(channel.history),
         }
 
     def summary(self) -> Event:
         """How many there are of everything, for those who look on from outside."""
         with self.lock:
             return {
-                'people': len({m.id for each in self.channels.values() for m in each.members}),
-                'messages': self.count,
-                'channels': [
-                    {'name': each.name, 'people': len(each.people()), 'messages': each.count}
+                "people": len({m.id for each in self.channels.values() for m in each.members}),
+                "messages": self.count,
+                "channels": [
+                    {"name": each.name, "people": len(each.people()), "messages": each.count}
                     for each in self.channels.values()
                 ],
             }
 
     def activity(self, channel: Channel) -> Event:
-        return {'type': 'activity', 'channel': channel.name, 'count': channel.count}
+        return {"type": "activity", "channel": channel.name, "count": channel.count}
 
     def channel(self, name: str) -> Channel:
         """The channel of this name, made if it is a new one and there is room."""
         if sum(len(channel.members) for channel in self.channels.values()) >= MAX_MEMBERS:
-            raise Refused(1013, 'The chat is full')
+            raise Refused(1013, "The chat is full")
         if name not in self.channels:
             if not CHANNEL_NAME.fullmatch(name):
-                raise Refused(4000, 'A channel name has small letters, digits and hyphens')
+                raise Refused(4000, "A channel name has small letters, digits and hyphens")
             self.make_room()
             self.channels[name] = Channel(name)
             self.tell(self.members_outside(self.channels[name]), self.activity(self.channels[name]))
@@ -222,7 +222,7 @@ class Chat:
             if not channel.members and name not in DEFAULT_CHANNELS:
                 del self.channels[name]
                 return
-        raise Refused(4001, 'There are too many channels')
+        raise Refused(4001, "There are too many channels")
 
     def members_outside(self, inside: Channel) -> Iterator[Member]:
         for channel in self.channels.values():
@@ -237,8 +237,8 @@ class Chat:
 
 def clean_name(name: str) -> str:
     """One line of printable characters."""
-    printable = ''.join(c for c in ' '.join(name.split()) if c.isprintable())
-    return printable[:MAX_NAME].strip() or 'Guest'
+    printable = "".join(c for c in " ".join(name.split()) if c.isprintable())
+    return printable[:MAX_NAME].strip() or "Guest"
 
 
 def parse(message: str | bytes) -> Event:

@@ -15,7 +15,7 @@ from faye_wsgi.driver.events import CloseEvent, Data, ErrorEvent, Event
 from faye_wsgi.driver.frames import CloseCode, NumberEnum
 from faye_wsgi.driver.masking import Buffer
 
-__all__ = ['Driver', 'ReadyState']
+__all__ = ["Driver", "ReadyState"]
 
 
 class ReadyState(NumberEnum):
@@ -35,7 +35,7 @@ class Driver:
     ``closing_frame`` is taken.
     """
 
-    __slots__ = ('_ended', 'protocol', 'state')
+    __slots__ = ("_ended", "protocol", "state")
 
     version: str
     has_closing_handshake = True  # else close() is followed by the end of TCP
@@ -45,7 +45,7 @@ class Driver:
     has_binary = True  # a message may be bytes
     has_fragments = True  # a message may go out in several frames
 
-    def __init__(self, protocol: str = '') -> None:
+    def __init__(self, protocol: str = "") -> None:
         self.protocol = protocol
         self.state = ReadyState.OPEN
         self._ended = False  # the close event has been reported
@@ -72,7 +72,7 @@ class Driver:
         """Take the end of the peer's bytes; 1006 unless it said goodbye (RFC 6455 §7.1.5)."""
         events: list[Event] = []
         if not self._ended:
-            self._end(events, CloseCode.ABNORMAL_CLOSURE, '')
+            self._end(events, CloseCode.ABNORMAL_CLOSURE, "")
         return events
 
     @property
@@ -137,7 +137,7 @@ class Driver:
 
     def output(self) -> bytes:
         """What the driver has to say by itself now (a pong); b'' mostly."""
-        return b''
+        return b""
 
     def closing_frame(self) -> bytes:
         """The close frame owed to a peer that closed or failed; nothing can be sent after it."""

@@ -21,7 +21,7 @@ from faye_wsgi.http.exchange import Answer, Exchange
 from faye_wsgi.http.headers import split_list
 from faye_wsgi.http.url import Url
 
-__all__ = ['RESERVED_HEADERS', 'ClientHandshake', 'Opened']
+__all__ = ["RESERVED_HEADERS", "ClientHandshake", "Opened"]
 
 
 class Opened(NamedTuple):
@@ -56,10 +56,10 @@ class ClientHandshake:
         self._max_fragments = max_fragments
         self._random = random
         self._negotiation = ClientNegotiation(extensions)
-        key = base64.b64encode(random(16)).decode('ascii')
+        key = base64.b64encode(random(16)).decode("ascii")
         self._accept = accept_key(key)
         fields = self._fields(url, key, list(headers))
-        self._exchange = Exchange('the server', 'GET', url.target, fields)
+        self._exchange = Exchange("the server", "GET", url.target, fields)
         self.request = self._exchange.request
 
     @property
@@ -83,43 +83,41 @@ class ClientHandshake:
         """Take the end of the answer: the error that it is."""
         return self._exchange.receive_eof()
 
-    def _fields(
-        self, url: Url, key: str, added: list[tuple[str, str]]
-    ) -> list[tuple[str, str]]:
+    def _fields(self, url: Url, key: str, added: list[tuple[str, str]]) -> list[tuple[str, str]]:
         named = {name.lower() for name, _ in added}
-        fields = [] if 'host' in named else [('Host', url.host_header)]
+        fields = [] if "host" in named else [("Host", url.host_header)]
         fields += [
-            ('Upgrade', 'websocket'),
-            ('Connection', 'Upgrade'),
-            ('Sec-WebSocket-Key', key),
-            ('Sec-WebSocket-Version', '13'),
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Key", key),
+            ("Sec-WebSocket-Version", "13"),
         ]
         if self._protocols:
-            fields.append(('Sec-WebSocket-Protocol', ', '.join(self._protocols)))
+            fields.append(("Sec-WebSocket-Protocol", ", ".join(self._protocols)))
         if self._negotiation.header:
-            fields.append(('Sec-WebSocket-Extensions', self._negotiation.header))
-        if url.authorization and 'authorization' not in named:
-            fields.append(('Authorization', url.authorization))
+            fields.append(("Sec-WebSocket-Extensions", self._negotiation.header))
+        if url.authorization and "authorization" not in named:
+            fields.append(("Authorization", url.authorization))
         return fields + added
 
     def _check_switch(self, answer: Answer) -> None:
-        if answer.http_version != '1.1':
-            raise _bad(answer, f'it speaks HTTP/{answer.http_version}')
-        for name, token in (('Upgrade', 'websocket'), ('Connection', 'upgrade')):
-            value = answer.get(name.lower()) or ''
+        if answer.http_version != "1.1":
+            raise _bad(answer, f"it speaks HTTP/{answer.http_version}")
+        for name, token in (("Upgrade", "websocket"), ("Connection", "upgrade")):
+            value = answer.get(name.lower()) or ""
             if token not in (item.lower() for item in split_list(value)):
-                raise _bad(answer, f'its {name} header does not say {token}')
-        if answer.get('sec-websocket-accept') != self._accept:
-            raise _bad(answer, 'its Sec-WebSocket-Accept is missing or wrong')
+                raise _bad(answer, f"its {name} header does not say {token}")
+        if answer.get("sec-websocket-accept") != self._accept:
+            raise _bad(answer, "its Sec-WebSocket-Accept is missing or wrong")
 
     def _read_protocol(self, answer: Answer) -> str:
-        protocol = answer.get('sec-websocket-protocol')
+        protocol = answer.get("sec-websocket-protocol")
         if protocol is not None and protocol not in self._protocols:
-            raise _bad(answer, f'it chose the subprotocol {protocol!r}, which was not offered')
-        return protocol or ''
+            raise _bad(answer, f"it chose the subprotocol {protocol!r}, which was not offered")
+        return protocol or ""
 
     def _read_extensions(self, answer: Answer) -> Pipeline | None:
-        header = answer.get('sec-websocket-extensions') or ''
+        header = answer.get("sec-websocket-extensions") or ""
         try:
             return self._negotiation.activate(header, self._max_length)
         except ExtensionError as error:
@@ -138,7 +136,7 @@ class ClientHandshake:
 
 def _bad(answer: Answer, why: str) -> HandshakeError:
     return HandshakeError(
-        f'the answer of the server is wrong: {why}',
+        f"the answer of the server is wrong: {why}",
         status_code=answer.status_code,
         headers=answer.headers,
     )

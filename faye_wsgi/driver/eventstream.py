@@ -16,24 +16,24 @@ from faye_wsgi.http.headers import HeadersLike, check_headers
 from faye_wsgi.http.messages import Response
 
 __all__ = [
-    'RESERVED_HEADERS',
-    'EventStream',
-    'encode_comment',
-    'encode_event',
-    'encode_retry',
-    'response',
+    "RESERVED_HEADERS",
+    "EventStream",
+    "encode_comment",
+    "encode_event",
+    "encode_retry",
+    "response",
 ]
 
 # The body ends when the connection does: headers that say otherwise are not the user's.
-RESERVED_HEADERS = ('content-length', 'transfer-encoding', 'upgrade')
+RESERVED_HEADERS = ("content-length", "transfer-encoding", "upgrade")
 
 _HEADERS = (
-    ('Content-Type', 'text/event-stream; charset=utf-8'),
-    ('Cache-Control', 'no-cache, no-store, no-transform'),
-    ('X-Accel-Buffering', 'no'),
-    ('Connection', 'close'),
+    ("Content-Type", "text/event-stream; charset=utf-8"),
+    ("Cache-Control", "no-cache, no-store, no-transform"),
+    ("X-Accel-Buffering", "no"),
+    ("Connection", "close"),
 )
-_FORBIDDEN = re.compile(r'[\r\n\0]')
+_FORBIDDEN = re.compile(r"[\r\n\0]")
 
 
 def response(headers: HeadersLike = None) -> Response:
@@ -46,49 +46,49 @@ def response(headers: HeadersLike = None) -> Response:
 def encode_event(data: str, *, event: str | None = None, id: str | int | None = None) -> bytes:
     """One event; ``data`` may have many lines, ``event`` and ``id`` are one line each."""
     if not isinstance(data, str):
-        raise TypeError(f'an event has str for its data, not {type(data).__name__}')
-    if event is None and id is None and '\n' not in data and '\r' not in data:
-        return f'data: {data}\r\n\r\n'.encode()  # nearly always
+        raise TypeError(f"an event has str for its data, not {type(data).__name__}")
+    if event is None and id is None and "\n" not in data and "\r" not in data:
+        return f"data: {data}\r\n\r\n".encode()  # nearly always
     lines = []
     if event is not None:
-        lines.append(_field('event', event))
+        lines.append(_field("event", event))
     if id is not None:
         is_number = isinstance(id, int) and not isinstance(id, bool)
-        lines.append(_field('id', str(id) if is_number else id))
-    lines += [f'data: {line}' for line in _lines(data)]
+        lines.append(_field("id", str(id) if is_number else id))
+    lines += [f"data: {line}" for line in _lines(data)]
     return _encode(lines)
 
 
-def encode_comment(text: str = '') -> bytes:
+def encode_comment(text: str = "") -> bytes:
     """A comment, which the client ignores; an empty one keeps a connection alive."""
     if not isinstance(text, str):
-        raise TypeError(f'a comment is str, not {type(text).__name__}')
-    return _encode([f': {line}' if line else ':' for line in _lines(text)])
+        raise TypeError(f"a comment is str, not {type(text).__name__}")
+    return _encode([f": {line}" if line else ":" for line in _lines(text)])
 
 
 def encode_retry(seconds: float) -> bytes:
     """How long the client waits before it connects again; sent in milliseconds."""
     milliseconds = seconds * 1000
-    if not 0 <= milliseconds < float('inf'):
-        raise ValueError('retry is a finite number of seconds, from 0 on')
-    return _encode([f'retry: {round(milliseconds)}'])
+    if not 0 <= milliseconds < float("inf"):
+        raise ValueError("retry is a finite number of seconds, from 0 on")
+    return _encode([f"retry: {round(milliseconds)}"])
 
 
 def _field(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f'{name} has the wrong type: {type(value).__name__}')
+        raise TypeError(f"{name} has the wrong type: {type(value).__name__}")
     if _FORBIDDEN.search(value):
-        raise ValueError(f'{name} may not contain CR, LF or NUL')
-    return f'{name}: {value}'
+        raise ValueError(f"{name} may not contain CR, LF or NUL")
+    return f"{name}: {value}"
 
 
 def _lines(text: str) -> list[str]:
     # The only ends of lines of §9.2.6; str.splitlines knows others, which are data here.
-    return text.replace('\r\n', '\n').replace('\r', '\n').split('\n')
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def _encode(lines: list[str]) -> bytes:
-    return '\r\n'.join([*lines, '', '']).encode()
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 class EventStream(Driver):
@@ -99,7 +99,7 @@ class EventStream(Driver):
 
     __slots__ = ()
 
-    version = ''
+    version = ""
     has_closing_handshake = False
     has_codes = False
     has_pongs = False
@@ -114,25 +114,25 @@ class EventStream(Driver):
         return bytes
 
     def text(self, message: str) -> NoReturn:
-        raise TypeError('an event stream takes encoded events')
+        raise TypeError("an event stream takes encoded events")
 
     def binary(self, message: Buffer) -> bytes:
         return bytes(message)
 
     def fragment(self, data: bytes, opcode: int, fin: bool) -> NoReturn:
-        raise TypeError('an event stream has no fragments')
+        raise TypeError("an event stream has no fragments")
 
     def ping(self, data: bytes) -> bytes:
-        return encode_comment(data.decode('utf-8', 'replace'))
+        return encode_comment(data.decode("utf-8", "replace"))
 
     def close(self, code: int, reason: str) -> bytes:
         if self.state == ReadyState.OPEN:
             self.state = ReadyState.CLOSING
-        return b''
+        return b""
 
     def closing_frame(self) -> bytes:
         self.state = ReadyState.CLOSED
-        return b''
+        return b""
 
     def _end(self, events: list[Event], code: int | None, reason: str | None) -> None:
         super()._end(events, None, None)  # HTTP has no close codes

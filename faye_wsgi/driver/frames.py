@@ -10,19 +10,19 @@ from faye_wsgi.driver.events import Data
 from faye_wsgi.driver.masking import Buffer, mask
 
 __all__ = [
-    'MAX_WIDTH',
-    'CloseCode',
-    'NumberEnum',
-    'Opcode',
-    'build_frame',
-    'build_header',
-    'build_message',
-    'check_close',
-    'close_payload',
-    'is_valid_close_code',
-    'parse_frames',
-    'parse_messages',
-    'stored_size',
+    "MAX_WIDTH",
+    "CloseCode",
+    "NumberEnum",
+    "Opcode",
+    "build_frame",
+    "build_header",
+    "build_message",
+    "check_close",
+    "close_payload",
+    "is_valid_close_code",
+    "parse_frames",
+    "parse_messages",
+    "stored_size",
 ]
 
 MAX_CONTROL_PAYLOAD = 125  # RFC 6455 §5.5
@@ -77,18 +77,18 @@ def is_valid_close_code(code: int) -> bool:
 def check_close(code: int, reason: str) -> None:
     """Raise what a wrong ``close(code, reason)`` deserves: TypeError or ValueError."""
     if not isinstance(code, int) or isinstance(code, bool) or not isinstance(reason, str):
-        raise TypeError('close takes an int and a str')
+        raise TypeError("close takes an int and a str")
     if not is_valid_close_code(code):
-        raise ValueError(f'close code {code} cannot be sent: use 1000-1003, 1007-1014 or 3000-4999')
+        raise ValueError(f"close code {code} cannot be sent: use 1000-1003, 1007-1014 or 3000-4999")
     if len(reason.encode()) > MAX_CONTROL_PAYLOAD - 2:
-        raise ValueError('a close reason has at most 123 bytes of UTF-8')
+        raise ValueError("a close reason has at most 123 bytes of UTF-8")
 
 
-def close_payload(code: int | None, reason: str = '') -> bytes:
+def close_payload(code: int | None, reason: str = "") -> bytes:
     """The payload of a close frame; None (no code was given) is an empty one."""
     if code is None:
-        return b''
-    return struct.pack('!H', code) + reason.encode()
+        return b""
+    return struct.pack("!H", code) + reason.encode()
 
 
 # The headers of all short frames that a server sends: one look-up builds them.
@@ -113,8 +113,8 @@ def build_header(first: int, length: int, mask_bit: int = 0) -> bytes:
     if length < 126:
         return bytes((first, mask_bit | length))
     if length < 65536:
-        return struct.pack('!BBH', first, mask_bit | 126, length)
-    return struct.pack('!BBQ', first, mask_bit | 127, length)
+        return struct.pack("!BBH", first, mask_bit | 126, length)
+    return struct.pack("!BBQ", first, mask_bit | 127, length)
 
 
 # The run of whole, unfragmented messages with which nearly everything that arrives begins,
@@ -131,7 +131,7 @@ def parse_messages_python(masked: bool, max_length: int, data: bytes) -> tuple[l
         try:
             if not first:
                 break
-            messages.append(payload if first & 15 == Opcode.BINARY else str(payload, 'utf-8'))
+            messages.append(payload if first & 15 == Opcode.BINARY else str(payload, "utf-8"))
         except UnicodeDecodeError:
             break
         pos = end
@@ -159,7 +159,7 @@ def _parse_frame(
     masked: bool, max_length: int, rsv_mask: int, data: bytes, pos: int
 ) -> tuple[int, bytes, int]:
     # The first byte, the payload and where it ends; zeros for what is no whole message.
-    nothing = 0, b'', 0
+    nothing = 0, b"", 0
     size = len(data)
     if size - pos < 2:
         return nothing
@@ -170,7 +170,7 @@ def _parse_frame(
     if length > 125:
         minimum = 126 if length == 126 else 65536
         body += 2 if length == 126 else 8
-        length = int.from_bytes(data[pos + 2 : body], 'big')
+        length = int.from_bytes(data[pos + 2 : body], "big")
         if size < body or length < minimum:
             return nothing
     body += 4 if masked else 0
@@ -184,7 +184,7 @@ def _parse_frame(
 def build_message_python(message: str | Buffer, key: bytes | None = None) -> bytes:
     """The one frame of a message: of text for a str, else of bytes; a ``key`` masks it."""
     if key is not None and len(key) != 4:
-        raise ValueError('a masking key has 4 bytes')
+        raise ValueError("a masking key has 4 bytes")
     if isinstance(message, str):
         return build_frame(0x81, message.encode(), key)
     data = bytes(message) if isinstance(message, memoryview) else message
@@ -193,7 +193,7 @@ def build_message_python(message: str | Buffer, key: bytes | None = None) -> byt
 
 # A text with more than one character outside ASCII is made for its message alone: nothing
 # has yet put its UTF-8 beside it, which ``getsizeof`` would count, too.
-_TEXT_HEADER = sys.getsizeof(b'\xff\xff'.decode('latin-1')) - 3
+_TEXT_HEADER = sys.getsizeof(b"\xff\xff".decode("latin-1")) - 3
 
 
 def stored_size_python(data: Data) -> int:
@@ -202,7 +202,7 @@ def stored_size_python(data: Data) -> int:
     if type(data) is not str or data.isascii():
         return size
     if size == 1:
-        return 1 if data < '\u0100' else 2 if data < '\U00010000' else 4
+        return 1 if data < "\u0100" else 2 if data < "\U00010000" else 4
     return size * ((sys.getsizeof(data) - _TEXT_HEADER) // (size + 1))
 
 

@@ -20,10 +20,10 @@ from faye_wsgi.driver.utf8 import Utf8Validator
 from faye_wsgi.http.headers import check_headers
 from faye_wsgi.http.messages import Request, Response
 
-__all__ = ['Hixie75', 'handshake']
+__all__ = ["Hixie75", "handshake"]
 
 TEXT_FRAME = 0x00
-TERMINATOR = b'\xff'
+TERMINATOR = b"\xff"
 
 
 class Hixie75(Driver):
@@ -32,19 +32,19 @@ class Hixie75(Driver):
     ``max_length`` is in bytes of one frame's payload, of whatever type.
     """
 
-    __slots__ = ('_length', '_max_length', '_payload', '_phase', '_type', '_validator')
+    __slots__ = ("_length", "_max_length", "_payload", "_phase", "_type", "_validator")
 
-    version = 'hixie-75'
-    header_prefix = 'WebSocket-'  # begins the names of headers that differ by draft
+    version = "hixie-75"
+    header_prefix = "WebSocket-"  # begins the names of headers that differ by draft
     # §4.1: clients compare the first 85 bytes, with this space in 'Web Socket'.
-    phrase = 'Web Socket Protocol Handshake'
+    phrase = "Web Socket Protocol Handshake"
     has_closing_handshake = False
     has_pongs = False
     has_binary = False
     has_codes = False
     has_fragments = False
 
-    def __init__(self, *, protocol: str = '', max_length: int = MAX_LENGTH) -> None:
+    def __init__(self, *, protocol: str = "", max_length: int = MAX_LENGTH) -> None:
         super().__init__(protocol)
         self._max_length = max_length
         self._phase: Phase = Hixie75._begin_frame
@@ -126,7 +126,7 @@ class Hixie75(Driver):
         is_last = end >= 0 and not is_too_long
         assert self._validator is not None
         if not self._validator.accepts(piece, is_last):
-            self._fail(events, CloseCode.INVALID_DATA, 'a text is not valid UTF-8')
+            self._fail(events, CloseCode.INVALID_DATA, "a text is not valid UTF-8")
         elif is_too_long:
             self._fail_length(events)
         else:
@@ -139,13 +139,13 @@ class Hixie75(Driver):
         payload, self._payload = self._payload, bytearray()
         self._phase, self._validator = Hixie75._begin_frame, None
         if self.state == ReadyState.OPEN:  # after our close, messages are dropped
-            events.append(MessageEvent(str(payload, 'utf-8')))
+            events.append(MessageEvent(str(payload, "utf-8")))
 
     def _receive_empty_frame(self, events: list[Event]) -> None:
         """A frame whose length is 0; hixie-76 gives one of them a meaning."""
 
     def _fail_length(self, events: list[Event]) -> None:
-        message = f'a frame is longer than {self._max_length} bytes'
+        message = f"a frame is longer than {self._max_length} bytes"
         self._fail(events, CloseCode.MESSAGE_TOO_BIG, message)
 
     def _end(self, events: list[Event], code: int | None, reason: str | None) -> None:
@@ -155,13 +155,13 @@ class Hixie75(Driver):
     # Out
 
     def text(self, message: str) -> bytes:
-        return b'\x00%b\xff' % message.encode()
+        return b"\x00%b\xff" % message.encode()
 
     def binary(self, message: Buffer) -> NoReturn:
-        raise TypeError(f'{self.version} has no binary messages')
+        raise TypeError(f"{self.version} has no binary messages")
 
     def fragment(self, data: bytes, opcode: int, fin: bool) -> NoReturn:
-        raise TypeError(f'{self.version} has no fragmented messages')
+        raise TypeError(f"{self.version} has no fragmented messages")
 
     def ping(self, data: bytes) -> None:
         return None
@@ -169,11 +169,11 @@ class Hixie75(Driver):
     def close(self, code: int, reason: str) -> bytes:
         if self.state == ReadyState.OPEN:
             self.state = ReadyState.CLOSING
-        return b''
+        return b""
 
     def closing_frame(self) -> bytes:
         self.state = ReadyState.CLOSED
-        return b''
+        return b""
 
 
 Phase = Callable[[Hixie75, list[Event], bytes, int], int]
@@ -194,7 +194,7 @@ def handshake(
     HTTP error to send instead, where the request is at fault.
     """
     _check_request(request)
-    offered = request.headers.get(f'{kind.header_prefix}Protocol'.lower(), '')
+    offered = request.headers.get(f"{kind.header_prefix}Protocol".lower(), "")
     protocol = choose_protocol(offered, protocols)
     driver = kind.from_request(request, protocol=protocol, max_length=max_length)
     answer = _answer_headers(kind.header_prefix, request, url, protocol)
@@ -203,27 +203,27 @@ def handshake(
 
 def _check_request(request: Request) -> None:
     """Refuse what is no WebSocket request of the drafts."""
-    upgrades = request.has_token('upgrade', 'websocket')
-    if request.method != 'GET' or not upgrades or not request.has_token('connection', 'upgrade'):
-        raise refusal(400, 'not a WebSocket request')
-    if not request.http_version.startswith('HTTP/1.') or request.http_version == 'HTTP/1.0':
-        raise refusal(400, 'a WebSocket request needs HTTP/1.1')
+    upgrades = request.has_token("upgrade", "websocket")
+    if request.method != "GET" or not upgrades or not request.has_token("connection", "upgrade"):
+        raise refusal(400, "not a WebSocket request")
+    if not request.http_version.startswith("HTTP/1.") or request.http_version == "HTTP/1.0":
+        raise refusal(400, "a WebSocket request needs HTTP/1.1")
     if request.has_body:
-        raise refusal(400, 'a WebSocket request has no body')
+        raise refusal(400, "a WebSocket request has no body")
 
 
 def _answer_headers(
     prefix: str, request: Request, url: str, protocol: str
 ) -> list[tuple[str, str]]:
-    origin = request.headers.get('origin')
-    answer = [('Upgrade', 'WebSocket'), ('Connection', 'Upgrade')]  # in this order: §4.1
+    origin = request.headers.get("origin")
+    answer = [("Upgrade", "WebSocket"), ("Connection", "Upgrade")]  # in this order: §4.1
     if origin is not None:
-        answer.append((f'{prefix}Origin', origin))
-    answer.append((f'{prefix}Location', url))
+        answer.append((f"{prefix}Origin", origin))
+    answer.append((f"{prefix}Location", url))
     if protocol:
-        answer.append((f'{prefix}Protocol', protocol))
+        answer.append((f"{prefix}Protocol", protocol))
     try:
         # Origin, host and path are the client's words: none may break out of its line.
         return check_headers(answer)
     except ValueError:
-        raise refusal(400, 'the origin or the URL has characters that a header cannot') from None
+        raise refusal(400, "the origin or the URL has characters that a header cannot") from None

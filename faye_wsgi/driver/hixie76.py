@@ -20,12 +20,12 @@ from faye_wsgi.driver.hybi import MAX_LENGTH
 from faye_wsgi.driver.server_handshake import refusal
 from faye_wsgi.http.messages import Request, Response
 
-__all__ = ['Hixie76', 'find_handshake', 'handshake']
+__all__ = ["Hixie76", "find_handshake", "handshake"]
 
 BODY_LENGTH = 8
 MAX_NUMBER = 2**32 - 1
-_CLOSING_FRAME = b'\xff\x00'
-_DIGIT = re.compile('[0-9]')
+_CLOSING_FRAME = b"\xff\x00"
+_DIGIT = re.compile("[0-9]")
 
 
 class Hixie76(Hixie75):
@@ -35,27 +35,27 @@ class Hixie76(Hixie75):
     driver is asked to send first begins with its answer to the challenge.
     """
 
-    __slots__ = ('_answer', '_body', '_challenge', '_is_close_owed')
+    __slots__ = ("_answer", "_body", "_challenge", "_is_close_owed")
 
-    version = 'hixie-76'
-    header_prefix = 'Sec-WebSocket-'
-    phrase = 'WebSocket Protocol Handshake'
+    version = "hixie-76"
+    header_prefix = "Sec-WebSocket-"
+    phrase = "WebSocket Protocol Handshake"
     has_closing_handshake = True
 
     def __init__(
-        self, challenge: bytes, *, protocol: str = '', max_length: int = MAX_LENGTH
+        self, challenge: bytes, *, protocol: str = "", max_length: int = MAX_LENGTH
     ) -> None:
         super().__init__(protocol=protocol, max_length=max_length)
         self.state = ReadyState.CONNECTING
         self._challenge = challenge
-        self._body = b''
-        self._answer = b''
+        self._body = b""
+        self._answer = b""
         self._is_close_owed = False
 
     @classmethod
     def from_request(cls, request: Request, **options: Any) -> Hixie76:
-        keys = (_read_key(request, f'Sec-WebSocket-Key{number}') for number in (1, 2))
-        return cls(b''.join(keys), **options)
+        keys = (_read_key(request, f"Sec-WebSocket-Key{number}") for number in (1, 2))
+        return cls(b"".join(keys), **options)
 
     # In
 
@@ -96,16 +96,16 @@ class Hixie76(Hixie75):
         if self.state == ReadyState.CONNECTING:
             self.state = ReadyState.CLOSED
         if self.state != ReadyState.OPEN:
-            return b''
+            return b""
         self.state = ReadyState.CLOSING
         return self.output() + _CLOSING_FRAME
 
     def output(self) -> bytes:
-        answer, self._answer = self._answer, b''
+        answer, self._answer = self._answer, b""
         return answer
 
     def closing_frame(self) -> bytes:
-        frame = b''
+        frame = b""
         if self.state == ReadyState.OPEN and self._is_close_owed:
             frame = self.output() + _CLOSING_FRAME
         self.state = ReadyState.CLOSED
@@ -123,21 +123,21 @@ def find_handshake(request: Request) -> Handshake | None:
     RFC 6455 and the drafts before it name a version, or send one key.
     """
     headers = request.headers
-    if not request.has_token('upgrade', 'websocket'):
+    if not request.has_token("upgrade", "websocket"):
         return None
-    if 'sec-websocket-version' in headers or 'sec-websocket-key' in headers:
+    if "sec-websocket-version" in headers or "sec-websocket-key" in headers:
         return None
-    return handshake if 'sec-websocket-key1' in headers else hixie75.handshake
+    return handshake if "sec-websocket-key1" in headers else hixie75.handshake
 
 
 def _read_key(request: Request, name: str) -> bytes:
     # §5.2: the digits are one number, which the spaces divide.
-    key = request.headers.get(name.lower(), '')
-    digits = ''.join(_DIGIT.findall(key))
-    spaces = key.count(' ')
+    key = request.headers.get(name.lower(), "")
+    digits = "".join(_DIGIT.findall(key))
+    spaces = key.count(" ")
     # Ten digits are enough for any good number, and cheap to read.
     if not digits or len(digits) > 10 or int(digits) > MAX_NUMBER:
-        raise refusal(400, f'bad or missing {name}')
+        raise refusal(400, f"bad or missing {name}")
     if not spaces or int(digits) % spaces:
-        raise refusal(400, f'bad or missing {name}')
-    return (int(digits) // spaces).to_bytes(4, 'big')
+        raise refusal(400, f"bad or missing {name}")
+    return (int(digits) // spaces).to_bytes(4, "big")

@@ -35,7 +35,7 @@ from faye_wsgi.errors import ExtensionError
 from faye_wsgi.extensions.base import Message
 from faye_wsgi.extensions.negotiation import Pipeline
 
-__all__ = ['MAX_FRAGMENTS', 'MAX_LENGTH', 'Hybi']
+__all__ = ["MAX_FRAGMENTS", "MAX_LENGTH", "Hybi"]
 
 MAX_LENGTH = 2**26 - 1
 MAX_FRAGMENTS = 16384
@@ -69,37 +69,37 @@ class Hybi(Driver):
     """
 
     __slots__ = (
-        '_client',
-        '_closing',
-        '_fin',
-        '_fragments',
-        '_frame',
-        '_key',
-        '_mask_bit',
-        '_max_fragments',
-        '_max_length',
-        '_opcode',
-        '_payload',
-        '_pipeline',
-        '_pong',
-        '_random',
-        '_remaining',
-        '_rest',
-        '_room',
-        '_rsv',
-        '_stored',
-        '_validator',
-        'receive_messages',
+        "_client",
+        "_closing",
+        "_fin",
+        "_fragments",
+        "_frame",
+        "_key",
+        "_mask_bit",
+        "_max_fragments",
+        "_max_length",
+        "_opcode",
+        "_payload",
+        "_pipeline",
+        "_pong",
+        "_random",
+        "_remaining",
+        "_rest",
+        "_room",
+        "_rsv",
+        "_stored",
+        "_validator",
+        "receive_messages",
     )
 
-    version = 'hybi-13'
+    version = "hybi-13"
     receive_messages: Callable[[bytes], Received]  # type: ignore[assignment]
 
     def __init__(
         self,
         *,
         client: bool = False,
-        protocol: str = '',
+        protocol: str = "",
         max_length: int = MAX_LENGTH,
         max_fragments: int = MAX_FRAGMENTS,
         pipeline: Pipeline | None = None,
@@ -112,7 +112,7 @@ class Hybi(Driver):
         self._max_length = min(max_length, 2**63 - 1)  # RFC 6455 §5.2: no frame is longer
         self._max_fragments = max_fragments
         self._random = random
-        self._rest = b''  # the start of a header or control frame, or what is held back
+        self._rest = b""  # the start of a header or control frame, or what is held back
         self._room = 0  # bytes of messages that extensions may still make; below 0: too many
         # The message that is arriving, while it is not whole:
         self._opcode = 0  # 0: there is none
@@ -124,7 +124,7 @@ class Hybi(Driver):
         # The frame that is arriving, while its payload is not whole:
         self._remaining = 0
         self._frame: list[bytes | bytearray] = []
-        self._key = b''
+        self._key = b""
         self._fin = False
         # What is owed to the peer:
         self._pong: bytes | None = None
@@ -141,7 +141,7 @@ class Hybi(Driver):
         self._room = room
         if self._rest:
             data = self._rest + data
-            self._rest = b''
+            self._rest = b""
         if self._pipeline is not None and not self._opcode:
             data = self._receive_frames(events, data)
             if not data:  # nearly always
@@ -179,18 +179,18 @@ class Hybi(Driver):
                 body += 8
                 if size < body:
                     break
-                length = int.from_bytes(data[pos + 2 : body], 'big')
+                length = int.from_bytes(data[pos + 2 : body], "big")
                 minimum = 65536
             else:
                 minimum = 0
             if length < minimum or length >> 63:
-                self._fail(events, CloseCode.PROTOCOL_ERROR, 'a frame length is badly encoded')
+                self._fail(events, CloseCode.PROTOCOL_ERROR, "a frame length is badly encoded")
                 break
             # 4. the limits, before anything is stored
             if first & 8 == 0 and not self._within_limits(events, first, length):
                 break
             # 5. the masking key and the payload
-            key = b''
+            key = b""
             if second & 0x80:
                 body += 4
                 if size < body:
@@ -251,21 +251,21 @@ class Hybi(Driver):
         if (first == _TEXT or first == _BINARY) and not self._opcode:
             pass
         elif first & 0x70 & ~self._allowed_rsv(opcode):
-            return 'reserved bits are set that no extension uses'
+            return "reserved bits are set that no extension uses"
         elif opcode > 10 or 2 < opcode < 8:
-            return f'opcode {opcode} is unknown'
+            return f"opcode {opcode} is unknown"
         elif opcode > 7:
             if not first & _FIN:
-                return 'a control frame is fragmented'
+                return "a control frame is fragmented"
             if second & 0x7F > 125:
-                return 'a control frame is longer than 125 bytes'
+                return "a control frame is longer than 125 bytes"
         elif opcode == Opcode.CONTINUATION and not self._opcode:
-            return 'a continuation frame has no message to continue'
+            return "a continuation frame has no message to continue"
         elif opcode != Opcode.CONTINUATION and self._opcode:
-            return 'a new message begins before the last one ended'
+            return "a new message begins before the last one ended"
         if second & 0x80 != self._mask_bit:
-            return 'a server masked its frame' if self._client else 'a client frame is not masked'
-        return ''
+            return "a server masked its frame" if self._client else "a client frame is not masked"
+        return ""
 
     def _allowed_rsv(self, opcode: int) -> int:
         # RFC 7692 §6: on the first frame of a message, and where a session owns the bit.
@@ -278,9 +278,9 @@ class Hybi(Driver):
         if self._rsv if self._opcode else first & 0x70:
             limit += limit // 8 + 64  # what does not compress has become longer
         if self._stored + length > limit:
-            message = f'a message is longer than {self._max_length} bytes'
+            message = f"a message is longer than {self._max_length} bytes"
         elif self._opcode and self._fragments >= self._max_fragments:
-            message = f'a message has more than {self._max_fragments} frames'
+            message = f"a message has more than {self._max_fragments} frames"
         else:
             return True
         self._fail(events, CloseCode.MESSAGE_TOO_BIG, message)
@@ -299,7 +299,7 @@ class Hybi(Driver):
                 return data[sum(map(self._frame_size, done)) :]
             self._receive_message(events, first, payload)
             if self._ended:
-                return b''
+                return b""
         return rest
 
     def _frame_size(self, length: int) -> int:
@@ -319,7 +319,7 @@ class Hybi(Driver):
             self._emit(events, payload)
             return
         try:
-            text = str(payload, 'utf-8')
+            text = str(payload, "utf-8")
         except UnicodeDecodeError:
             self._fail_utf8(events)
         else:
@@ -392,7 +392,7 @@ class Hybi(Driver):
         payload, opcode = self._payload, self._opcode
         assert payload is not None
         self._opcode, self._payload, self._stored, self._validator = 0, None, 0, None
-        self._receive_message(events, opcode | self._rsv, b''.join(payload))
+        self._receive_message(events, opcode | self._rsv, b"".join(payload))
 
     def _receive_control(self, events: list[Event], opcode: int, payload: bytes) -> None:
         if opcode == Opcode.PING:
@@ -407,15 +407,15 @@ class Hybi(Driver):
     def _receive_close(self, events: list[Event], payload: bytes) -> None:
         # RFC 6455 §5.5.1, §7.1.5
         if not payload:
-            self._closing = b''
-            self._end(events, CloseCode.NO_STATUS_RECEIVED, '')
+            self._closing = b""
+            self._end(events, CloseCode.NO_STATUS_RECEIVED, "")
             return
-        code = int.from_bytes(payload[:2], 'big')
+        code = int.from_bytes(payload[:2], "big")
         if len(payload) == 1 or not is_valid_close_code(code):
-            self._fail(events, CloseCode.PROTOCOL_ERROR, 'a close frame has no valid code')
+            self._fail(events, CloseCode.PROTOCOL_ERROR, "a close frame has no valid code")
             return
         try:
-            reason = str(payload[2:], 'utf-8')
+            reason = str(payload[2:], "utf-8")
         except UnicodeDecodeError:
             self._fail_utf8(events)
             return
@@ -427,11 +427,11 @@ class Hybi(Driver):
         super()._fail(events, code, message)
 
     def _fail_utf8(self, events: list[Event]) -> None:
-        self._fail(events, CloseCode.INVALID_DATA, 'a text is not valid UTF-8')
+        self._fail(events, CloseCode.INVALID_DATA, "a text is not valid UTF-8")
 
     def _end(self, events: list[Event], code: int | None, reason: str | None) -> None:
         super()._end(events, code, reason)
-        self._rest = b''
+        self._rest = b""
         self._remaining, self._payload, self._stored, self._validator = 0, None, 0, None
         self._frame = []
 
@@ -502,7 +502,7 @@ class Hybi(Driver):
 
     def close(self, code: int, reason: str) -> bytes:
         if self.state != ReadyState.OPEN:
-            return b''
+            return b""
         self.state = ReadyState.CLOSING
         self._choose_way()
         self._pong = None
@@ -510,10 +510,10 @@ class Hybi(Driver):
 
     def output(self) -> bytes:
         pong, self._pong = self._pong, None
-        return b'' if pong is None else self._build(_FIN | Opcode.PONG, pong)
+        return b"" if pong is None else self._build(_FIN | Opcode.PONG, pong)
 
     def closing_frame(self) -> bytes:
-        frame = b''
+        frame = b""
         if self.state == ReadyState.OPEN and self._closing is not None:
             frame = self.output() + self._build(_FIN | Opcode.CLOSE, self._closing)
         self.state = ReadyState.CLOSED

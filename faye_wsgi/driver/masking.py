@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import Union
 
-__all__ = ['mask', 'mask_pieces', 'mask_pieces_python', 'mask_python', 'random_bytes']
+__all__ = ["mask", "mask_pieces", "mask_pieces_python", "mask_python", "random_bytes"]
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -22,14 +22,14 @@ def mask_python(data: Buffer, key: bytes) -> bytes:
     # One big-integer XOR: linear in the length, and all of it runs in C.
     size = len(data)
     keys = key * (size // 4) + key[: size % 4]
-    return (int.from_bytes(data, 'little') ^ int.from_bytes(keys, 'little')).to_bytes(
-        size, 'little'
+    return (int.from_bytes(data, "little") ^ int.from_bytes(keys, "little")).to_bytes(
+        size, "little"
     )
 
 
 def mask_pieces_python(pieces: Sequence[Buffer], key: bytes) -> bytes:
     """``mask`` of several pieces of one payload, put together."""
-    return mask_python(b''.join(pieces), key)
+    return mask_python(b"".join(pieces), key)
 
 
 KEY_SIZE = 4
@@ -50,7 +50,7 @@ def random_bytes(size: int) -> bytes:
             _keys.extend(fresh[at : at + KEY_SIZE] for at in range(0, POOL_SIZE, KEY_SIZE))
 
 
-if hasattr(os, 'register_at_fork'):
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keys.clear)  # the parent's are not the child's
 
 mask = mask_python

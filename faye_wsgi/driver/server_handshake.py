@@ -17,33 +17,33 @@ from faye_wsgi.http.headers import is_token, split_list
 from faye_wsgi.http.messages import Request, Response
 
 __all__ = [
-    'RESERVED_HEADERS',
-    'Protocols',
-    'accept_key',
-    'check_protocols',
-    'choose_protocol',
-    'handshake',
-    'refusal',
+    "RESERVED_HEADERS",
+    "Protocols",
+    "accept_key",
+    "check_protocols",
+    "choose_protocol",
+    "handshake",
+    "refusal",
 ]
 
 Protocols = Union[str, Iterable[str], Callable[[list[str]], Optional[str]], None]
 
 # Header names of the handshake itself, which are not the user's to set.
 RESERVED_HEADERS = (
-    'connection',
-    'content-length',
-    'sec-websocket-',
-    'transfer-encoding',
-    'upgrade',
-    'websocket-',
+    "connection",
+    "content-length",
+    "sec-websocket-",
+    "transfer-encoding",
+    "upgrade",
+    "websocket-",
 )
-_KEY = re.compile(r'[A-Za-z0-9+/]{22}==')  # 16 bytes of base64
-_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'  # RFC 6455 §1.3
+_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # 16 bytes of base64
+_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 
 
 def accept_key(key: str) -> str:
     """What ``Sec-WebSocket-Accept`` must say to a ``Sec-WebSocket-Key`` (RFC 6455 §4.2.2)."""
-    return base64.b64encode(sha1((key + _GUID).encode('latin-1')).digest()).decode('ascii')
+    return base64.b64encode(sha1((key + _GUID).encode("latin-1")).digest()).decode("ascii")
 
 
 def check_protocols(protocols: Protocols) -> list[str] | Callable[..., str | None]:
@@ -53,7 +53,7 @@ def check_protocols(protocols: Protocols) -> list[str] | Callable[..., str | Non
     names = split_list(protocols) if isinstance(protocols, str) else list(protocols or ())
     for name in names:
         if not isinstance(name, str) or not is_token(name):
-            raise ValueError(f'{name!r} is no subprotocol name')
+            raise ValueError(f"{name!r} is no subprotocol name")
     return names
 
 
@@ -72,17 +72,17 @@ def handshake(
     """
     _check_request(request)
     key = _read_key(request)
-    protocol = choose_protocol(request.headers.get('sec-websocket-protocol', ''), protocols)
+    protocol = choose_protocol(request.headers.get("sec-websocket-protocol", ""), protocols)
     pipeline = _negotiate(request, extensions, max_length)
     answer = [
-        ('Upgrade', 'websocket'),
-        ('Connection', 'Upgrade'),
-        ('Sec-WebSocket-Accept', accept_key(key)),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Accept", accept_key(key)),
     ]
     if protocol:
-        answer.append(('Sec-WebSocket-Protocol', protocol))
+        answer.append(("Sec-WebSocket-Protocol", protocol))
     if pipeline is not None:
-        answer.append(('Sec-WebSocket-Extensions', pipeline.header))
+        answer.append(("Sec-WebSocket-Extensions", pipeline.header))
     driver = Hybi(
         protocol=protocol,
         max_length=max_length,
@@ -99,47 +99,47 @@ def refusal(
     return HandshakeError(
         reason,
         status_code=status_code,
-        headers=(('Content-Type', 'text/plain; charset=utf-8'), *headers),
-        body=f'{reason}\n'.encode(),
+        headers=(("Content-Type", "text/plain; charset=utf-8"), *headers),
+        body=f"{reason}\n".encode(),
     )
 
 
 def _check_request(request: Request) -> None:
-    upgrades = request.has_token('upgrade', 'websocket')
-    if request.method == 'GET' and 'upgrade' not in request.headers:
+    upgrades = request.has_token("upgrade", "websocket")
+    if request.method == "GET" and "upgrade" not in request.headers:
         # RFC 9110 §15.5.22: what to switch to, said to a plain request.
-        switch = (('Upgrade', 'websocket'), ('Connection', 'Upgrade'))
-        raise refusal(426, 'this is a WebSocket: connect with ws:// or wss://', switch)
-    if request.method != 'GET' or not upgrades or not request.has_token('connection', 'upgrade'):
-        raise refusal(400, 'not a WebSocket request')
-    if not request.http_version.startswith('HTTP/1.') or request.http_version == 'HTTP/1.0':
-        raise refusal(400, 'a WebSocket request needs HTTP/1.1')
+        switch = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+        raise refusal(426, "this is a WebSocket: connect with ws:// or wss://", switch)
+    if request.method != "GET" or not upgrades or not request.has_token("connection", "upgrade"):
+        raise refusal(400, "not a WebSocket request")
+    if not request.http_version.startswith("HTTP/1.") or request.http_version == "HTTP/1.0":
+        raise refusal(400, "a WebSocket request needs HTTP/1.1")
     if request.has_body:
-        raise refusal(400, 'a WebSocket request has no body')
-    if request.headers.get('sec-websocket-version', '').strip(' \t') != '13':
+        raise refusal(400, "a WebSocket request has no body")
+    if request.headers.get("sec-websocket-version", "").strip(" \t") != "13":
         # RFC 6455 §4.2.2: tell which versions would do.
-        raise refusal(426, 'unsupported WebSocket version', (('Sec-WebSocket-Version', '13'),))
+        raise refusal(426, "unsupported WebSocket version", (("Sec-WebSocket-Version", "13"),))
 
 
 def _read_key(request: Request) -> str:
-    key = request.headers.get('sec-websocket-key', '').strip(' \t')
+    key = request.headers.get("sec-websocket-key", "").strip(" \t")
     if not _KEY.fullmatch(key):
-        raise refusal(400, 'bad or missing Sec-WebSocket-Key')
+        raise refusal(400, "bad or missing Sec-WebSocket-Key")
     return key
 
 
 def choose_protocol(offer: str, protocols: Protocols) -> str:
     """The first of the client's subprotocols that we speak, '' for none (RFC 6455 §4.2.2)."""
     if protocols is None:
-        return ''
+        return ""
     offered = [name for name in split_list(offer) if is_token(name)]
     supported = check_protocols(protocols)
     if not callable(supported):
-        return next((name for name in offered if name in supported), '')
+        return next((name for name in offered if name in supported), "")
     chosen = supported(offered)
     if chosen is not None and chosen not in offered:
-        raise ValueError(f'protocols chose {chosen!r}, which the client did not offer')
-    return chosen or ''
+        raise ValueError(f"protocols chose {chosen!r}, which the client did not offer")
+    return chosen or ""
 
 
 def _negotiate(
@@ -147,7 +147,7 @@ def _negotiate(
 ) -> Pipeline | None:
     try:
         return negotiate(
-            extensions, request.headers.get('sec-websocket-extensions', ''), max_length
+            extensions, request.headers.get("sec-websocket-extensions", ""), max_length
         )
     except ExtensionError as error:
-        raise refusal(400, f'bad Sec-WebSocket-Extensions: {error}') from None
+        raise refusal(400, f"bad Sec-WebSocket-Extensions: {error}") from None

@@ -9,15 +9,15 @@ import codecs
 
 from faye_wsgi.driver.masking import Buffer
 
-__all__ = ['Utf8Validator']
+__all__ = ["Utf8Validator"]
 
-_Decoder = codecs.getincrementaldecoder('utf-8')
+_Decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class Utf8Validator:
     """Takes a text in pieces and tells of the first byte that cannot belong to one."""
 
-    __slots__ = ('_decoder',)
+    __slots__ = ("_decoder",)
 
     def __init__(self) -> None:
         self._decoder = _Decoder()

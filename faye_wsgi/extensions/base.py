@@ -55,14 +55,14 @@ from typing import Protocol, Union
 from faye_wsgi.http.headers import Parameters
 
 __all__ = [
-    'ClientSession',
-    'Extension',
-    'Message',
-    'Offer',
-    'OfferedParameters',
-    'Parameters',
-    'ServerSession',
-    'Session',
+    "ClientSession",
+    "Extension",
+    "Message",
+    "Offer",
+    "OfferedParameters",
+    "Parameters",
+    "ServerSession",
+    "Session",
 ]
 
 # Parameters to send: True stands for a parameter without a value, False leaves it out.
@@ -78,7 +78,7 @@ class Message:
     first frame (RFC 6455 §5.2).
     """
 
-    __slots__ = ('data', 'opcode', 'rsv1', 'rsv2', 'rsv3')
+    __slots__ = ("data", "opcode", "rsv1", "rsv2", "rsv3")
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class Extension:
     """The base of extensions: an immutable configuration, shared by all connections."""
 
     name: str  # the token in Sec-WebSocket-Extensions
-    type: str = 'permessage'  # there is no other
+    type: str = "permessage"  # there is no other
     rsv1: bool = False
     rsv2: bool = False
     rsv3: bool = False

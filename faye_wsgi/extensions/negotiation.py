@@ -23,12 +23,12 @@ from faye_wsgi.extensions.base import (
 from faye_wsgi.http.headers import Parameters, is_token, parse_extensions
 
 __all__ = [
-    'ClientNegotiation',
-    'Extensions',
-    'Pipeline',
-    'check_extensions',
-    'negotiate',
-    'serialize',
+    "ClientNegotiation",
+    "Extensions",
+    "Pipeline",
+    "check_extensions",
+    "negotiate",
+    "serialize",
 ]
 
 Extensions = Union[Extension, Iterable[Extension], None]
@@ -36,7 +36,7 @@ Extensions = Union[Extension, Iterable[Extension], None]
 _MAX_REASON = 123  # bytes in the reason of a close frame, RFC 6455 §5.5
 _INCOMING, _OUTGOING = 1002, 1011  # the close codes of unexpected faults
 
-log = logging.getLogger('faye_wsgi')
+log = logging.getLogger("faye_wsgi")
 
 
 class Active(NamedTuple):
@@ -55,7 +55,7 @@ class Pipeline:
     :class:`ExtensionError`, whose text fits into a close frame.
     """
 
-    __slots__ = ('_incoming', '_max_length', '_outgoing', 'header', 'rsv_mask')
+    __slots__ = ("_incoming", "_max_length", "_outgoing", "header", "rsv_mask")
 
     def __init__(self, active: Iterable[Active], header: str, max_length: int) -> None:
         self._outgoing = list(active)
@@ -75,7 +75,7 @@ class Pipeline:
             except Exception as error:
                 raise _fault(extension, error, _INCOMING) from error
         if len(message.data) > self._max_length:
-            raise ExtensionError(f'a message is longer than {self._max_length} bytes', 1009)
+            raise ExtensionError(f"a message is longer than {self._max_length} bytes", 1009)
         return message
 
     def process_outgoing(self, message: Message) -> Message:
@@ -86,14 +86,14 @@ class Pipeline:
             except Exception as error:
                 raise _fault(extension, error, _OUTGOING) from error
         if message.rsv & ~self.rsv_mask:
-            raise ExtensionError('an extension set an RSV bit that is not its own', _OUTGOING)
+            raise ExtensionError("an extension set an RSV bit that is not its own", _OUTGOING)
         return message
 
     def process_shared(self, message: Message, shared: dict[Any, Any]) -> Message:
         """``process_outgoing`` of a message that goes to many, of which ``shared`` knows."""
         if len(self._outgoing) == 1:
             extension, session = self._outgoing[0]
-            process = getattr(session, 'process_shared_message', None)
+            process = getattr(session, "process_shared_message", None)
             if process is not None:
                 try:
                     return process(message, shared)  # type: ignore[no-any-return]
@@ -108,7 +108,7 @@ class Pipeline:
             try:
                 session.close()
             except Exception:
-                log.exception('extension %s failed to close', extension.name)
+                log.exception("extension %s failed to close", extension.name)
 
 
 def check_extensions(extensions: Extensions) -> tuple[Extension, ...]:
@@ -122,20 +122,20 @@ def check_extensions(extensions: Extensions) -> tuple[Extension, ...]:
     for extension in several:
         _check_extension(extension)
     if len({extension.name for extension in several}) < len(several):
-        raise ValueError('an extension is registered twice')
+        raise ValueError("an extension is registered twice")
     return several
 
 
 def _check_extension(extension: Extension) -> None:
-    name = getattr(extension, 'name', None)
+    name = getattr(extension, "name", None)
     if isinstance(extension, type) or not isinstance(name, str):
-        raise TypeError(f'{extension!r} is no extension: pass an instance of one')
+        raise TypeError(f"{extension!r} is no extension: pass an instance of one")
     if not is_token(name):
-        raise ValueError(f'{name!r} is no name of an extension')
-    if extension.type != 'permessage':
-        raise ValueError(f'extension {name} is of type {extension.type!r}, not permessage')
+        raise ValueError(f"{name!r} is no name of an extension")
+    if extension.type != "permessage":
+        raise ValueError(f"extension {name} is of type {extension.type!r}, not permessage")
     if not all(isinstance(bit, bool) for bit in (extension.rsv1, extension.rsv2, extension.rsv3)):
-        raise TypeError(f'extension {name} must say rsv1, rsv2 and rsv3 as bool')
+        raise TypeError(f"extension {name} must say rsv1, rsv2 and rsv3 as bool")
 
 
 def negotiate(extensions: Iterable[Extension], header: str, max_length: int) -> Pipeline | None:
@@ -159,7 +159,7 @@ def negotiate(extensions: Iterable[Extension], header: str, max_length: int) -> 
             responses.append(serialize(extension.name, session.generate_response()))
             active.append(Active(extension, session))
             reserved |= bits
-    return Pipeline(active, ', '.join(responses), max_length) if active else None
+    return Pipeline(active, ", ".join(responses), max_length) if active else None
 
 
 class ClientNegotiation:
@@ -174,7 +174,7 @@ class ClientNegotiation:
             if session and alternatives:
                 self._offered[extension.name] = extension, session
                 offers += [serialize(extension.name, params) for params in alternatives]
-        self.header = ', '.join(offers)
+        self.header = ", ".join(offers)
 
     def activate(self, header: str, max_length: int) -> Pipeline | None:
         """Take the header of the response ('' for none), in whose order messages are sent.
@@ -187,14 +187,14 @@ class ClientNegotiation:
         reserved = 0
         for name, params in _parse(header):
             if name not in self._offered:
-                raise ExtensionError(_cut(f'the server chose {name}, which was not offered'))
+                raise ExtensionError(_cut(f"the server chose {name}, which was not offered"))
             # Taken out, so that the second of two fails as above.
             extension, session = self._offered.pop(name)
             bits = _rsv_bits(extension)
             if bits & reserved:
-                raise ExtensionError(_cut(f'{name} needs an RSV bit that another one has'))
+                raise ExtensionError(_cut(f"{name} needs an RSV bit that another one has"))
             if session.activate(params) is not True:
-                raise ExtensionError(_cut(f'the parameters of {name} do not fit its offer'))
+                raise ExtensionError(_cut(f"the parameters of {name} do not fit its offer"))
             active.append(Active(extension, session))
             reserved |= bits
         return Pipeline(active, header, max_length) if active else None
@@ -208,12 +208,12 @@ def serialize(name: str, params: OfferedParameters) -> str:
     """
     parts = [name]
     for key, value in params.items():
-        text = '' if value is True else str(value)
+        text = "" if value is True else str(value)
         if not is_token(key) or (value is not True and not is_token(text)):
-            raise ValueError(f'extension {name}: {key!r}={value!r} is no parameter')
+            raise ValueError(f"extension {name}: {key!r}={value!r} is no parameter")
         if value is not False:
-            parts.append(f'{key}={text}' if text else key)
-    return '; '.join(parts)
+            parts.append(f"{key}={text}" if text else key)
+    return "; ".join(parts)
 
 
 def _parse(header: str) -> list[tuple[str, Parameters]]:
@@ -243,8 +243,8 @@ def _rsv_bits(extension: Extension) -> int:
 def _fault(extension: Extension, error: Exception, code: int) -> ExtensionError:
     if isinstance(error, ExtensionError):
         code = error.code
-    return ExtensionError(_cut(f'{extension.name}: {error}'), code)
+    return ExtensionError(_cut(f"{extension.name}: {error}"), code)
 
 
 def _cut(reason: str) -> str:
-    return reason.encode('utf-8', 'replace')[:_MAX_REASON].decode('utf-8', 'ignore')
+    return reason.encode("utf-8", "replace")[:_MAX_REASON].decode("utf-8", "ignore")

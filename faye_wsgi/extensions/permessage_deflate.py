@@ -23,22 +23,22 @@ from typing import Any, NamedTuple
 from faye_wsgi.errors import ExtensionError
 from faye_wsgi.extensions.base import Extension, Message, OfferedParameters, Parameters
 
-__all__ = ['PermessageDeflate', 'permessage_deflate']
+__all__ = ["PermessageDeflate", "permessage_deflate"]
 
 MAX_WINDOW_BITS = 15
 _WINDOW_BITS = {str(bits): bits for bits in range(8, MAX_WINDOW_BITS + 1)}
-_FLAGS = ('server_no_context_takeover', 'client_no_context_takeover')
-_SIZES = ('server_max_window_bits', 'client_max_window_bits')
+_FLAGS = ("server_no_context_takeover", "client_no_context_takeover")
+_SIZES = ("server_max_window_bits", "client_max_window_bits")
 _RANGES = {
-    'level': (-1, 9),
-    'mem_level': (1, 9),
-    'strategy': (0, 4),
-    'max_window_bits': (8, MAX_WINDOW_BITS),
-    'request_max_window_bits': (8, MAX_WINDOW_BITS),
-    'threshold': (0, 2**63 - 1),
+    "level": (-1, 9),
+    "mem_level": (1, 9),
+    "strategy": (0, 4),
+    "max_window_bits": (8, MAX_WINDOW_BITS),
+    "request_max_window_bits": (8, MAX_WINDOW_BITS),
+    "threshold": (0, 2**63 - 1),
 }
 
-_TAIL = b'\x00\x00\xff\xff'  # RFC 7692 §7.2.1: left out by the sender of each message
+_TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: left out by the sender of each message
 _INPUT = 1 << 16  # bytes read at a time
 _OUTPUT = 1 << 17  # and written: what a message may go over its limit before it is seen
 _MAX_FINAL_BLOCKS = 1024  # in a message: each of them costs a new context
@@ -65,7 +65,7 @@ class PermessageDeflate(Extension):
     request_max_window_bits: int = MAX_WINDOW_BITS
     threshold: int = 0
 
-    name = 'permessage-deflate'
+    name = "permessage-deflate"
     rsv1 = True
 
     def __post_init__(self) -> None:
@@ -76,13 +76,13 @@ class PermessageDeflate(Extension):
     def _check(name: str, value: object) -> None:
         if name not in _RANGES:
             if not isinstance(value, bool):
-                raise TypeError(f'{name} is a bool, not {value!r}')
+                raise TypeError(f"{name} is a bool, not {value!r}")
         elif not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f'{name} is an int, not {value!r}')
+            raise TypeError(f"{name} is an int, not {value!r}")
         else:
             least, most = _RANGES[name]
             if not least <= value <= most:
-                raise ValueError(f'{name} is between {least} and {most}, not {value}')
+                raise ValueError(f"{name} is between {least} and {most}, not {value}")
 
     def configure(self, **options: Any) -> PermessageDeflate:
         """The same extension with some options changed."""
@@ -117,7 +117,7 @@ def _read_parameters(params: Parameters, is_offer: bool) -> _Agreement | None:
             found[name] = True
         elif name in _SIZES and isinstance(value, str) and value in _WINDOW_BITS:
             found[name] = _WINDOW_BITS[value]
-        elif name == 'client_max_window_bits' and value is True and is_offer:
+        elif name == "client_max_window_bits" and value is True and is_offer:
             found[name] = MAX_WINDOW_BITS  # §7.1.2.2: the client can do it, any size is right
         else:
             return None
@@ -128,14 +128,14 @@ class DeflateSession:
     """The data phase, RFC 7692 §7.2: the same for both roles once they have agreed."""
 
     __slots__ = (
-        '_config',
-        '_deflater',
-        '_inflater',
-        '_own_bits',
-        '_own_takeover',
-        '_peer_bits',
-        '_peer_takeover',
-        'max_length',
+        "_config",
+        "_deflater",
+        "_inflater",
+        "_own_bits",
+        "_own_takeover",
+        "_peer_bits",
+        "_peer_takeover",
+        "max_length",
     )
 
     def __init__(self, config: PermessageDeflate) -> None:
@@ -177,7 +177,7 @@ class DeflateSession:
                 message.data = self._inflate(message.data)
             except zlib.error:
                 self.close()
-                raise ExtensionError('a message cannot be decompressed', 1007) from None
+                raise ExtensionError("a message cannot be decompressed", 1007) from None
         return message
 
     def close(self) -> None:
@@ -206,7 +206,7 @@ class DeflateSession:
     def _end(self, inflater: zlib._Decompress) -> None:
         # The tail ends an empty block; if it says anything more, the message was cut off.
         if inflater.decompress(_TAIL, 1) or inflater.eof:
-            raise zlib.error('the message is cut off')
+            raise zlib.error("the message is cut off")
         if self._peer_takeover:
             self._inflater = inflater
 
@@ -226,14 +226,14 @@ class DeflateSession:
                 size += len(piece)
                 if size > self.max_length:
                     pieces.clear()  # or the traceback would keep them alive
-                    raise ExtensionError(f'a message is longer than {self.max_length} bytes', 1009)
+                    raise ExtensionError(f"a message is longer than {self.max_length} bytes", 1009)
                 pieces.append(piece)
                 # 3. RFC 7692 §7.2.3.4: after a final block, the rest is a new stream
                 if inflater.eof:
                     rest, inflater = inflater.unused_data, None
                     final_blocks += 1
                     if final_blocks > _MAX_FINAL_BLOCKS:
-                        raise zlib.error('too many final blocks')
+                        raise zlib.error("too many final blocks")
                     if not rest:
                         break
                     continue
@@ -243,13 +243,13 @@ class DeflateSession:
                     break
         if inflater is not None:
             self._end(inflater)
-        return pieces[0] if len(pieces) == 1 else b''.join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class DeflateServerSession(DeflateSession):
     """The server's side: RFC 7692 §7.1, from an offer that has been found acceptable."""
 
-    __slots__ = ('_offer',)
+    __slots__ = ("_offer",)
 
     def __init__(self, config: PermessageDeflate, offer: _Agreement) -> None:
         super().__init__(config)
@@ -268,15 +268,15 @@ class DeflateServerSession(DeflateSession):
     def generate_response(self) -> OfferedParameters:
         params: dict[str, int | bool] = {}
         if not self._own_takeover:
-            params['server_no_context_takeover'] = True
+            params["server_no_context_takeover"] = True
         if not self._peer_takeover:
-            params['client_no_context_takeover'] = True
+            params["client_no_context_takeover"] = True
         if self._offer.server_max_window_bits:
             # §7.1.2.1: said only to who asked. A smaller window than the peer's is
             # always right, and some clients fail at an answer to no question.
-            params['server_max_window_bits'] = self._own_bits
+            params["server_max_window_bits"] = self._own_bits
         if self._peer_bits < MAX_WINDOW_BITS:
-            params['client_max_window_bits'] = self._peer_bits
+            params["client_max_window_bits"] = self._peer_bits
         return params
 
 
@@ -289,23 +289,21 @@ class DeflateClientSession(DeflateSession):
         config = self._config
         params: dict[str, int | bool] = {}
         if config.no_context_takeover:
-            params['client_no_context_takeover'] = True
+            params["client_no_context_takeover"] = True
         if config.request_no_context_takeover:
-            params['server_no_context_takeover'] = True
+            params["server_no_context_takeover"] = True
         if config.request_max_window_bits < MAX_WINDOW_BITS:
-            params['server_max_window_bits'] = config.request_max_window_bits
+            params["server_max_window_bits"] = config.request_max_window_bits
         # §7.1.2.2: always there, so that a server may ask for less
         bits = config.max_window_bits
-        params['client_max_window_bits'] = bits if bits < MAX_WINDOW_BITS else True
+        params["client_max_window_bits"] = bits if bits < MAX_WINDOW_BITS else True
         return params
 
     def activate(self, params: Parameters) -> bool:
         config, response = self._config, _read_parameters(params, is_offer=False)
         if response is None or not self._answers(response):
             return False
-        self._own_takeover = not (
-            config.no_context_takeover or response.client_no_context_takeover
-        )
+        self._own_takeover = not (config.no_context_takeover or response.client_no_context_takeover)
         self._peer_takeover = not response.server_no_context_takeover
         self._own_bits = response.client_max_window_bits or config.max_window_bits
         self._peer_bits = response.server_max_window_bits or MAX_WINDOW_BITS

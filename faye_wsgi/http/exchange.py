@@ -13,7 +13,7 @@ import h11
 
 from faye_wsgi.errors import HandshakeError, Headers
 
-__all__ = ['Answer', 'Exchange']
+__all__ = ["Answer", "Exchange"]
 
 MAX_HEAD = 65536  # bytes of an answer's status line and headers
 MAX_INTERIM = 16  # answers like 103 that may come before the real one
@@ -27,12 +27,12 @@ class Answer(NamedTuple):
     phrase: str
     headers: Headers
     http_version: str
-    left: bytes = b''
+    left: bytes = b""
 
     def get(self, name: str) -> str | None:
         """The value of a header (``name`` in lower case), repeated ones joined by commas."""
         values = [value for key, value in self.headers if key.lower() == name]
-        return ', '.join(values) if values else None
+        return ", ".join(values) if values else None
 
 
 class Exchange:
@@ -45,13 +45,13 @@ class Exchange:
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         self._interim = 0
         self._refusal: Answer | None = None
-        self._body = b''
-        encoded = [(name.encode('latin-1'), value.encode('latin-1')) for name, value in headers]
+        self._body = b""
+        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         try:
             request = h11.Request(method=method, target=target, headers=encoded)
             self.request: bytes = self._http.send(request) + self._http.send(h11.EndOfMessage())
         except h11.LocalProtocolError as error:
-            raise ValueError(f'this request cannot be sent: {error}') from None
+            raise ValueError(f"this request cannot be sent: {error}") from None
 
     @property
     def is_refused(self) -> bool:
@@ -68,7 +68,7 @@ class Exchange:
             return self._next_answer()
         except h11.RemoteProtocolError as error:
             self._check_refused()
-            raise HandshakeError(f'{self._peer} gave no valid answer: {error}') from None
+            raise HandshakeError(f"{self._peer} gave no valid answer: {error}") from None
 
     def receive_eof(self) -> HandshakeError:
         """Take the end of the answer, or the end of our patience with its body: the error."""
@@ -76,7 +76,7 @@ class Exchange:
             self._check_refused()
         except HandshakeError as error:
             return error
-        return HandshakeError(f'{self._peer} closed the connection without an answer', code=1006)
+        return HandshakeError(f"{self._peer} closed the connection without an answer", code=1006)
 
     def _next_answer(self) -> Answer | None:
         while True:
@@ -98,9 +98,9 @@ class Exchange:
     def _read_head(self, event: h11.InformationalResponse | h11.Response) -> Answer | None:
         answer = Answer(
             event.status_code,
-            bytes(event.reason).decode('latin-1'),
-            tuple((k.decode('latin-1'), v.decode('latin-1')) for k, v in _pairs(event)),
-            bytes(event.http_version).decode('ascii'),
+            bytes(event.reason).decode("latin-1"),
+            tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in _pairs(event)),
+            bytes(event.http_version).decode("ascii"),
         )
         if self._http.their_state is h11.SWITCHED_PROTOCOL:
             return answer._replace(left=bytes(self._http.trailing_data[0]))
@@ -109,14 +109,14 @@ class Exchange:
             return None
         self._interim += 1
         if self._interim > MAX_INTERIM:
-            raise HandshakeError(f'{self._peer} gave no answer, but {self._interim} interim ones')
+            raise HandshakeError(f"{self._peer} gave no answer, but {self._interim} interim ones")
         return None
 
     def _check_refused(self) -> None:
         refusal = self._refusal
         if refusal is not None:
             raise HandshakeError(
-                f'{self._peer} answered {refusal.status_code} {refusal.phrase}'.rstrip(),
+                f"{self._peer} answered {refusal.status_code} {refusal.phrase}".rstrip(),
                 status_code=refusal.status_code,
                 headers=refusal.headers,
                 body=self._body[:MAX_BODY],
@@ -124,5 +124,5 @@ class Exchange:
 
 
 def _pairs(event: h11.InformationalResponse | h11.Response) -> list[tuple[bytes, bytes]]:
-    raw = getattr(event.headers, 'raw_items', None)  # as they were written; h11 0.10 and later
+    raw = getattr(event.headers, "raw_items", None)  # as they were written; h11 0.10 and later
     return list(event.headers if raw is None else raw())

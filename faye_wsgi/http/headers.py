@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from typing import Union
 
 __all__ = [
-    'HeadersLike',
-    'Parameters',
-    'check_headers',
-    'is_token',
-    'parse_extensions',
-    'split_list',
+    "HeadersLike",
+    "Parameters",
+    "check_headers",
+    "is_token",
+    "parse_extensions",
+    "split_list",
 ]
 
 HeadersLike = Union[Mapping[str, str], Iterable[tuple[str, str]], None]
@@ -23,7 +23,7 @@ Parameters = dict[str, Union[str, bool]]
 
 MAX_EXTENSIONS_HEADER = 4096
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE = re.compile(r'[^\r\n\0]*')
+_VALUE = re.compile(r"[^\r\n\0]*")
 
 
 def is_token(text: str) -> bool:
@@ -33,7 +33,7 @@ def is_token(text: str) -> bool:
 
 def split_list(value: str) -> list[str]:
     """The items of a comma list, stripped, without empty ones."""
-    return [item for item in (piece.strip(' \t') for piece in value.split(',')) if item]
+    return [item for item in (piece.strip(" \t") for piece in value.split(",")) if item]
 
 
 def check_headers(headers: HeadersLike, reserved: Iterable[str] = ()) -> list[tuple[str, str]]:
@@ -47,21 +47,21 @@ def check_headers(headers: HeadersLike, reserved: Iterable[str] = ()) -> list[tu
     pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
     for name, value in pairs:
         if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f'header names and values are str: {name!r}')
+            raise TypeError(f"header names and values are str: {name!r}")
         if not is_token(name) or not _VALUE.fullmatch(value):
-            raise ValueError(f'header {name!r} has a name or value that HTTP forbids')
+            raise ValueError(f"header {name!r} has a name or value that HTTP forbids")
         _check_latin1(name, value)
         lower = name.lower()
-        if any(lower == r or (r[-1] == '-' and lower.startswith(r)) for r in reserved):
-            raise ValueError(f'header {name!r} belongs to the handshake')
+        if any(lower == r or (r[-1] == "-" and lower.startswith(r)) for r in reserved):
+            raise ValueError(f"header {name!r} belongs to the handshake")
     return pairs
 
 
 def _check_latin1(name: str, value: str) -> None:
     try:
-        value.encode('latin-1')
+        value.encode("latin-1")
     except UnicodeEncodeError:
-        raise ValueError(f'header {name!r} has characters outside ISO 8859-1') from None
+        raise ValueError(f"header {name!r} has characters outside ISO 8859-1") from None
 
 
 # RFC 6455 §9.1: one regular expression a step, each anchored where the last one ended.
@@ -69,8 +69,8 @@ _NAME = re.compile(r"[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*")
 _ARGUMENT = re.compile(
     r"""=[ \t]*(?:"((?:[^"\\\r\n\0]|\\[^\r\n\0])*)"|([!#$%&'*+.^_`|~0-9A-Za-z-]+))[ \t]*"""
 )
-_ESCAPED = re.compile(r'\\(.)')
-_EMPTY = re.compile(r'[ \t]*,')
+_ESCAPED = re.compile(r"\\(.)")
+_EMPTY = re.compile(r"[ \t]*,")
 
 
 def parse_extensions(value: str) -> list[tuple[str, Parameters]]:
@@ -80,9 +80,9 @@ def parse_extensions(value: str) -> list[tuple[str, Parameters]]:
     a parameter twice, or is longer than 4096 characters.
     """
     if len(value) > MAX_EXTENSIONS_HEADER:
-        raise ValueError('the extensions header is too long')
+        raise ValueError("the extensions header is too long")
     offers: list[tuple[str, Parameters]] = []
-    value = value.strip(' \t')
+    value = value.strip(" \t")
     pos = 0
     while pos < len(value):
         empty = _EMPTY.match(value, pos)
@@ -91,15 +91,15 @@ def parse_extensions(value: str) -> list[tuple[str, Parameters]]:
             continue
         name, pos = _parse_name(value, pos)
         parameters: Parameters = {}
-        while value[pos : pos + 1] == ';':
+        while value[pos : pos + 1] == ";":
             key, pos = _parse_name(value, pos + 1)
             argument, pos = _parse_argument(value, pos)
             if key in parameters:
-                raise ValueError(f'extension parameter {key!r} is repeated')
+                raise ValueError(f"extension parameter {key!r} is repeated")
             parameters[key] = argument
         offers.append((name, parameters))
-        if value[pos : pos + 1] not in ('', ','):
-            raise ValueError('the extensions header is malformed')
+        if value[pos : pos + 1] not in ("", ","):
+            raise ValueError("the extensions header is malformed")
         pos += 1
     return offers
 
@@ -107,18 +107,18 @@ def parse_extensions(value: str) -> list[tuple[str, Parameters]]:
 def _parse_name(value: str, pos: int) -> tuple[str, int]:
     match = _NAME.match(value, pos)
     if not match:
-        raise ValueError('the extensions header is malformed')
+        raise ValueError("the extensions header is malformed")
     return match.group(1), match.end()
 
 
 def _parse_argument(value: str, pos: int) -> tuple[str | bool, int]:
     match = _ARGUMENT.match(value, pos)
     if not match:
-        if value[pos : pos + 1] == '=':
-            raise ValueError('the extensions header is malformed')
+        if value[pos : pos + 1] == "=":
+            raise ValueError("the extensions header is malformed")
         return True, pos
     quoted, token = match.groups()
-    argument = token if quoted is None else _ESCAPED.sub(r'\1', quoted)
+    argument = token if quoted is None else _ESCAPED.sub(r"\1", quoted)
     if not is_token(argument):  # RFC 6455 §9.1: a token, once unquoted
-        raise ValueError('an extension parameter is no token')
+        raise ValueError("an extension parameter is no token")
     return argument, match.end()

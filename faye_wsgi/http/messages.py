@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from faye_wsgi.http.headers import split_list
 
-__all__ = ['Request', 'Response']
+__all__ = ["Request", "Response"]
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
@@ -22,12 +22,12 @@ class Request(NamedTuple):
 
     method: str
     headers: Mapping[str, str]
-    http_version: str = 'HTTP/1.1'
+    http_version: str = "HTTP/1.1"
     has_body: bool = False
 
     def has_token(self, name: str, token: str) -> bool:
         """Whether the comma list in header ``name`` has ``token``, in any case."""
-        value = self.headers.get(name, '').lower()
+        value = self.headers.get(name, "").lower()
         return value == token or token in split_list(value)
 
 
@@ -39,12 +39,12 @@ class Response(NamedTuple):
 
     status_code: int
     headers: list[tuple[str, str]]
-    body: bytes = b''
-    phrase: str = ''
+    body: bytes = b""
+    phrase: str = ""
 
     def encode(self) -> bytes:
         """The bytes of an HTTP/1.1 response."""
         phrase = self.phrase or _PHRASES[self.status_code]
-        lines = [f'HTTP/1.1 {self.status_code} {phrase}']
-        lines += [f'{name}: {value}' for name, value in self.headers]
-        return '\r\n'.join([*lines, '', '']).encode('latin-1') + self.body
+        lines = [f"HTTP/1.1 {self.status_code} {phrase}"]
+        lines += [f"{name}: {value}" for name, value in self.headers]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body

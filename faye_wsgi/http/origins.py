@@ -11,20 +11,20 @@ from collections.abc import Iterable
 from re import Pattern
 from typing import Union
 
-__all__ = ['Origins', 'check_origins', 'is_allowed']
+__all__ = ["Origins", "check_origins", "is_allowed"]
 
 Origins = Union[str, Iterable[Union[str, Pattern[str]]], None]
 
-_OPAQUE = 'null'  # RFC 6454 §7.1: a page of a file, or in a sandbox
-_PORTS = {'http': 80, 'https': 443}
+_OPAQUE = "null"  # RFC 6454 §7.1: a page of a file, or in a sandbox
+_PORTS = {"http": 80, "https": 443}
 _ORIGIN = re.compile(
-    r'([A-Za-z][A-Za-z0-9+.-]*)://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]*\\]+)(?::([0-9]{1,5}))?'
+    r"([A-Za-z][A-Za-z0-9+.-]*)://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]*\\]+)(?::([0-9]{1,5}))?"
 )
 
 
 def check_origins(origins: Origins) -> Origins:
     """The option ``origins``, ready for :func:`is_allowed`; ValueError if it is none."""
-    if origins is None or origins == 'same':
+    if origins is None or origins == "same":
         return origins
     if isinstance(origins, str):
         raise ValueError("origins is 'same', a list of origins or patterns, or None for any")
@@ -34,8 +34,8 @@ def check_origins(origins: Origins) -> Origins:
             continue
         if not isinstance(origin, str) or (origin != _OPAQUE and _parse(origin) is None):
             raise ValueError(
-                f'{origin!r} is no origin: write scheme://host, scheme://host:port, null or '
-                'a compiled pattern'
+                f"{origin!r} is no origin: write scheme://host, scheme://host:port, null or "
+                "a compiled pattern"
             )
     return origins
 
@@ -66,7 +66,7 @@ def _is_same(origin: str, host: str) -> bool:
     return (
         parsed is not None
         and parsed[0] in _PORTS
-        and parsed == _parse(f'{parsed[0]}://{host.strip()}')
+        and parsed == _parse(f"{parsed[0]}://{host.strip()}")
     )
 
 
@@ -76,4 +76,4 @@ def _parse(origin: str) -> tuple[str, str, int | None] | None:
         return None
     scheme, host, port = match.groups()
     scheme = scheme.lower()
-    return scheme, host.lower().removesuffix('.'), int(port) if port else _PORTS.get(scheme)
+    return scheme, host.lower().removesuffix("."), int(port) if port else _PORTS.get(scheme)

@@ -8,9 +8,9 @@ from faye_wsgi.errors import HandshakeError
 from faye_wsgi.http.exchange import Exchange
 from faye_wsgi.http.url import Url
 
-__all__ = ['RESERVED_PROXY_HEADERS', 'ProxyHandshake']
+__all__ = ["RESERVED_PROXY_HEADERS", "ProxyHandshake"]
 
-RESERVED_PROXY_HEADERS = ('connection', 'content-length', 'host', 'transfer-encoding', 'upgrade')
+RESERVED_PROXY_HEADERS = ("connection", "content-length", "host", "transfer-encoding", "upgrade")
 
 
 class ProxyHandshake:
@@ -18,11 +18,11 @@ class ProxyHandshake:
 
     def __init__(self, proxy: Url, server: Url, headers: Iterable[tuple[str, str]] = ()) -> None:
         added = list(headers)
-        fields = [('Host', server.authority)]
+        fields = [("Host", server.authority)]
         named = {name.lower() for name, _ in added}
-        if proxy.authorization and 'proxy-authorization' not in named:
-            fields.append(('Proxy-Authorization', proxy.authorization))
-        self._exchange = Exchange('the proxy', 'CONNECT', server.authority, fields + added)
+        if proxy.authorization and "proxy-authorization" not in named:
+            fields.append(("Proxy-Authorization", proxy.authorization))
+        self._exchange = Exchange("the proxy", "CONNECT", server.authority, fields + added)
         self.request = self._exchange.request
 
     @property
@@ -45,7 +45,7 @@ class ProxyHandshake:
             return None
         if answer.left:
             # The server speaks second: these bytes are not its own.
-            raise HandshakeError('the proxy sent bytes after its answer', code=1006)
+            raise HandshakeError("the proxy sent bytes after its answer", code=1006)
         return True
 
     def receive_eof(self) -> HandshakeError:

@@ -8,7 +8,7 @@ from typing import Callable
 
 import gevent
 
-__all__ = ['Backoff']
+__all__ = ["Backoff"]
 
 
 class Backoff:

@@ -38,19 +38,19 @@ from faye_wsgi.transport.outbox import Outbox, Sendable
 from faye_wsgi.transport.settings import Settings
 from faye_wsgi.transport.stream import Stream
 
-__all__ = ['Connection', 'Sendable']
+__all__ = ["Connection", "Sendable"]
 
-log = logging.getLogger('faye_wsgi')
+log = logging.getLogger("faye_wsgi")
 
-_get_ident = get_original('_thread', 'get_ident')
-_allocate_lock = get_original('_thread', 'allocate_lock')
+_get_ident = get_original("_thread", "get_ident")
+_allocate_lock = get_original("_thread", "allocate_lock")
 
 HOLD = 0.25  # seconds that our close frame waits for answers to what came before
 OPEN_TIMEOUT = 10.0  # seconds for what a handshake has after its head
 LINGER = 1.0  # seconds that the peer has to end TCP after us
 HURRY = 0.2  # the same, when the process stops
 GO_AWAY = 1.0  # seconds that a peer has to answer 1001 when the process stops
-FORKED = 'the connection belongs to the parent of this process'
+FORKED = "the connection belongs to the parent of this process"
 
 _OPEN = ReadyState.OPEN
 
@@ -59,26 +59,26 @@ class Connection:
     """One connection, from before its opening handshake to after its end."""
 
     __slots__ = (
-        '__weakref__',
-        '_cancel',
-        '_close_event',
-        '_closing',
-        '_ended_in',
-        '_error_event',
-        '_heard',
-        '_hub',
-        '_hurries',
-        '_inbox',
-        '_keepalive',
-        '_settings',
-        '_sink',
-        '_step',
-        '_telling',
-        '_thread',
-        'driver',
-        'is_over',
-        'outbox',
-        'stream',
+        "__weakref__",
+        "_cancel",
+        "_close_event",
+        "_closing",
+        "_ended_in",
+        "_error_event",
+        "_heard",
+        "_hub",
+        "_hurries",
+        "_inbox",
+        "_keepalive",
+        "_settings",
+        "_sink",
+        "_step",
+        "_telling",
+        "_thread",
+        "driver",
+        "is_over",
+        "outbox",
+        "stream",
     )
 
     def __init__(self, sink: Sink, settings: Settings) -> None:
@@ -156,7 +156,7 @@ class Connection:
         """Whether it was ended before it opened."""
         return self._close_event is not None
 
-    def open(self, driver: Driver, sock: Any, head: bytes, read_ahead: bytes = b'') -> None:
+    def open(self, driver: Driver, sock: Any, head: bytes, read_ahead: bytes = b"") -> None:
         """Begin on a taken socket: send ``head`` (the handshake), read ``read_ahead`` first."""
         try:
             self._start(driver, sock, head, read_ahead)
@@ -180,7 +180,7 @@ class Connection:
         self._inbox.set_idle(hubs.join(self._hub, self))
         if self._settings.ping:
             self._clock().ping_every(
-                self._settings.ping, lambda: self.ping(b''), lambda: self._heard
+                self._settings.ping, lambda: self.ping(b""), lambda: self._heard
             )
         # The rest happens in the hub: listeners are set before it runs, and miss nothing.
         self.call_soon(self._begin, read_ahead)
@@ -205,12 +205,12 @@ class Connection:
     def wait_opened(self, timeout: float | None = None) -> None:
         """Wait until it is open, or has failed; TimeoutError after ``timeout``."""
         if self.is_elsewhere:
-            raise RuntimeError('wait_open belongs to the thread that made the connection')
+            raise RuntimeError("wait_open belongs to the thread that made the connection")
         if not self.outbox.wait_until(lambda: self.state != ReadyState.CONNECTING, timeout):
-            raise TimeoutError('the connection did not open in time')
+            raise TimeoutError("the connection did not open in time")
 
     def _not_opened(self) -> None:
-        self._lose('the opening handshake was not completed in time')
+        self._lose("the opening handshake was not completed in time")
 
     def fail(self, message: str, code: int | None, reason: str) -> None:
         """End a connection that could not be opened."""
@@ -263,7 +263,7 @@ class Connection:
         driver, stream = self.driver, self.stream
         if driver is None or stream is None or stream.closed or not driver.holds_back:
             return
-        is_full = self._receive_events((), b'')
+        is_full = self._receive_events((), b"")
         if not driver.holds_back and not (is_full and self.state == _OPEN):
             stream.resume_reading()
         if self._step is not None:
@@ -356,7 +356,7 @@ class Connection:
 
     def listener_failed(self) -> None:
         """A listener raised."""
-        self.close(CloseCode.INTERNAL_ERROR, '')
+        self.close(CloseCode.INTERNAL_ERROR, "")
 
     def listeners_changed(self) -> bool:
         """There may be listeners for messages now, or for the end after it was told.
@@ -365,7 +365,7 @@ class Connection:
         """
         self._inbox.listeners_changed()
         event = self._close_event
-        if not self.is_over or event is None or not self._sink.has_listeners('close'):
+        if not self.is_over or event is None or not self._sink.has_listeners("close"):
             return False
         if self._telling is not None or self._hub.loop is None:
             self.leave_hub()
@@ -395,7 +395,7 @@ class Connection:
     def take(self) -> Callable[..., Data | None]:
         """A function ``(timeout=None)``: the next message, None at the end, or TimeoutError."""
         if _get_ident() != self._thread:
-            raise RuntimeError('receive belongs to the thread that made the connection')
+            raise RuntimeError("receive belongs to the thread that made the connection")
         take: Callable[..., Data | None] = self._inbox.take
         return take
 
@@ -443,7 +443,7 @@ class Connection:
         return True
 
     def _given_up(self) -> None:
-        self._lose('the peer gave no sign of life')
+        self._lose("the peer gave no sign of life")
 
     def _answer_pings(self) -> None:
         # While the peer does not read, one pong is owed, however many pings it sends.
@@ -460,14 +460,14 @@ class Connection:
 
     # The end
 
-    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = '') -> None:
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Begin the closing handshake. Does not wait; does nothing a second time."""
         if _get_ident() != self._thread:
             self.outbox.call(self.close, code, reason)
             return
         self.outbox.run_crossed()
         if self.state == ReadyState.CONNECTING and self.driver is None:
-            self.fail('', code, reason)
+            self.fail("", code, reason)
         elif self.state == ReadyState.CONNECTING:
             self._note_eof()
             self.call_soon(self._tear_down)
@@ -478,23 +478,21 @@ class Connection:
         """The process stops: 1001, and little patience."""
         self._hurries = True
         if self.state == _OPEN:
-            self._start_closing(CloseCode.GOING_AWAY, '', GO_AWAY)
+            self._start_closing(CloseCode.GOING_AWAY, "", GO_AWAY)
         elif self.state == ReadyState.CLOSING:
             self._clock().expect_end(GO_AWAY, self._give_up)
 
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until the descriptor is closed; TimeoutError after ``timeout``."""
         if _get_ident() != self._thread:
-            raise RuntimeError('wait_closed belongs to the thread that made the connection')
+            raise RuntimeError("wait_closed belongs to the thread that made the connection")
         if not self.outbox.wait_until(lambda: self.state == ReadyState.CLOSED, timeout):
-            raise TimeoutError('the connection was not closed in time')
+            raise TimeoutError("the connection was not closed in time")
 
     def wait_told(self) -> None:
         """Wait until it is closed and all listeners have heard of it."""
         self._inbox.is_awaited = True
-        self.outbox.wait_until(
-            lambda: self.is_over and not self._inbox.is_telling, None
-        )
+        self.outbox.wait_until(lambda: self.is_over and not self._inbox.is_telling, None)
 
     def closed_error(self) -> ConnectionClosed:
         """What a call on a closing or closed connection raises."""
@@ -522,7 +520,7 @@ class Connection:
             self.call_soon(self._go_on)
 
     def _give_up(self) -> None:
-        self._lose('the closing handshake was not completed in time')
+        self._lose("the closing handshake was not completed in time")
 
     def _go_on(self) -> None:
         if self._step is not None:
@@ -617,7 +615,7 @@ class Connection:
         driver, stream = self.driver, self.stream
         if driver is None or stream is None or stream.closed:
             return bool(self._inbox.leave_to_thread(()))  # a listener may have come after the end
-        stream.write(driver.close(code, '') if self._step is None else driver.closing_frame())
+        stream.write(driver.close(code, "") if self._step is None else driver.closing_frame())
         stream.flush()
         if self._close_event is None:
             self._note_eof()
@@ -686,7 +684,7 @@ class Connection:
         connection ends then, too: the bytes that were being dealt with are lost.
         """
         if isinstance(error, Exception):
-            message = 'a connection failed: 1006 closes %r'
+            message = "a connection failed: 1006 closes %r"
             _try(lambda: log.error(message, self._sink, exc_info=error))
         elif self.is_over:
             return  # the hub ends, and nothing more can be told in it
@@ -695,7 +693,7 @@ class Connection:
     def _fail(self, error: BaseException) -> None:
         _try(self._note_failure, error)
         if self._close_event is None:  # the driver could not even end
-            self._close_event = CloseEvent(CloseCode.ABNORMAL_CLOSURE, '')
+            self._close_event = CloseEvent(CloseCode.ABNORMAL_CLOSURE, "")
         # Memory may be short for the end, too, but not for long: the second try finds what
         # the first one has released.
         if not (_try(self._finish) or _try(self._finish)) and self.stream is not None:
@@ -709,7 +707,7 @@ class Connection:
 
     def _note_failure(self, error: BaseException) -> None:
         if self._close_event is None:
-            self._error_event = ErrorEvent(f'the connection failed: {type(error).__name__}')
+            self._error_event = ErrorEvent(f"the connection failed: {type(error).__name__}")
             self._note_eof()
 
 

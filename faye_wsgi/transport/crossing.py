@@ -22,10 +22,10 @@ import gevent
 from gevent.monkey import get_original
 from greenlet import getcurrent
 
-__all__ = ['Crossing', 'wait_elsewhere']
+__all__ = ["Crossing", "wait_elsewhere"]
 
-_allocate_lock = get_original('_thread', 'allocate_lock')
-_TIMEOUT_MAX = get_original('_thread', 'TIMEOUT_MAX')
+_allocate_lock = get_original("_thread", "allocate_lock")
+_TIMEOUT_MAX = get_original("_thread", "TIMEOUT_MAX")
 
 Tell = Callable[[], object]
 Job = tuple[Callable[..., object], tuple[Any, ...]]
@@ -34,7 +34,7 @@ Job = tuple[Callable[..., object], tuple[Any, ...]]
 class Crossing:
     """The jobs that other threads have left for the thread of ``hub``."""
 
-    __slots__ = ('_guard', '_hub', 'jobs')
+    __slots__ = ("_guard", "_hub", "jobs")
 
     def __init__(self, hub: Any, guard: Callable[..., object]) -> None:
         self._hub = hub

@@ -31,17 +31,17 @@ from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.stream import READ_SIZE, WRITE, PlainSocket, tune
 from faye_wsgi.transport.tls import BioSocket, ClientTls
 
-__all__ = ['Proxy', 'begin', 'dial', 'open_socket', 'shake_hands']
+__all__ = ["Proxy", "begin", "dial", "open_socket", "shake_hands"]
 
-log = logging.getLogger('faye_wsgi')
+log = logging.getLogger("faye_wsgi")
 
 HEAD_START = 0.25  # RFC 8305 §5: seconds that an address has before the next is tried too
 BODY_TIMEOUT = 1.0  # seconds that the next piece of a refusal's body is waited for
 
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EINTR)
 Address = tuple[Any, ...]
-Result = TypeVar('Result')
-Attempt = Callable[[], 'tuple[Any, Opened]']
+Result = TypeVar("Result")
+Attempt = Callable[[], "tuple[Any, Opened]"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,7 +88,7 @@ def _run(
         sock.close()
         return
     opened(result)
-    connection.open(result.driver, sock, b'', result.left)
+    connection.open(result.driver, sock, b"", result.left)
 
 
 def _within(timeout: float | None, attempt: Attempt) -> tuple[Any, Opened]:
@@ -98,13 +98,13 @@ def _within(timeout: float | None, attempt: Attempt) -> tuple[Any, Opened]:
         except gevent.Timeout as error:
             if error is not expiry:
                 raise
-            reason = f'the connection did not open within {timeout} seconds'
+            reason = f"the connection did not open within {timeout} seconds"
             raise HandshakeError(reason, code=1006) from None
         except HandshakeError:
             raise
         except Exception as error:  # a fault of our own, which must not leave anybody waiting
-            log.exception('a connection could not be opened')
-            raise HandshakeError(f'{type(error).__name__}: {error}', code=1006) from error
+            log.exception("a connection could not be opened")
+            raise HandshakeError(f"{type(error).__name__}: {error}", code=1006) from error
 
 
 # The way to the server
@@ -117,10 +117,10 @@ def dial(url: Url, tls: Callable[[], ClientTls], proxy: Proxy | None = None) -> 
         if proxy is not None:
             if proxy.url.secure:
                 assert proxy.tls is not None
-                sock = _start_tls(sock, proxy.tls, proxy.url, 'the proxy')
+                sock = _start_tls(sock, proxy.tls, proxy.url, "the proxy")
             exchange(sock, ProxyHandshake(proxy.url, url, proxy.headers))
         if url.secure:
-            sock = _start_tls(sock, tls(), url, 'the server')
+            sock = _start_tls(sock, tls(), url, "the server")
     except BaseException:
         sock.close()
         raise
@@ -142,14 +142,14 @@ def exchange(sock: Any, step: Any) -> Any:
     try:
         _send_all(sock, step.request)
     except OSError as error:
-        raise _io_error('the request could not be sent', error) from None
+        raise _io_error("the request could not be sent", error) from None
     while True:
         try:
             data = _recv(sock, BODY_TIMEOUT if step.is_refused else None)
         except OSError as error:
             if step.is_refused:
                 raise step.receive_eof() from None
-            raise _io_error('there was no answer', error) from None
+            raise _io_error("there was no answer", error) from None
         if not data:
             raise step.receive_eof()
         result = step.receive_data(data)
@@ -158,13 +158,13 @@ def exchange(sock: Any, step: Any) -> Any:
 
 
 def _start_tls(sock: Any, tls: ClientTls, url: Url, peer: str) -> BioSocket:
-    host = tls.server_hostname or url.host.partition('%')[0]
+    host = tls.server_hostname or url.host.partition("%")[0]
     try:
         session = BioSocket(sock, tls.context, host)
         _wait_for(session, session.do_handshake, None)
         return session
     except (OSError, ValueError) as error:
-        raise _io_error(f'TLS with {peer} failed', error) from None
+        raise _io_error(f"TLS with {peer} failed", error) from None
 
 
 def _send_all(sock: Any, data: bytes) -> None:
@@ -196,12 +196,12 @@ def _wait_for(
 
 def _io_error(what: str, error: Exception) -> HandshakeError:
     if isinstance(error, ssl.SSLCertVerificationError):
-        why = f'the certificate is not valid: {error.verify_message}'
+        why = f"the certificate is not valid: {error.verify_message}"
     elif isinstance(error, ssl.SSLEOFError):
-        why = 'the other side ended the connection'
+        why = "the other side ended the connection"
     else:
-        why = getattr(error, 'strerror', None) or str(error)
-    return HandshakeError(f'{what}: {why}', code=1006)
+        why = getattr(error, "strerror", None) or str(error)
+    return HandshakeError(f"{what}: {why}", code=1006)
 
 
 # The socket
@@ -210,11 +210,11 @@ def _io_error(what: str, error: Exception) -> HandshakeError:
 def open_socket(url: Url) -> PlainSocket:
     """A connected, non-blocking socket to the host (or Unix socket) of ``url``."""
     if url.path:
-        return _race([(socket.AF_UNIX, socket.SOCK_STREAM, 0, '', url.path)], url.path)
+        return _race([(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", url.path)], url.path)
     try:
         found = gevent.socket.getaddrinfo(url.host, url.port, 0, socket.SOCK_STREAM)
     except OSError as error:
-        raise _io_error(f'the host {url.host} was not found', error) from None
+        raise _io_error(f"the host {url.host} was not found", error) from None
     return _race(_interleave(found), url.authority)
 
 
@@ -253,7 +253,7 @@ def _race(addresses: list[Address], name: str) -> PlainSocket:
     finally:
         for runner in runners:
             runner.close()
-    raise HandshakeError(f'{name} could not be connected to: {last}', code=1006)
+    raise HandshakeError(f"{name} could not be connected to: {last}", code=1006)
 
 
 class _Runner:

@@ -31,9 +31,9 @@ import gevent
 
 from faye_wsgi.transport import hubs, outbox
 
-__all__ = ['Inherited', 'watch']
+__all__ = ["Inherited", "watch"]
 
-log = logging.getLogger('faye_wsgi')
+log = logging.getLogger("faye_wsgi")
 
 
 class Inherited(Protocol):
@@ -67,8 +67,8 @@ def _after_fork_in_child() -> None:
         try:
             _kept.append(thing.forget(hub))
         except Exception:
-            log.exception('a child process could not forget %r', thing)
+            log.exception("a child process could not forget %r", thing)
 
 
-if hasattr(os, 'register_at_fork'):
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -27,25 +27,25 @@ from greenlet import getcurrent
 from faye_wsgi.driver.frames import CloseCode
 
 __all__ = [
-    'Member',
-    'abandon',
-    'end_alone',
-    'end_in_thread',
-    'forget',
-    'go_away',
-    'is_alone',
-    'join',
-    'leave',
-    'members',
-    'release',
-    'release_hub',
-    'reserve',
-    'tell_in_thread',
-    'watch_thread',
+    "Member",
+    "abandon",
+    "end_alone",
+    "end_in_thread",
+    "forget",
+    "go_away",
+    "is_alone",
+    "join",
+    "leave",
+    "members",
+    "release",
+    "release_hub",
+    "reserve",
+    "tell_in_thread",
+    "watch_thread",
 ]
 
-get_ident = get_original('_thread', 'get_ident')
-_start_new_thread = get_original('_thread', 'start_new_thread')
+get_ident = get_original("_thread", "get_ident")
+_start_new_thread = get_original("_thread", "start_new_thread")
 
 POLL_INTERVAL = 0.25  # seconds between two looks at the process
 
@@ -230,7 +230,7 @@ class _ThreadEnd:
             loop.destroy()
 
 
-_here = get_original('_thread', '_local')()
+_here = get_original("_thread", "_local")()
 
 
 def watch_thread() -> None:
@@ -259,7 +259,7 @@ def end_alone(connection: Any) -> None:
     if is_alone() and not connection.is_elsewhere:
         connection.wait_told()
         gevent.sleep(0)
-        end, hub = getattr(_here, 'end', None), gevent.get_hub()
+        end, hub = getattr(_here, "end", None), gevent.get_hub()
         if end is not None and end.hub is hub and not hub.loop.activecnt:
             release_hub()
 

@@ -19,9 +19,9 @@ from faye_wsgi.driver.frames import stored_size
 from faye_wsgi.errors import ConnectionClosed
 from faye_wsgi.transport.settings import Settings
 
-__all__ = ['Inbox', 'Owner', 'Sink']
+__all__ = ["Inbox", "Owner", "Sink"]
 
-log = logging.getLogger('faye_wsgi')
+log = logging.getLogger("faye_wsgi")
 
 Job = Union[Data, Event, Callable[[], object]]  # data is that of a message
 
@@ -65,27 +65,27 @@ class Inbox:
     """The queues of one connection."""
 
     __slots__ = (
-        '_bytes',
-        '_dispatching',
-        '_ended',
-        '_full',
-        '_hub',
-        '_idle',
-        '_is_forgotten',
-        '_is_listened_to',
-        '_jobs',
-        '_listener',
-        '_messages',
-        '_next_waiters',
-        '_owner',
-        '_paused',
-        '_serving',
-        '_settings',
-        '_sink',
-        '_switch',
-        '_waiter',
-        'expected',
-        'is_awaited',
+        "_bytes",
+        "_dispatching",
+        "_ended",
+        "_full",
+        "_hub",
+        "_idle",
+        "_is_forgotten",
+        "_is_listened_to",
+        "_jobs",
+        "_listener",
+        "_messages",
+        "_next_waiters",
+        "_owner",
+        "_paused",
+        "_serving",
+        "_settings",
+        "_sink",
+        "_switch",
+        "_waiter",
+        "expected",
+        "is_awaited",
     )
 
     def __init__(self, hub: Any, owner: Owner, sink: Sink, settings: Settings) -> None:
@@ -290,8 +290,8 @@ class Inbox:
 
     def listeners_changed(self) -> None:
         """Messages that wait for a view go to the listeners, if there are any now."""
-        self._is_listened_to = self._sink.has_listeners('message')
-        self._listener = self._sink.sole_listener('message')
+        self._is_listened_to = self._sink.has_listeners("message")
+        self._listener = self._sink.sole_listener("message")
         if self._messages and self._is_listened_to:
             self._append_jobs(self._messages)
             self._messages.clear()
@@ -329,13 +329,13 @@ class Inbox:
                 timer.stop()
                 timer.close()
         if message is _TIMED_OUT:
-            raise TimeoutError('no message arrived in time')
+            raise TimeoutError("no message arrived in time")
         return message
 
     def _add_waiter(self) -> Any:
         waiter = getcurrent()
         if waiter is self._hub:
-            raise RuntimeError('a callback of the hub cannot wait for messages')
+            raise RuntimeError("a callback of the hub cannot wait for messages")
         if self._waiter is None:
             self._waiter = waiter
         elif self._next_waiters:
@@ -437,7 +437,7 @@ class Inbox:
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, ConnectionClosed) and error.target is self._sink:
             return  # the peer was faster: the close event says so
-        log.error('a listener raised: 1011 closes %r', self._sink, exc_info=error)
+        log.error("a listener raised: 1011 closes %r", self._sink, exc_info=error)
         self._owner.listener_failed()
         if isinstance(error, KeyboardInterrupt):
             self._pass_on(error)
@@ -449,9 +449,7 @@ class Inbox:
         self._hub.handle_system_error(type(error), error, error.__traceback__)
 
 
-def _dispatch_for(
-    inbox: Inbox | None, switch: Callable[[], Any], idle: list[Any] | None
-) -> None:
+def _dispatch_for(inbox: Inbox | None, switch: Callable[[], Any], idle: list[Any] | None) -> None:
     # A new greenlet costs more than many a job: one rests between two of them.
     me = getcurrent()
     while inbox is not None:

@@ -19,9 +19,9 @@ from faye_wsgi.transport import fork
 from faye_wsgi.transport.inbox import Sink
 from faye_wsgi.transport.settings import Settings
 
-__all__ = ['Body', 'IterableStream']
+__all__ = ["Body", "IterableStream"]
 
-log = logging.getLogger('faye_wsgi')
+log = logging.getLogger("faye_wsgi")
 
 _OPEN = ReadyState.OPEN
 MAX_EARLY = 2**20  # bytes kept for a view that sends before it returns the response
@@ -55,8 +55,8 @@ class IterableStream:
                 raise self.closed_error()
             if self.state == ReadyState.CONNECTING and self.buffered + len(data) > MAX_EARLY:
                 raise RuntimeError(
-                    'this server sends a stream only after the view has returned its '
-                    'response: send from another greenlet or thread'
+                    "this server sends a stream only after the view has returned its "
+                    "response: send from another greenlet or thread"
                 )
             if timeout is not None and self.state == ReadyState.OPEN:
                 self._wait_for_room(timeout)
@@ -68,7 +68,7 @@ class IterableStream:
             if timeout is None and self.state == ReadyState.OPEN:
                 self._wait_for_room(None)
 
-    def close(self, code: int = 1000, reason: str = '') -> None:
+    def close(self, code: int = 1000, reason: str = "") -> None:
         """End the stream after what was sent."""
         with self._changed:
             if self.state <= ReadyState.OPEN:
@@ -79,7 +79,7 @@ class IterableStream:
         """Wait until the server has ended the response; TimeoutError after ``timeout``."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.state == ReadyState.CLOSED, timeout):
-                raise TimeoutError('the stream was not closed in time')
+                raise TimeoutError("the stream was not closed in time")
 
     def closed_error(self) -> ConnectionClosed:
         """What a call on a closed stream raises."""
@@ -127,7 +127,7 @@ class IterableStream:
             ending = self.state != ReadyState.OPEN
         if was_full:
             self._tell(DrainEvent())
-        return b''.join(pieces) or (b'' if ending else self._comment)
+        return b"".join(pieces) or (b"" if ending else self._comment)
 
     def _is_due(self) -> bool:
         return bool(self._pieces) or self.state != ReadyState.OPEN
@@ -152,7 +152,7 @@ class IterableStream:
 
     def _begins_telling(self) -> bool:
         with self._changed:
-            if self._is_telling or not self._sink.has_listeners('close'):
+            if self._is_telling or not self._sink.has_listeners("close"):
                 return False
             self._is_telling = True
             return True
@@ -162,14 +162,14 @@ class IterableStream:
             try:
                 self._sink.dispatch(event)
             except BaseException as error:  # GreenletExit and SystemExit, too
-                log.exception('a listener raised: its stream is closed')
+                log.exception("a listener raised: its stream is closed")
                 self.close()
                 if isinstance(error, KeyboardInterrupt):
                     raise
 
     def _wait_for_room(self, timeout: float | None) -> None:
         if not self._changed.wait_for(lambda: self.has_room or self.state > _OPEN, timeout):
-            raise TimeoutError('the peer did not read in time: the message was not sent')
+            raise TimeoutError("the peer did not read in time: the message was not sent")
 
     # A Connection can do more; for a stream there is nothing to it.
 
@@ -187,7 +187,7 @@ class IterableStream:
 
     def listeners_changed(self) -> bool:
         """Only the end waits for listeners here, and is told in a greenlet or thread."""
-        if self.is_over and not self._is_forgotten and self._sink.has_listeners('close'):
+        if self.is_over and not self._is_forgotten and self._sink.has_listeners("close"):
             threading.Thread(target=self._tell_end, daemon=True).start()
         return False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any, Callable, NamedTuple
 
-__all__ = ['Callback', 'Keepalive']
+__all__ = ["Callback", "Keepalive"]
 
 MAX_PINGS = 64  # pings that are remembered until their pongs come
 
@@ -25,7 +25,7 @@ class _Ping(NamedTuple):
 class Keepalive:
     """The timers and pings of one connection."""
 
-    __slots__ = ('_deadline', '_ending', '_guard', '_loop', '_pings', '_ticker', 'latency')
+    __slots__ = ("_deadline", "_ending", "_guard", "_loop", "_pings", "_ticker", "latency")
 
     def __init__(self, loop: Any, guard: Callable[..., object]) -> None:
         self._loop = loop

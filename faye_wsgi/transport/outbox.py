@@ -25,19 +25,19 @@ from faye_wsgi.transport.crossing import Crossing, wait_elsewhere
 from faye_wsgi.transport.settings import LARGE
 from faye_wsgi.transport.stream import Stream
 
-__all__ = ['Outbox', 'Owner', 'Sendable']
+__all__ = ["Outbox", "Owner", "Sendable"]
 
 _Piece = Union[str, bytes, bytearray, memoryview]
 Sendable = Union[_Piece, Iterable[_Piece]]
 
-_get_ident = get_original('_thread', 'get_ident')
-_allocate_lock = get_original('_thread', 'allocate_lock')
+_get_ident = get_original("_thread", "get_ident")
+_allocate_lock = get_original("_thread", "allocate_lock")
 _counting = _allocate_lock()  # += of several threads
 
 _OPEN = ReadyState.OPEN
 _EMPTY: Any = ()  # stands for a queue that was never needed
-_NOT_SENT = 'the peer did not read in time: the message was not sent'
-_GIVEN_UP = 'the peer did not read in time: the message was given up'
+_NOT_SENT = "the peer did not read in time: the message was not sent"
+_GIVEN_UP = "the peer did not read in time: the message was given up"
 
 TURN_INTERVAL = 0.05  # seconds
 FLOOD = 0.002  # seconds: who is done with a turn so soon is likely to send on and on
@@ -59,7 +59,7 @@ class Owner(Protocol):
     def state(self) -> ReadyState:
         """The state of the connection."""
 
-    def close(self, code: int, reason: str = '') -> None:
+    def close(self, code: int, reason: str = "") -> None:
         """Begin the closing handshake."""
 
     def closed_error(self) -> ConnectionClosed:
@@ -76,24 +76,24 @@ class Outbox:
     """The sending side of one connection."""
 
     __slots__ = (
-        '_build',
-        '_crossed',
-        '_crossing',
-        '_deferred',
-        '_fragments',
-        '_handed_over',
-        '_high_water',
-        '_hub',
-        '_owner',
-        '_plain',
-        '_shares',
-        '_stream',
-        '_thread',
-        '_turned_at',
-        '_unsent',
-        '_waiting',
-        '_waiting_elsewhere',
-        'is_alone',
+        "_build",
+        "_crossed",
+        "_crossing",
+        "_deferred",
+        "_fragments",
+        "_handed_over",
+        "_high_water",
+        "_hub",
+        "_owner",
+        "_plain",
+        "_shares",
+        "_stream",
+        "_thread",
+        "_turned_at",
+        "_unsent",
+        "_waiting",
+        "_waiting_elsewhere",
+        "is_alone",
     )
 
     def __init__(self, hub: Any, owner: Owner, high_water: int) -> None:
@@ -360,7 +360,7 @@ class Outbox:
             self._write_fragments(pieces, timeout)
         except BaseException:
             if self._fragments:
-                self._owner.close(CloseCode.INTERNAL_ERROR, 'a message could not be completed')
+                self._owner.close(CloseCode.INTERNAL_ERROR, "a message could not be completed")
             raise
         finally:
             self._fragments = None
@@ -377,9 +377,7 @@ class Outbox:
             last, opcode = piece, Opcode.CONTINUATION
         self._write_fragment(last, opcode, True, timeout)
 
-    def _write_fragment(
-        self, piece: Data, opcode: int, fin: bool, timeout: float | None
-    ) -> None:
+    def _write_fragment(self, piece: Data, opcode: int, fin: bool, timeout: float | None) -> None:
         driver, stream = self._owner.driver, self._owner.stream
         if driver is None or stream is None or driver.state != _OPEN:
             raise self._owner.closed_error()
@@ -403,7 +401,7 @@ class Outbox:
         driver, stream = self._owner.driver, self._owner.stream
         deferred, self._deferred = self._deferred, []
         if deferred and driver is not None and driver.state == _OPEN and stream is not None:
-            stream.write(b''.join(deferred))
+            stream.write(b"".join(deferred))
         self._owner.call_soon(self.wake)
 
     # From other threads
@@ -484,7 +482,7 @@ def _sendable(message: Any) -> Any:
         return bytes(message)
     if isinstance(message, IterableType) and not isinstance(message, (Mapping, Set)):
         return message
-    raise TypeError(f'a message is str, bytes, or an iterable of them, not {type(message)}')
+    raise TypeError(f"a message is str, bytes, or an iterable of them, not {type(message)}")
 
 
 def _whole(message: Iterable[Any]) -> Any:
@@ -501,5 +499,5 @@ def _pieces(message: Iterable[Any]) -> Iterator[Data]:
         if kind is None:
             kind = str if isinstance(data, str) else bytes
         if not isinstance(data, kind):
-            raise TypeError('the pieces of a message are all str, or all bytes')
+            raise TypeError("the pieces of a message are all str, or all bytes")
         yield data

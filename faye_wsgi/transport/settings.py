@@ -9,17 +9,17 @@ from numbers import Real
 from faye_wsgi.driver.hybi import MAX_LENGTH
 
 __all__ = [
-    'GATHER',
-    'LARGE',
-    'MAX_QUEUE_BYTES',
-    'TURN',
-    'TURN_BYTES',
-    'TURN_PIECES',
-    'Settings',
-    'check_seconds',
-    'check_size',
-    'check_timeout',
-    'make_settings',
+    "GATHER",
+    "LARGE",
+    "MAX_QUEUE_BYTES",
+    "TURN",
+    "TURN_BYTES",
+    "TURN_PIECES",
+    "Settings",
+    "check_seconds",
+    "check_size",
+    "check_timeout",
+    "make_settings",
 ]
 
 GATHER = 65536  # bytes: what is gathered goes out when this much is together
@@ -58,15 +58,15 @@ def make_settings(
     high_water: int = 65536,
 ) -> Settings:
     """The transport's settings; ValueError or TypeError where a value cannot be meant."""
-    check_size('max_length', max_length)
-    check_size('max_queue', max_queue)
-    check_size('high_water', high_water)
-    check_seconds('ping', ping)
-    check_seconds('ping_timeout', ping_timeout)
-    check_size('max_queue_bytes', max_queue_bytes)
+    check_size("max_length", max_length)
+    check_size("max_queue", max_queue)
+    check_size("high_water", high_water)
+    check_seconds("ping", ping)
+    check_seconds("ping_timeout", ping_timeout)
+    check_size("max_queue_bytes", max_queue_bytes)
     if close_timeout is None:
-        raise TypeError('close_timeout is a number of seconds')
-    check_seconds('close_timeout', close_timeout)
+        raise TypeError("close_timeout is a number of seconds")
+    check_seconds("close_timeout", close_timeout)
     return Settings(
         ping=ping or None,
         ping_timeout=ping_timeout or ping or None,
@@ -80,9 +80,9 @@ def make_settings(
 def check_size(name: str, size: int) -> None:
     """TypeError or ValueError unless ``size`` is a whole number from 1 on."""
     if not isinstance(size, int) or isinstance(size, bool):
-        raise TypeError(f'{name} is a whole number')
+        raise TypeError(f"{name} is a whole number")
     if size < 1:
-        raise ValueError(f'{name} is at least 1')
+        raise ValueError(f"{name} is at least 1")
 
 
 def check_timeout(timeout: float | None) -> None:
@@ -90,9 +90,9 @@ def check_timeout(timeout: float | None) -> None:
     if timeout is None:
         return
     if not isinstance(timeout, Real) or isinstance(timeout, bool):
-        raise TypeError(f'timeout is a number of seconds or None, not {type(timeout)}')
+        raise TypeError(f"timeout is a number of seconds or None, not {type(timeout)}")
     if timeout != timeout:
-        raise ValueError('timeout is a number of seconds, not NaN')
+        raise ValueError("timeout is a number of seconds, not NaN")
 
 
 def check_seconds(name: str, seconds: float | None) -> None:
@@ -100,6 +100,6 @@ def check_seconds(name: str, seconds: float | None) -> None:
     if seconds is None:
         return
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
-        raise TypeError(f'{name} is a number of seconds')
-    if not 0 <= seconds < float('inf'):
-        raise ValueError(f'{name} is a finite number of seconds, from 0 on')
+        raise TypeError(f"{name} is a number of seconds")
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"{name} is a finite number of seconds, from 0 on")

@@ -26,7 +26,7 @@ try:
 except ImportError:  # it was not built: the socket's own methods do the same
     _descriptors = None
 
-__all__ = ['PlainSocket', 'Receiver', 'Stream', 'tune']
+__all__ = ["PlainSocket", "Receiver", "Stream", "tune"]
 
 READ = 1
 WRITE = 2
@@ -36,7 +36,7 @@ LARGE_BLOCK = 2**24
 # Seconds, seconds and a number; where the platform has them.
 _KEEPALIVE = [
     (getattr(socket, name), value)
-    for name, value in (('TCP_KEEPIDLE', 60), ('TCP_KEEPINTVL', 15), ('TCP_KEEPCNT', 4))
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
     if hasattr(socket, name)
 ]
 LAST_READS = 256  # how often a broken socket is read for the peer's last words
@@ -70,7 +70,7 @@ class Receiver(Protocol):
 class PlainSocket(_socket.socket):
     """The interpreter's own socket, even where ``socket.socket`` is patched."""
 
-    __slots__ = ('__weakref__',)
+    __slots__ = ("__weakref__",)
 
     def pending(self) -> bool:
         """Whether decrypted bytes wait that the kernel does not tell of: never."""
@@ -112,7 +112,7 @@ class Batch:
     ``turn`` measures what was written since the hub last ran.
     """
 
-    __slots__ = ('is_open', 'turn', 'written')
+    __slots__ = ("is_open", "turn", "written")
 
     def __init__(self) -> None:
         self.is_open = False
@@ -135,7 +135,7 @@ class Batch:
             raise failure
 
 
-class _Here(get_original('_thread', '_local')):  # type: ignore[misc]
+class _Here(get_original("_thread", "_local")):  # type: ignore[misc]
     """What a thread has, and so its loop."""
 
     def __init__(self) -> None:
@@ -149,23 +149,23 @@ class Stream:
     """Reads from, and writes to, a socket that has been made non-blocking."""
 
     __slots__ = (
-        '_batch',
-        '_gathered',
-        '_gathered_size',
-        '_loop',
-        '_may_pend',
-        '_reader',
-        '_reading',
-        '_receiver',
-        '_recv',
-        '_send',
-        '_socket',
-        '_waiting',
-        '_waiting_size',
-        '_writer',
-        'broken',
-        'closed',
-        'read_size',
+        "_batch",
+        "_gathered",
+        "_gathered_size",
+        "_loop",
+        "_may_pend",
+        "_reader",
+        "_reading",
+        "_receiver",
+        "_recv",
+        "_send",
+        "_socket",
+        "_waiting",
+        "_waiting_size",
+        "_writer",
+        "broken",
+        "closed",
+        "read_size",
     )
 
     def __init__(self, sock: Any, loop: Any, receiver: Receiver) -> None:
@@ -310,7 +310,7 @@ class Stream:
         gathered = self._gathered
         if not gathered:
             return
-        data = gathered[0] if len(gathered) == 1 else b''.join(gathered)
+        data = gathered[0] if len(gathered) == 1 else b"".join(gathered)
         self._batch.turn += 1 + len(data) // TURN_BYTES + len(gathered) // TURN_PIECES
         gathered.clear()
         self._gathered_size = 0
@@ -339,7 +339,7 @@ class Stream:
 
     def write_large(self, head: bytes, body: bytes) -> bool:
         """``write`` both, without a copy of ``body``."""
-        head = b''.join((*self._gathered, head))
+        head = b"".join((*self._gathered, head))
         self._gathered.clear()
         self._gathered_size = 0
         if self._waiting:

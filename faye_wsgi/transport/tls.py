@@ -20,7 +20,7 @@ from typing import Any, Union
 
 from faye_wsgi.transport.stream import READ_SIZE
 
-__all__ = ['BioSocket', 'ClientTls', 'TlsOption', 'TlsSocket', 'make_client_tls']
+__all__ = ["BioSocket", "ClientTls", "TlsOption", "TlsSocket", "make_client_tls"]
 
 _WOULD_BLOCK = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _AT_END = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
@@ -29,7 +29,7 @@ _AT_END = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
 class TlsSocket:
     """A native socket with the TLS session on it (``_ssl._SSLSocket``)."""
 
-    __slots__ = ('_session', '_socket')
+    __slots__ = ("_session", "_socket")
 
     def __init__(self, sock: Any, session: Any) -> None:
         self._socket = sock
@@ -59,7 +59,7 @@ class TlsSocket:
             # Number 0 is how Python 3.9 tells of an end without close_notify.
             if not pieces and error.errno:
                 raise
-        return b''.join(pieces) if len(pieces) != 1 else pieces[0]
+        return b"".join(pieces) if len(pieces) != 1 else pieces[0]
 
     def send(self, data: bytes | bytearray) -> int:
         """Encrypt and send; how much of ``data`` was taken."""
@@ -111,7 +111,7 @@ class BioSocket:
     whoever sends the rest again (as the stream does) pushes out what waits here.
     """
 
-    __slots__ = ('_drained', '_encrypted', '_incoming', '_outgoing', '_session', '_socket', '_wire')
+    __slots__ = ("_drained", "_encrypted", "_incoming", "_outgoing", "_session", "_socket", "_wire")
 
     def __init__(self, sock: Any, context: ssl.SSLContext, server_hostname: str | None) -> None:
         self._socket = sock
@@ -120,7 +120,7 @@ class BioSocket:
         self._session = context.wrap_bio(
             self._incoming, self._outgoing, server_hostname=server_hostname
         )
-        self._wire = b''  # records that the socket has not taken
+        self._wire = b""  # records that the socket has not taken
         self._encrypted = 0  # bytes that are in them and were not counted as taken
         self._drained = True  # all that was received has been decrypted and read
 
@@ -174,7 +174,7 @@ class BioSocket:
                 pieces.append(data)
                 size -= len(data)
                 self._drained = False
-        return b''.join(pieces) if len(pieces) != 1 else pieces[0]
+        return b"".join(pieces) if len(pieces) != 1 else pieces[0]
 
     def send(self, data: bytes | bytearray) -> int:
         """Encrypt and send; how much of ``data`` was taken, which must be sent first next time."""
@@ -248,7 +248,7 @@ class BioSocket:
 
 TlsOption = Union[ssl.SSLContext, Mapping[str, Any], None]
 
-_OPTIONS = frozenset(('ca', 'cert', 'key', 'server_hostname', 'verify'))
+_OPTIONS = frozenset(("ca", "cert", "key", "server_hostname", "verify"))
 
 
 @dataclass(frozen=True)
@@ -267,12 +267,12 @@ def make_client_tls(option: TlsOption = None) -> ClientTls:
     if isinstance(option, ssl.SSLContext):
         return ClientTls(option)
     if option is not None and not isinstance(option, Mapping):
-        raise TypeError('tls is an ssl.SSLContext or a dict')
+        raise TypeError("tls is an ssl.SSLContext or a dict")
     options = dict(option or {})
     unknown = options.keys() - _OPTIONS
     if unknown:
-        raise TypeError(f'tls has no option {sorted(unknown)[0]!r}')
-    hostname = options.pop('server_hostname', None)
+        raise TypeError(f"tls has no option {sorted(unknown)[0]!r}")
+    hostname = options.pop("server_hostname", None)
     return ClientTls(_make_context(**options) if options else _default_context(), hostname)
 
 
@@ -287,7 +287,7 @@ def _make_context(
 ) -> ssl.SSLContext:
     if ca is None:
         context = ssl.create_default_context()
-    elif isinstance(ca, str) and '-----BEGIN' in ca:
+    elif isinstance(ca, str) and "-----BEGIN" in ca:
         context = ssl.create_default_context(cadata=ca)
     elif os.path.isdir(ca):
         context = ssl.create_default_context(capath=ca)
@@ -296,7 +296,7 @@ def _make_context(
     if cert is not None:
         context.load_cert_chain(cert, key)
     elif key is not None:
-        raise ValueError('a key needs its cert')
+        raise ValueError("a key needs its cert")
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

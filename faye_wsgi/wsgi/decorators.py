@@ -9,14 +9,14 @@ from typing import Any, Callable, Protocol, overload
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.errors import ConnectionClosed
 
-__all__ = ['Decorator', 'View', 'make_decorator']
+__all__ = ["Decorator", "View", "make_decorator"]
 
 View = Callable[..., Any]
 
 _NEVER_RUN = (
-    (isgeneratorfunction, 'a generator'),
-    (iscoroutinefunction, 'an async function'),
-    (isasyncgenfunction, 'an async generator'),
+    (isgeneratorfunction, "a generator"),
+    (iscoroutinefunction, "an async function"),
+    (isasyncgenfunction, "an async generator"),
 )
 
 
@@ -76,7 +76,7 @@ def make_decorator(
 def _check(view: View) -> None:
     for is_one, kind in _NEVER_RUN:
         if is_one(view):
-            raise TypeError(f'{kind} would never run: the view is an ordinary function that sends')
+            raise TypeError(f"{kind} would never run: the view is an ordinary function that sends")
 
 
 def _run(connection: Any, view: Callable[[], Any]) -> None:

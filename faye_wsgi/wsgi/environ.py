@@ -12,46 +12,46 @@ from faye_wsgi.http.headers import split_list
 from faye_wsgi.http.messages import Request
 
 __all__ = [
-    'environ_of',
-    'host_of',
-    'is_eventsource',
-    'is_websocket',
-    'read_request',
-    'text_of',
-    'url_of',
+    "environ_of",
+    "host_of",
+    "is_eventsource",
+    "is_websocket",
+    "read_request",
+    "text_of",
+    "url_of",
 ]
 
 Environ = dict[str, Any]
 MAX_KEPT = 16384  # bytes
 _KEPT_FIRST = (
-    'REQUEST_METHOD',
-    'SERVER_PROTOCOL',
-    'wsgi.url_scheme',
-    'SCRIPT_NAME',
-    'PATH_INFO',
-    'QUERY_STRING',
-    'SERVER_NAME',
-    'SERVER_PORT',
-    'REMOTE_ADDR',
-    'REMOTE_PORT',
-    'REMOTE_USER',
-    'HTTP_HOST',
-    'HTTP_X_FORWARDED_HOST',
-    'HTTP_X_FORWARDED_PROTO',
-    'HTTP_X_FORWARDED_SCHEME',
-    'HTTP_X_FORWARDED_SSL',
-    'HTTP_X_FORWARDED_FOR',
-    'HTTP_ORIGIN',
-    'HTTP_COOKIE',
-    'HTTP_SEC_WEBSOCKET_PROTOCOL',
-    'HTTP_SEC_WEBSOCKET_EXTENSIONS',
-    'HTTP_SEC_WEBSOCKET_VERSION',
-    'HTTP_SEC_WEBSOCKET_KEY',
-    'HTTP_CONNECTION',
-    'HTTP_UPGRADE',
-    'HTTP_AUTHORIZATION',
-    'HTTP_LAST_EVENT_ID',
-    'HTTP_USER_AGENT',
+    "REQUEST_METHOD",
+    "SERVER_PROTOCOL",
+    "wsgi.url_scheme",
+    "SCRIPT_NAME",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+    "REMOTE_USER",
+    "HTTP_HOST",
+    "HTTP_X_FORWARDED_HOST",
+    "HTTP_X_FORWARDED_PROTO",
+    "HTTP_X_FORWARDED_SCHEME",
+    "HTTP_X_FORWARDED_SSL",
+    "HTTP_X_FORWARDED_FOR",
+    "HTTP_ORIGIN",
+    "HTTP_COOKIE",
+    "HTTP_SEC_WEBSOCKET_PROTOCOL",
+    "HTTP_SEC_WEBSOCKET_EXTENSIONS",
+    "HTTP_SEC_WEBSOCKET_VERSION",
+    "HTTP_SEC_WEBSOCKET_KEY",
+    "HTTP_CONNECTION",
+    "HTTP_UPGRADE",
+    "HTTP_AUTHORIZATION",
+    "HTTP_LAST_EVENT_ID",
+    "HTTP_USER_AGENT",
 )
 # Connections share these names and values. No other is interned, for the client chooses it,
 # and CPython 3.12.0 to 3.12.4 keeps what is interned for ever.
@@ -59,23 +59,23 @@ _KNOWN = {
     text: text
     for text in (
         *_KEPT_FIRST,
-        'GATEWAY_INTERFACE',
-        'HTTP_ACCEPT',
-        'HTTP_ACCEPT_ENCODING',
-        'HTTP_ACCEPT_LANGUAGE',
-        'HTTP_CACHE_CONTROL',
-        'HTTP_PRAGMA',
-        'HTTP_REFERER',
-        'HTTP_SEC_FETCH_DEST',
-        'HTTP_SEC_FETCH_MODE',
-        'HTTP_SEC_FETCH_SITE',
-        'HTTP_X_REAL_IP',
-        'RAW_URI',
-        'REMOTE_HOST',
-        'REQUEST_URI',
-        'SERVER_SOFTWARE',
-        *('GET', 'HTTP/1.1', 'http', 'https', 'websocket', 'Upgrade', '13', 'no-cache'),
-        *('127.0.0.1', 'CGI/1.1'),
+        "GATEWAY_INTERFACE",
+        "HTTP_ACCEPT",
+        "HTTP_ACCEPT_ENCODING",
+        "HTTP_ACCEPT_LANGUAGE",
+        "HTTP_CACHE_CONTROL",
+        "HTTP_PRAGMA",
+        "HTTP_REFERER",
+        "HTTP_SEC_FETCH_DEST",
+        "HTTP_SEC_FETCH_MODE",
+        "HTTP_SEC_FETCH_SITE",
+        "HTTP_X_REAL_IP",
+        "RAW_URI",
+        "REMOTE_HOST",
+        "REQUEST_URI",
+        "SERVER_SOFTWARE",
+        *("GET", "HTTP/1.1", "http", "https", "websocket", "Upgrade", "13", "no-cache"),
+        *("127.0.0.1", "CGI/1.1"),
     )
 }
 _PATH = "/:@!$&'()*+,;=~"  # RFC 3986 §3.3: what may stand in a path as it is
@@ -85,28 +85,28 @@ def environ_of(request: Any) -> Environ:
     """The environ of an environ, or of a WebOb, Werkzeug, Flask or Django request."""
     if isinstance(request, dict):
         return request
-    environ = getattr(request, 'environ', None) or getattr(request, 'META', None)
+    environ = getattr(request, "environ", None) or getattr(request, "META", None)
     if isinstance(environ, dict):
         return environ
-    raise TypeError(f'neither a WSGI environ nor a request with one: {type(request).__name__}')
+    raise TypeError(f"neither a WSGI environ nor a request with one: {type(request).__name__}")
 
 
 def read_request(environ: Environ) -> Request:
     """The environ's request line and headers, as the handshake wants them."""
     headers = _Headers(environ)
-    has_body = environ.get('CONTENT_LENGTH') not in (None, '', '0')
+    has_body = environ.get("CONTENT_LENGTH") not in (None, "", "0")
     return Request(
-        method=environ.get('REQUEST_METHOD', ''),
+        method=environ.get("REQUEST_METHOD", ""),
         headers=headers,
-        http_version=environ.get('SERVER_PROTOCOL', ''),
-        has_body=has_body or 'transfer-encoding' in headers,
+        http_version=environ.get("SERVER_PROTOCOL", ""),
+        has_body=has_body or "transfer-encoding" in headers,
     )
 
 
 class _Headers(Mapping[str, str]):
     """The headers of an environ by their lower-case names; a handshake asks for a few."""
 
-    __slots__ = ('_environ',)
+    __slots__ = ("_environ",)
 
     def __init__(self, environ: Environ) -> None:
         self._environ = environ
@@ -127,8 +127,8 @@ class _Headers(Mapping[str, str]):
 
     def __iter__(self) -> Iterator[str]:
         for key, value in self._environ.items():
-            if key.startswith('HTTP_') and isinstance(value, str):
-                yield key[5:].replace('_', '-').lower()
+            if key.startswith("HTTP_") and isinstance(value, str):
+                yield key[5:].replace("_", "-").lower()
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -136,7 +136,7 @@ class _Headers(Mapping[str, str]):
 
 @lru_cache(maxsize=64)
 def _key_of(name: str) -> str:
-    return 'HTTP_' + name.replace('-', '_').upper()
+    return "HTTP_" + name.replace("-", "_").upper()
 
 
 def text_of(environ: Environ) -> Environ:
@@ -150,7 +150,7 @@ def text_of(environ: Environ) -> Environ:
     """
     kept: Environ = {}
     room = MAX_KEPT
-    others = [key for key in environ if not key.startswith('HTTP_')]
+    others = [key for key in environ if not key.startswith("HTTP_")]
     for key in (*_KEPT_FIRST, *others, *environ):
         value = environ.get(key)
         if type(value) is str and key not in kept:
@@ -165,53 +165,53 @@ def is_websocket(request: Any) -> bool:
     """Whether this request asks for a WebSocket; an HTTP/2 request never does."""
     environ = environ_of(request)
     return (
-        environ.get('REQUEST_METHOD') == 'GET'
-        and 'upgrade' in _tokens(environ, 'HTTP_CONNECTION')
-        and 'websocket' in _tokens(environ, 'HTTP_UPGRADE')
-        and str(environ.get('SERVER_PROTOCOL', 'HTTP/1.1')).startswith('HTTP/1.')
+        environ.get("REQUEST_METHOD") == "GET"
+        and "upgrade" in _tokens(environ, "HTTP_CONNECTION")
+        and "websocket" in _tokens(environ, "HTTP_UPGRADE")
+        and str(environ.get("SERVER_PROTOCOL", "HTTP/1.1")).startswith("HTTP/1.")
     )
 
 
 def is_eventsource(request: Any) -> bool:
     """Whether this request asks for an event stream (WHATWG HTML §9.2)."""
     environ = environ_of(request)
-    accepted = (item.partition(';')[0].strip() for item in _tokens(environ, 'HTTP_ACCEPT'))
-    return environ.get('REQUEST_METHOD') == 'GET' and 'text/event-stream' in accepted
+    accepted = (item.partition(";")[0].strip() for item in _tokens(environ, "HTTP_ACCEPT"))
+    return environ.get("REQUEST_METHOD") == "GET" and "text/event-stream" in accepted
 
 
 def is_secure(environ: Environ, trust_forwarded: bool = False) -> bool:
     """Whether the client speaks TLS to us, or to a proxy that we trust to say so."""
-    if environ.get('wsgi.url_scheme') == 'https':
+    if environ.get("wsgi.url_scheme") == "https":
         return True
     if not trust_forwarded:
         return False
-    schemes = _tokens(environ, 'HTTP_X_FORWARDED_PROTO') + _tokens(
-        environ, 'HTTP_X_FORWARDED_SCHEME'
+    schemes = _tokens(environ, "HTTP_X_FORWARDED_PROTO") + _tokens(
+        environ, "HTTP_X_FORWARDED_SCHEME"
     )
-    return bool({'https', 'wss'}.intersection(schemes[:1])) or (
-        environ.get('HTTP_X_FORWARDED_SSL', '').lower() == 'on'
+    return bool({"https", "wss"}.intersection(schemes[:1])) or (
+        environ.get("HTTP_X_FORWARDED_SSL", "").lower() == "on"
     )
 
 
 def host_of(environ: Environ, trust_forwarded: bool = False) -> str:
     """The host, and the port where one was named, that the client asked for."""
-    forwarded = environ.get('HTTP_X_FORWARDED_HOST', '') if trust_forwarded else ''
+    forwarded = environ.get("HTTP_X_FORWARDED_HOST", "") if trust_forwarded else ""
     hosts = split_list(forwarded) if forwarded else ()
-    host: str = hosts[0] if hosts else environ.get('HTTP_HOST', '')
+    host: str = hosts[0] if hosts else environ.get("HTTP_HOST", "")
     if host:
         return host
-    return f'{environ.get("SERVER_NAME", "")}:{environ.get("SERVER_PORT", "")}'
+    return f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
 
 
 def url_of(environ: Environ, schemes: Mapping[bool, str], trust_forwarded: bool = False) -> str:
     """The request's URL; ``schemes`` names the one for a plain and the one for a secure one."""
     scheme = schemes[is_secure(environ, trust_forwarded)]
     # PEP 3333: the path is bytes in the clothes of ISO 8859-1.
-    path = (environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', '')).encode('latin-1')
-    query = environ.get('QUERY_STRING', '')
-    tail = f'?{query}' if query else ''
-    return f'{scheme}://{host_of(environ, trust_forwarded)}{quote(path, _PATH) or "/"}{tail}'
+    path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
+    query = environ.get("QUERY_STRING", "")
+    tail = f"?{query}" if query else ""
+    return f"{scheme}://{host_of(environ, trust_forwarded)}{quote(path, _PATH) or '/'}{tail}"
 
 
 def _tokens(environ: Environ, key: str) -> list[str]:
-    return [item.lower() for item in split_list(environ.get(key, ''))]
+    return [item.lower() for item in split_list(environ.get(key, ""))]

@@ -16,7 +16,7 @@ from faye_wsgi.wsgi.hijack import Void, VoidPair, has_failed, take
 from faye_wsgi.wsgi.responses import Serve
 from faye_wsgi.wsgi.servers import Place
 
-__all__ = ['ViewOver', 'own_environ', 'take_over']
+__all__ = ["ViewOver", "own_environ", "take_over"]
 
 ViewOver = Callable[[Any], None]
 
@@ -60,19 +60,19 @@ def _serve_in_thread(
     over = None
     hubs.end_in_thread(connection)
     return
-    yield b''
+    yield b""
 
 
 # Threaded servers: the end of a request
 
-_KEY = 'faye_wsgi.request'
+_KEY = "faye_wsgi.request"
 _PLAIN = (bool, int, tuple)
 
 
 class _Token:
     """Lives in the server's environ, and dies with it."""
 
-    __slots__ = ('__weakref__',)
+    __slots__ = ("__weakref__",)
 
 
 def _watch_request(

@@ -32,12 +32,12 @@ from faye_wsgi.transport.stream import READ_SIZE, PlainSocket, tune
 from faye_wsgi.transport.tls import TlsSocket
 from faye_wsgi.wsgi.servers import Place
 
-__all__ = ['Taken', 'Void', 'VoidPair', 'has_failed', 'take']
+__all__ = ["Taken", "Void", "VoidPair", "has_failed", "take"]
 
 # The interpreter's sockets that were left with a VoidPair, which look as they did.
 _taken: weakref.WeakSet[Any] = weakref.WeakSet()
 
-_STATUS = re.compile(rb'HTTP/1\.[01] (\d{3})')
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 
 
 @dataclass
@@ -58,13 +58,13 @@ def take(place: Place) -> Taken:
     sock = place.socket
     cooperative = isinstance(sock, gevent.socket.socket)
     if not cooperative and not isinstance(sock, _socket.socket):
-        raise HijackError(f'{place.server} has a socket of its own kind, {type(sock)}')
+        raise HijackError(f"{place.server} has a socket of its own kind, {type(sock)}")
     if cooperative and isinstance(sock._sock, Void) or not cooperative and sock in _taken:
         raise RuntimeError(
             "this request's connection has been taken: a request has one WebSocket or "
-            'EventSource (a decorator has made it already)'
+            "EventSource (a decorator has made it already)"
         )
-    session = getattr(sock, '_sslobj', None)
+    session = getattr(sock, "_sslobj", None)
     void: Void | VoidPair
     if cooperative:
         void = Void(sock.hub)
@@ -90,10 +90,10 @@ def _read_ahead(place: Place) -> bytes:
     if place.take_buffered is not None:
         return place.take_buffered()
     if place.reader is None:
-        return b''
+        return b""
     # An empty buffer is filled from the void: with nothing, at once.
     size = len(place.reader.peek(1))
-    data: bytes = place.reader.read(size) if size else b''
+    data: bytes = place.reader.read(size) if size else b""
     return data
 
 
@@ -111,7 +111,7 @@ def _transplant_native(sock: Any, void: VoidPair) -> Any:
     ours.setblocking(False)
     _socket.socket.__init__(sock, socket.AF_UNIX, socket.SOCK_STREAM, 0, given)
     sock._closed = False  # detach() has set it
-    if getattr(sock, '_sslobj', None) is not None:
+    if getattr(sock, "_sslobj", None) is not None:
         # The TLS session asks this object, which it knows by a weak reference, whether
         # it may wait; and it must outlive the session.
         sock.settimeout(0)
@@ -128,7 +128,7 @@ class _Pinned(_socket.socket):
 class Void:
     """What gevent's socket object is left with: at its end, and it drops what is sent."""
 
-    __slots__ = ('__weakref__', '_done', '_hub', '_status')
+    __slots__ = ("__weakref__", "_done", "_hub", "_status")
 
     family = socket.AF_UNIX
     type = socket.SOCK_STREAM
@@ -152,7 +152,7 @@ class Void:
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """The end."""
-        return b''
+        return b""
 
     def recv_into(self, buffer: Any, size: int = 0, flags: int = 0) -> int:
         """The end."""
@@ -186,7 +186,7 @@ class Void:
             loop.run_callback_threadsafe(done, self._status)
 
     def __getattr__(self, name: str) -> Callable[..., NoReturn]:
-        if name.startswith('__'):
+        if name.startswith("__"):
             raise AttributeError(name)
         return _not_connected
 
@@ -198,7 +198,7 @@ def _not_connected(*args: Any, **values: Any) -> NoReturn:
 class VoidPair:
     """The same with a descriptor: what the server writes to it can be read here."""
 
-    __slots__ = ('__weakref__', '_given', '_ours')
+    __slots__ = ("__weakref__", "_given", "_ours")
 
     def __init__(self) -> None:
         self._ours, self._given = _socket.socketpair()  # native, even where that is patched

@@ -17,14 +17,14 @@ from faye_wsgi.errors import HandshakeError
 from faye_wsgi.wsgi.environ import environ_of
 
 __all__ = [
-    'Serve',
-    'StartResponse',
-    'TakenResponse',
-    'after_listener',
-    'close_idle_connections',
-    'error_response',
-    'stream_response',
-    'taken_response',
+    "Serve",
+    "StartResponse",
+    "TakenResponse",
+    "after_listener",
+    "close_idle_connections",
+    "error_response",
+    "stream_response",
+    "taken_response",
 ]
 
 StartResponse = Callable[..., Any]
@@ -42,9 +42,7 @@ class TakenResponse(Response):  # type: ignore[misc]
         super().__init__(status=status, headerlist=[], app_iter=())
         self._serve = serve
 
-    def __call__(
-        self, environ: dict[str, Any], start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         # No headers: whatever the server makes of them, it speaks to the void.
         start_response(self.status, [])
         return () if self._serve is None else self._serve()
@@ -57,7 +55,7 @@ def taken_response(request: Any, status: int, serve: Serve) -> Any:
         if serve is None:
             return django.HttpResponse(status=status)
         return django.StreamingHttpResponse(_Served(serve), status=status)
-    return TakenResponse(f'{status} {HTTPStatus(status).phrase}', serve)
+    return TakenResponse(f"{status} {HTTPStatus(status).phrase}", serve)
 
 
 class ErrorResponse(Response):  # type: ignore[misc]
@@ -67,9 +65,7 @@ class ErrorResponse(Response):  # type: ignore[misc]
         super().__init__(**values)
         self._settle = settle
 
-    def __call__(
-        self, environ: dict[str, Any], start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         self._settle()
         body: Iterable[bytes] = super().__call__(environ, start_response)
         return body
@@ -84,24 +80,20 @@ def error_response(request: Any, error: HandshakeError, settle: Callable[[], obj
         _set_headers(response, headers)
         _call_at_close(response, settle)
         return response
-    return ErrorResponse(
-        settle, status=error.status_code, headerlist=headers, body=error.body
-    )
+    return ErrorResponse(settle, status=error.status_code, headerlist=headers, body=error.body)
 
 
 def _allowed(environ: dict[str, Any], headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     # wsgiref asserts that an application sends no hop-by-hop headers (PEP 3333).
-    is_wsgiref = str(environ.get('SERVER_SOFTWARE', '')).startswith('WSGIServer/')
-    hop_by_hop = ('connection', 'upgrade') if is_wsgiref else ()
+    is_wsgiref = str(environ.get("SERVER_SOFTWARE", "")).startswith("WSGIServer/")
+    hop_by_hop = ("connection", "upgrade") if is_wsgiref else ()
     return [(name, value) for name, value in headers if name.lower() not in hop_by_hop]
 
 
-def stream_response(
-    request: Any, headers: list[tuple[str, str]], stream: Iterable[bytes]
-) -> Any:
+def stream_response(request: Any, headers: list[tuple[str, str]], stream: Iterable[bytes]) -> Any:
     """A response that streams what comes out of ``stream``, through the server's own hands."""
     # PEP 3333: hop-by-hop headers are the server's own.
-    kept = [(name, value) for name, value in headers if name.lower() != 'connection']
+    kept = [(name, value) for name, value in headers if name.lower() != "connection"]
     django = _django_http(request)
     if django is not None:
         response = django.StreamingHttpResponse(stream)
@@ -120,7 +112,7 @@ def after_listener(request: Any) -> Callable[[], object] | None:
 
 def close_idle_connections() -> None:
     """Close the database connections that Django would at the end of a request."""
-    django_db = sys.modules.get('django.db')
+    django_db = sys.modules.get("django.db")
     if django_db is None:
         return
     for connection in django_db.connections.all():
@@ -129,7 +121,7 @@ def close_idle_connections() -> None:
 
 
 def _django_http(request: Any) -> Any:
-    return sys.modules.get('django.http') if hasattr(request, 'META') else None
+    return sys.modules.get("django.http") if hasattr(request, "META") else None
 
 
 def _set_headers(response: Any, headers: Iterable[tuple[str, str]]) -> None:

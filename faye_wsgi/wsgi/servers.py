@@ -10,7 +10,7 @@ from typing import Any, Callable, NamedTuple
 
 from faye_wsgi.errors import HijackError
 
-__all__ = ['Environ', 'Place', 'check_http_version', 'find_place']
+__all__ = ["Environ", "Place", "check_http_version", "find_place"]
 
 Environ = dict[str, Any]
 
@@ -29,7 +29,7 @@ class Place(NamedTuple):
     socket: Any
     reader: Any | None = None
     take_buffered: Callable[[], bytes] | None = None
-    refusal: str = ''
+    refusal: str = ""
 
 
 def find_place(environ: Environ) -> Place:
@@ -37,19 +37,19 @@ def find_place(environ: Environ) -> Place:
     check_http_version(environ)
     try:
         place = _locate(environ)
-        is_there = place is None or place.reader is None or hasattr(place.reader, 'peek')
+        is_there = place is None or place.reader is None or hasattr(place.reader, "peek")
     except (AttributeError, KeyError):
         is_there = False
     if not is_there:
-        kind = type(environ.get('wsgi.input')).__name__
+        kind = type(environ.get("wsgi.input")).__name__
         raise HijackError(
-            f'the connection of {_name(environ)} cannot be found: something has put a {kind} in '
+            f"the connection of {_name(environ)} cannot be found: something has put a {kind} in "
             "the place of its wsgi.input; leave the server's own there for this request"
         )
     if place is None:
-        raise HijackError(f'the socket of {_name(environ)} cannot be taken: {_CURE}')
+        raise HijackError(f"the socket of {_name(environ)} cannot be taken: {_CURE}")
     if place.refusal:
-        raise HijackError(f'{place.server}: {place.refusal}')
+        raise HijackError(f"{place.server}: {place.refusal}")
     return place
 
 
@@ -65,15 +65,15 @@ def check_http_version(environ: Environ) -> None:
     """HijackError unless the connection is this request's alone."""
     # By SERVER_PROTOCOL, which no client's header can set. On HTTP/2 the socket is shared
     # by all streams of the connection: taking it would end them.
-    if not str(environ.get('SERVER_PROTOCOL', '')).startswith('HTTP/1.'):
+    if not str(environ.get("SERVER_PROTOCOL", "")).startswith("HTTP/1."):
         raise HijackError(
-            f'{_name(environ)}: an HTTP/2 connection is shared by many requests and cannot '
-            'be taken: serve WebSockets over HTTP/1.1'
+            f"{_name(environ)}: an HTTP/2 connection is shared by many requests and cannot "
+            "be taken: serve WebSockets over HTTP/1.1"
         )
 
 
 def _name(environ: Environ) -> str:
-    return environ.get('SERVER_SOFTWARE') or 'this WSGI server'
+    return environ.get("SERVER_SOFTWARE") or "this WSGI server"
 
 
 # The servers
@@ -81,22 +81,22 @@ def _name(environ: Environ) -> str:
 
 def _locate_gunicorn(environ: Environ) -> Place | None:
     # gunicorn tells its socket in the environ: under one key, or, with gevent's parser, another.
-    if 'gunicorn.sock' in environ:
+    if "gunicorn.sock" in environ:
         return Place(
-            'gunicorn gevent_pywsgi', environ['gunicorn.sock'], reader=_input_file(environ)
+            "gunicorn gevent_pywsgi", environ["gunicorn.sock"], reader=_input_file(environ)
         )
-    sock = environ.get('gunicorn.socket')
+    sock = environ.get("gunicorn.socket")
     if sock is None:
         return None
-    if not environ.get('wsgi.multithread'):
+    if not environ.get("wsgi.multithread"):
         cure = 'it serves one request at a time: start gunicorn with "-k gevent"'
         return Place("gunicorn's sync worker", sock, refusal=cure)
-    unreader = environ['wsgi.input'].reader.unreader
-    return Place('gunicorn', sock, take_buffered=lambda: _take_buffered(unreader))
+    unreader = environ["wsgi.input"].reader.unreader
+    return Place("gunicorn", sock, take_buffered=lambda: _take_buffered(unreader))
 
 
 def _take_buffered(unreader: Any) -> bytes:
-    take = getattr(unreader, 'take_buffered', None)  # gunicorn 27
+    take = getattr(unreader, "take_buffered", None)  # gunicorn 27
     if take is not None:
         return bytes(take())
     data: bytes = unreader.buf.getvalue()
@@ -107,34 +107,34 @@ def _take_buffered(unreader: Any) -> bytes:
 
 def _locate_pywsgi(environ: Environ) -> Place | None:
     # gevent.pywsgi: the socket is below the input's file.
-    if not str(environ.get('SERVER_SOFTWARE', '')).startswith('gevent/'):
+    if not str(environ.get("SERVER_SOFTWARE", "")).startswith("gevent/"):
         return None
     reader = _input_file(environ)
-    return Place('gevent.pywsgi', reader.raw._sock, reader=reader)
+    return Place("gevent.pywsgi", reader.raw._sock, reader=reader)
 
 
 def _input_file(environ: Environ) -> Any:
     # The buffered file on the socket: with Upgrade the input itself, else inside it.
-    body = environ['wsgi.input']
-    return getattr(body, 'rfile', body)
+    body = environ["wsgi.input"]
+    return getattr(body, "rfile", body)
 
 
 def _locate_werkzeug(environ: Environ) -> Place | None:
     # Werkzeug's development server (``flask run``) tells its socket in the environ.
-    sock = environ.get('werkzeug.socket')
+    sock = environ.get("werkzeug.socket")
     if sock is None:
         return None
-    return Place("Werkzeug's development server", sock, reader=environ['wsgi.input'])
+    return Place("Werkzeug's development server", sock, reader=environ["wsgi.input"])
 
 
 def _locate_wsgiref(environ: Environ) -> Place | None:
     # The standard library's server, and Django's ``runserver`` on it. The input is the
     # buffered file on the socket; Django puts a limit around it.
-    if not str(environ.get('SERVER_SOFTWARE', '')).startswith('WSGIServer/'):
+    if not str(environ.get("SERVER_SOFTWARE", "")).startswith("WSGIServer/"):
         return None
-    body = environ['wsgi.input']
-    reader: Any = getattr(getattr(body, '_read', None), '__self__', body)
-    return Place('wsgiref', reader.raw._sock, reader=reader)
+    body = environ["wsgi.input"]
+    reader: Any = getattr(getattr(body, "_read", None), "__self__", body)
+    return Place("wsgiref", reader.raw._sock, reader=reader)
 
 
 # In the order in which they are asked.

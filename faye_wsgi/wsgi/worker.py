@@ -14,7 +14,7 @@ import gevent
 
 from faye_wsgi.transport import hubs
 
-__all__ = ['find_stop_sign', 'watch']
+__all__ = ["find_stop_sign", "watch"]
 
 EXIT_TIMEOUT = 0.5  # seconds that the hook at exit gives the close frames
 
@@ -27,8 +27,8 @@ def watch() -> None:
 def find_stop_sign() -> Callable[[], bool] | None:
     """A function that tells whether gunicorn's worker stops; None under another server."""
     # gunicorn's worker answers SIGTERM with a method of its own.
-    worker = getattr(signal.getsignal(signal.SIGTERM), '__self__', None)
-    if not isinstance(getattr(worker, 'alive', None), bool):
+    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    if not isinstance(getattr(worker, "alive", None), bool):
         return None
     return lambda: not worker.alive  # type: ignore[union-attr]
 

@@ -169,8 +169,13 @@ def test_it_comes_back_after_a_restart() -> None:
             wait_online(ada, timeout=30)
             say(ada, "after")
             wait_online(watcher, timeout=30)
-            wait_rows(watcher, "Ada wrote a message in #general", "Ada joined #general",
-                      "Ada wrote a message in #general", "Ada joined #general")
+            wait_rows(
+                watcher,
+                "Ada wrote a message in #general",
+                "Ada joined #general",
+                "Ada wrote a message in #general",
+                "Ada joined #general",
+            )
             assert number(watcher, "messages") == 1
 
 
@@ -241,9 +246,11 @@ def test_with_reduced_motion_it_stands_still_between_two_beats(server: Server, a
         window.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
         watch(window, server)
         wait_rows(window, "Ada wrote a message in #calm")
-        drawn = "return new Promise((done) => { const seen = new Set(); let left = 60;" \
-            "const look = () => { seen.add(document.getElementById('plot').toDataURL());" \
+        drawn = (
+            "return new Promise((done) => { const seen = new Set(); let left = 60;"
+            "const look = () => { seen.add(document.getElementById('plot').toDataURL());"
             "left-- ? requestAnimationFrame(look) : done(seen.size) }; look() })"
+        )
         assert window.run(drawn) <= 3
         assert window.run(PAINTED) > 50
 
@@ -270,10 +277,12 @@ def read_event(stream: Any) -> tuple[str, str]:
 @contextlib.contextmanager
 def stream(server: Server, last_id: str = "", timeout: float = 10.0) -> Iterator[Any]:
     with contextlib.closing(server.connect(timeout)) as sock:
-        sock.sendall((
-            f"GET /activity/events HTTP/1.1\r\nHost: {server.host_header}\r\n"
-            f"Accept: text/event-stream\r\nLast-Event-ID: {last_id}\r\n\r\n"
-        ).encode("latin-1"))
+        sock.sendall(
+            (
+                f"GET /activity/events HTTP/1.1\r\nHost: {server.host_header}\r\n"
+                f"Accept: text/event-stream\r\nLast-Event-ID: {last_id}\r\n\r\n"
+            ).encode("latin-1")
+        )
         with sock.makefile("rb") as file:
             while file.readline() not in (b"\r\n", b""):  # the head
                 pass
@@ -353,10 +362,21 @@ def test_a_slow_reader_delays_nobody_and_what_is_kept_has_a_limit(module: Module
     assert id == f"{log.run}-{module.MAX_ENTRIES + 7}"
 
 
-@pytest.mark.parametrize("id", [
-    "", "-", "x-1", "{run}", "{run}-", "{run}--1", "{run}-1.5", "{run}-\ufffd", "{run}-\u00b2",
-    "{run}-" + "9" * 5000,
-])
+@pytest.mark.parametrize(
+    "id",
+    [
+        "",
+        "-",
+        "x-1",
+        "{run}",
+        "{run}-",
+        "{run}--1",
+        "{run}-1.5",
+        "{run}-\ufffd",
+        "{run}-\u00b2",
+        "{run}-" + "9" * 5000,
+    ],
+)
 def test_an_id_that_is_not_ours_gets_all_there_is(module: ModuleType, id: str) -> None:
     log = module.ActivityLog()
     log.add("join", "Ada", "general")

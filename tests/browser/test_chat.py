@@ -72,9 +72,11 @@ def say(window: Page, text: str) -> None:
 
 def messages(window: Page, selector: str = ".message") -> list[str]:
     found = f"{selector} .bubble"
-    return list(window.run(
-        "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", found
-    ))
+    return list(
+        window.run(
+            "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", found
+        )
+    )
 
 
 def people(window: Page) -> list[str]:
@@ -200,8 +202,12 @@ def test_nothing_is_wider_than_the_screen(
     ada.wait(lambda w: messages(w)[-1:] == ["a" * 300])
     ada.screenshot(tmp_path / f"chat-{width}-{'dark' if dark else 'light'}.png")
     assert ada.run("return document.documentElement.scrollWidth") <= width
-    assert ada.run("const log = document.getElementById('log');"
-                   "return log.scrollWidth - log.clientWidth") == 0
+    assert (
+        ada.run(
+            "const log = document.getElementById('log');return log.scrollWidth - log.clientWidth"
+        )
+        == 0
+    )
     assert ada.run("return document.getElementById('sidebar').inert") is (width < 760)
     ada.resize(1280, 800)
 
@@ -262,11 +268,23 @@ def test_a_message_that_is_sent_twice_counts_once(module: ModuleType) -> None:
     assert room.count == 1
 
 
-@pytest.mark.parametrize("text", [
-    "", "[", "[]", "7", "null", b"\xff", "[" * 9000, '{"type": []}', '{"type": "message"}',
-    '{"type": "message", "id": 1, "text": "x"}', '{"type": "message", "id": "1", "text": ""}',
-    '{"type": "message", "id": "%s", "text": "x"}' % ("1" * 37),
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[",
+        "[]",
+        "7",
+        "null",
+        b"\xff",
+        "[" * 9000,
+        '{"type": []}',
+        '{"type": "message"}',
+        '{"type": "message", "id": 1, "text": "x"}',
+        '{"type": "message", "id": "1", "text": ""}',
+        '{"type": "message", "id": "%s", "text": "x"}' % ("1" * 37),
+    ],
+)
 def test_what_it_does_not_understand_is_ignored(module: ModuleType, text: Any) -> None:
     chat, ada = module.Chat(), member(module, "Ada")
     room = chat.join("general", ada)

@@ -20,28 +20,28 @@ from ..support import frames
 
 NONCE = base64.b64decode(frames.KEY)
 GOOD = {
-    'Upgrade': 'websocket',
-    'Connection': 'Upgrade',
-    'Sec-WebSocket-Accept': frames.accept(frames.KEY),
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Accept": frames.accept(frames.KEY),
 }
 
 
-def handshake(url: str = 'ws://example.com/chat', **options: Any) -> ClientHandshake:
+def handshake(url: str = "ws://example.com/chat", **options: Any) -> ClientHandshake:
     return ClientHandshake(parse_url(url), random=lambda size: NONCE[:size], **options)
 
 
 def answer(
     headers: dict[str, str] | None = None,
     *,
-    without: str = '',
-    status: str = 'HTTP/1.1 101 Switching Protocols',
+    without: str = "",
+    status: str = "HTTP/1.1 101 Switching Protocols",
     more: tuple[tuple[str, str], ...] = (),
 ) -> bytes:
     """A good answer, but for what is said."""
     merged = {**GOOD, **(headers or {})}
     merged.pop(without, None)
-    lines = [status] + [f'{name}: {value}' for name, value in (*merged.items(), *more)]
-    return ('\r\n'.join(lines) + '\r\n\r\n').encode('latin-1')
+    lines = [status] + [f"{name}: {value}" for name, value in (*merged.items(), *more)]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def opened(data: bytes, **options: Any) -> Opened:
@@ -62,44 +62,44 @@ def refused(data: bytes, **options: Any) -> HandshakeError:
 
 def test_the_request() -> None:
     assert handshake().request == (
-        b'GET /chat HTTP/1.1\r\n'
-        b'Host: example.com\r\n'
-        b'Upgrade: websocket\r\n'
-        b'Connection: Upgrade\r\n'
-        b'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n'
-        b'Sec-WebSocket-Version: 13\r\n'
-        b'\r\n'
+        b"GET /chat HTTP/1.1\r\n"
+        b"Host: example.com\r\n"
+        b"Upgrade: websocket\r\n"
+        b"Connection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        b"Sec-WebSocket-Version: 13\r\n"
+        b"\r\n"
     )
 
 
 def test_what_is_added_to_the_request() -> None:
     request = handshake(
-        'ws://us%20er:p%40ss@example.com:81/',
-        protocols=['irc', 'amqp'],
-        headers=[('X-One', '1'), ('Cookie', 'a=b'), ('Cookie', 'c=d')],
+        "ws://us%20er:p%40ss@example.com:81/",
+        protocols=["irc", "amqp"],
+        headers=[("X-One", "1"), ("Cookie", "a=b"), ("Cookie", "c=d")],
     ).request
-    assert b'\r\nHost: example.com:81\r\n' in request
-    assert b'\r\nSec-WebSocket-Protocol: irc, amqp\r\n' in request
-    assert b'\r\nX-One: 1\r\n' in request
-    assert b'\r\nCookie: a=b\r\nCookie: c=d\r\n' in request
-    basic = base64.b64encode(b'us er:p@ss')
-    assert b'\r\nAuthorization: Basic ' + basic + b'\r\n' in request
+    assert b"\r\nHost: example.com:81\r\n" in request
+    assert b"\r\nSec-WebSocket-Protocol: irc, amqp\r\n" in request
+    assert b"\r\nX-One: 1\r\n" in request
+    assert b"\r\nCookie: a=b\r\nCookie: c=d\r\n" in request
+    basic = base64.b64encode(b"us er:p@ss")
+    assert b"\r\nAuthorization: Basic " + basic + b"\r\n" in request
 
 
 def test_the_users_host_and_authorization_win() -> None:
-    headers = [('host', 'virtual.example'), ('authorization', 'Bearer x')]
-    request = handshake('ws://u:p@example.com/', headers=headers).request
-    assert request.lower().count(b'\r\nhost:') == 1 and b'virtual.example' in request
-    assert request.lower().count(b'\r\nauthorization:') == 1 and b'Bearer x' in request
+    headers = [("host", "virtual.example"), ("authorization", "Bearer x")]
+    request = handshake("ws://u:p@example.com/", headers=headers).request
+    assert request.lower().count(b"\r\nhost:") == 1 and b"virtual.example" in request
+    assert request.lower().count(b"\r\nauthorization:") == 1 and b"Bearer x" in request
 
 
 def test_each_key_is_its_own() -> None:
-    url = parse_url('ws://example.com/')
+    url = parse_url("ws://example.com/")
     assert ClientHandshake(url).request != ClientHandshake(url).request
 
 
 @pytest.mark.parametrize(
-    'headers', [[('X One', '1')], [('Host', 'a'), ('Host', 'b')], [('X-One', 'a\r\nb')]]
+    "headers", [[("X One", "1")], [("Host", "a"), ("Host", "b")], [("X-One", "a\r\nb")]]
 )
 def test_headers_that_http_forbids(headers: list[tuple[str, str]]) -> None:
     with pytest.raises(ValueError):
@@ -110,37 +110,37 @@ def test_headers_that_http_forbids(headers: list[tuple[str, str]]) -> None:
 
 
 def test_the_answer_opens() -> None:
-    result = opened(answer({'Set-Cookie': 'a=b'}), max_length=3)
-    assert result.status_code == 101 and ('Set-Cookie', 'a=b') in result.headers
+    result = opened(answer({"Set-Cookie": "a=b"}), max_length=3)
+    assert result.status_code == 101 and ("Set-Cookie", "a=b") in result.headers
     driver = result.driver
     assert isinstance(driver, Hybi)
-    assert (driver.state, driver.protocol, driver.version) == (ReadyState.OPEN, '', 'hybi-13')
-    assert driver.receive_data(frames.text('abc', mask=None)) == [MessageEvent('abc')]
-    end = driver.receive_data(frames.text('abcd', mask=None))[-1]
+    assert (driver.state, driver.protocol, driver.version) == (ReadyState.OPEN, "", "hybi-13")
+    assert driver.receive_data(frames.text("abc", mask=None)) == [MessageEvent("abc")]
+    end = driver.receive_data(frames.text("abcd", mask=None))[-1]
     assert isinstance(end, CloseEvent) and end.code == 1009
 
 
 def test_what_follows_the_head_is_left() -> None:
-    assert opened(answer() + b'\x81\x01a').left == b'\x81\x01a'
-    assert opened(answer()).left == b''
+    assert opened(answer() + b"\x81\x01a").left == b"\x81\x01a"
+    assert opened(answer()).left == b""
 
 
 def test_any_split() -> None:
-    data = b'HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n' + answer()
+    data = b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + answer()
     step = handshake()
     for index in range(len(data) - 1):
         assert step.receive_data(data[index : index + 1]) is None
-    assert step.receive_data(data[-1:] + b'left').left == b'left'  # type: ignore[union-attr]
+    assert step.receive_data(data[-1:] + b"left").left == b"left"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
-    'headers',
+    "headers",
     [
-        {'Upgrade': 'WebSocket'},
-        {'Upgrade': 'h2c, WEBSOCKET'},
-        {'Connection': 'keep-alive, upgrade'},
-        {'Sec-WebSocket-Extensions': ''},
-        {'Content-Length': '0'},
+        {"Upgrade": "WebSocket"},
+        {"Upgrade": "h2c, WEBSOCKET"},
+        {"Connection": "keep-alive, upgrade"},
+        {"Sec-WebSocket-Extensions": ""},
+        {"Content-Length": "0"},
     ],
 )
 def test_answers_that_are_good(headers: dict[str, str]) -> None:
@@ -148,70 +148,70 @@ def test_answers_that_are_good(headers: dict[str, str]) -> None:
 
 
 def test_a_subprotocol_that_was_offered() -> None:
-    data = answer({'Sec-WebSocket-Protocol': 'amqp'})
-    assert opened(data, protocols=['irc', 'amqp']).driver.protocol == 'amqp'
-    assert opened(answer(), protocols=['irc']).driver.protocol == ''
+    data = answer({"Sec-WebSocket-Protocol": "amqp"})
+    assert opened(data, protocols=["irc", "amqp"]).driver.protocol == "amqp"
+    assert opened(answer(), protocols=["irc"]).driver.protocol == ""
 
 
 def test_the_driver_masks_and_takes_nothing_masked() -> None:
     driver = opened(answer()).driver
-    assert driver.text('a') == frames.text('a', mask=NONCE[:4])
-    end = driver.receive_data(frames.text('a'))[-1]
+    assert driver.text("a") == frames.text("a", mask=NONCE[:4])
+    end = driver.receive_data(frames.text("a"))[-1]
     assert isinstance(end, CloseEvent) and end.code == 1002
 
 
 def test_an_extension_that_was_offered() -> None:
     step = handshake(extensions=[PermessageDeflate()])
-    assert b'\r\nSec-WebSocket-Extensions: permessage-deflate' in step.request
-    result = step.receive_data(answer({'Sec-WebSocket-Extensions': 'permessage-deflate'}))
+    assert b"\r\nSec-WebSocket-Extensions: permessage-deflate" in step.request
+    result = step.receive_data(answer({"Sec-WebSocket-Extensions": "permessage-deflate"}))
     assert result is not None
-    assert result.driver.text('x' * 9999)[0] == 0xC1 and len(result.driver.text('x' * 9999)) < 100
+    assert result.driver.text("x" * 9999)[0] == 0xC1 and len(result.driver.text("x" * 9999)) < 100
 
 
 # Answers that fail
 
 
 @pytest.mark.parametrize(
-    'data',
+    "data",
     [
-        answer({'Upgrade': 'h2c'}),
-        answer({'Upgrade': 'websockets'}),
-        answer(without='Upgrade'),
-        answer({'Connection': 'close'}),
-        answer(without='Connection'),
-        answer({'Sec-WebSocket-Accept': frames.accept(base64.b64encode(bytes(16)).decode())}),
-        answer({'Sec-WebSocket-Accept': frames.accept(frames.KEY).lower()}),
-        answer({'Sec-WebSocket-Accept': ''}),
-        answer(without='Sec-WebSocket-Accept'),
-        answer(more=(('Sec-WebSocket-Accept', frames.accept(frames.KEY)),)),
-        answer({'Sec-WebSocket-Protocol': 'mqtt'}),
-        answer({'Sec-WebSocket-Protocol': 'IRC'}),
-        answer({'Sec-WebSocket-Protocol': ''}),
-        answer({'Sec-WebSocket-Protocol': 'irc, amqp'}),
-        answer({'Sec-WebSocket-Protocol': 'irc'}, more=(('Sec-WebSocket-Protocol', 'irc'),)),
-        answer({'Sec-WebSocket-Extensions': 'permessage-deflate'}),
-        answer({'Sec-WebSocket-Extensions': 'x; y="'}),
-        answer(status='HTTP/1.0 101 Switching Protocols'),
+        answer({"Upgrade": "h2c"}),
+        answer({"Upgrade": "websockets"}),
+        answer(without="Upgrade"),
+        answer({"Connection": "close"}),
+        answer(without="Connection"),
+        answer({"Sec-WebSocket-Accept": frames.accept(base64.b64encode(bytes(16)).decode())}),
+        answer({"Sec-WebSocket-Accept": frames.accept(frames.KEY).lower()}),
+        answer({"Sec-WebSocket-Accept": ""}),
+        answer(without="Sec-WebSocket-Accept"),
+        answer(more=(("Sec-WebSocket-Accept", frames.accept(frames.KEY)),)),
+        answer({"Sec-WebSocket-Protocol": "mqtt"}),
+        answer({"Sec-WebSocket-Protocol": "IRC"}),
+        answer({"Sec-WebSocket-Protocol": ""}),
+        answer({"Sec-WebSocket-Protocol": "irc, amqp"}),
+        answer({"Sec-WebSocket-Protocol": "irc"}, more=(("Sec-WebSocket-Protocol", "irc"),)),
+        answer({"Sec-WebSocket-Extensions": "permessage-deflate"}),
+        answer({"Sec-WebSocket-Extensions": 'x; y="'}),
+        answer(status="HTTP/1.0 101 Switching Protocols"),
     ],
 )
 def test_a_wrong_switch(data: bytes) -> None:
-    error = refused(data, protocols=['irc', 'amqp'])
-    assert error.status_code == 101 and error.headers and error.body == b''
+    error = refused(data, protocols=["irc", "amqp"])
+    assert error.status_code == 101 and error.headers and error.body == b""
 
 
 @pytest.mark.parametrize(
-    'data',
+    "data",
     [
-        b'\x16\x03\x01\x00\x05hello world\r\n\r\n',
-        b'HTTP/2 101 x\r\n\r\n',
-        b'HTTP/1.1 1000 x\r\n\r\n',
-        b'220 mail.example ESMTP\r\n\r\n',
-        b'HTTP/1.1 101 x\r\nNo colon here\r\n\r\n',
-        b'HTTP/1.1 101 x\r\n folded: first\r\n\r\n',
-        b'HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n',
-        b'HTTP/1.1 103 Early Hints\r\n\r\n' * (MAX_INTERIM + 1),
-        b'HTTP/1.1 101 x\r\nX: ' + b'x' * MAX_HEAD * 2,
-        b'HTTP/1.1 101 x\r\n' + b'X: y\r\n' * MAX_HEAD,
+        b"\x16\x03\x01\x00\x05hello world\r\n\r\n",
+        b"HTTP/2 101 x\r\n\r\n",
+        b"HTTP/1.1 1000 x\r\n\r\n",
+        b"220 mail.example ESMTP\r\n\r\n",
+        b"HTTP/1.1 101 x\r\nNo colon here\r\n\r\n",
+        b"HTTP/1.1 101 x\r\n folded: first\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * (MAX_INTERIM + 1),
+        b"HTTP/1.1 101 x\r\nX: " + b"x" * MAX_HEAD * 2,
+        b"HTTP/1.1 101 x\r\n" + b"X: y\r\n" * MAX_HEAD,
     ],
 )
 def test_what_is_no_answer(data: bytes) -> None:
@@ -219,24 +219,24 @@ def test_what_is_no_answer(data: bytes) -> None:
 
 
 def test_a_refusal_carries_its_answer() -> None:
-    head = b'HTTP/1.1 403 Forbidden\r\nX-Why: because\r\nContent-Length: 6\r\n\r\n'
+    head = b"HTTP/1.1 403 Forbidden\r\nX-Why: because\r\nContent-Length: 6\r\n\r\n"
     step = handshake()
-    assert step.receive_data(head + b'no') is None and step.is_refused
+    assert step.receive_data(head + b"no") is None and step.is_refused
     with pytest.raises(HandshakeError) as caught:
-        step.receive_data(b'body')
+        step.receive_data(b"body")
     error = caught.value
-    assert (error.status_code, error.body) == (403, b'nobody')
-    assert ('X-Why', 'because') in error.headers
-    assert '403 Forbidden' in str(error)
+    assert (error.status_code, error.body) == (403, b"nobody")
+    assert ("X-Why", "because") in error.headers
+    assert "403 Forbidden" in str(error)
 
 
 @pytest.mark.parametrize(
-    'data',
+    "data",
     [
-        b'HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n',
-        b'HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n',
-        b'HTTP/1.1 204 No Content\r\n\r\n',
-        b'HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n',
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
     ],
 )
 def test_refusals_that_end(data: bytes) -> None:
@@ -245,80 +245,84 @@ def test_refusals_that_end(data: bytes) -> None:
 
 def test_the_body_of_a_refusal_is_bounded() -> None:
     step = handshake()
-    assert step.receive_data(b'HTTP/1.1 500 Oh\r\n\r\n') is None
+    assert step.receive_data(b"HTTP/1.1 500 Oh\r\n\r\n") is None
     with pytest.raises(HandshakeError) as caught:
         for _ in range(MAX_BODY + 1):
-            step.receive_data(b'x' * 10)
-    assert caught.value.body == b'x' * MAX_BODY
+            step.receive_data(b"x" * 10)
+    assert caught.value.body == b"x" * MAX_BODY
 
 
 def test_the_end_of_tcp() -> None:
     step = handshake()
     assert (step.receive_eof().code, step.receive_eof().status_code) == (1006, None)
-    step.receive_data(b'HTTP/1.1 502 Bad\r\n\r\nhalf')
-    assert (step.receive_eof().status_code, step.receive_eof().body) == (502, b'half')
+    step.receive_data(b"HTTP/1.1 502 Bad\r\n\r\nhalf")
+    assert (step.receive_eof().status_code, step.receive_eof().body) == (502, b"half")
 
 
 def test_a_refusal_whose_body_breaks() -> None:
-    data = b'HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nnonsense\r\n'
-    assert (refused(data).status_code, refused(data).body) == (500, b'abc')
+    data = b"HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nnonsense\r\n"
+    assert (refused(data).status_code, refused(data).body) == (500, b"abc")
 
 
 # URLs
 
 
 @pytest.mark.parametrize(
-    'text, host_header, authority, target',
+    "text, host_header, authority, target",
     [
-        ('ws://example.com', 'example.com', 'example.com:80', '/'),
-        ('wss://example.com', 'example.com', 'example.com:443', '/'),
-        ('WS://EXAMPLE.com:80/a?b=c', 'example.com', 'example.com:80', '/a?b=c'),
-        ('ws://example.com:443/', 'example.com:443', 'example.com:443', '/'),
-        ('ws://example.com?x', 'example.com', 'example.com:80', '/?x'),
-        ('ws://example.com/a#part', 'example.com', 'example.com:80', '/a'),
-        ('ws://example.com/a%20b/é?ü=ß d', 'example.com', 'example.com:80',
-            '/a%20b/%C3%A9?%C3%BC=%C3%9F%20d'),
-        ('ws://[::1]:8000/', '[::1]:8000', '[::1]:8000', '/'),
-        ('ws://[fe80::1%25eth0]/', '[fe80::1]', '[fe80::1]:80', '/'),
-        ('ws://bücher.example/', 'xn--bcher-kva.example', 'xn--bcher-kva.example:80', '/'),
-        ('ws://127.0.0.1:1/', '127.0.0.1:1', '127.0.0.1:1', '/'),
+        ("ws://example.com", "example.com", "example.com:80", "/"),
+        ("wss://example.com", "example.com", "example.com:443", "/"),
+        ("WS://EXAMPLE.com:80/a?b=c", "example.com", "example.com:80", "/a?b=c"),
+        ("ws://example.com:443/", "example.com:443", "example.com:443", "/"),
+        ("ws://example.com?x", "example.com", "example.com:80", "/?x"),
+        ("ws://example.com/a#part", "example.com", "example.com:80", "/a"),
+        (
+            "ws://example.com/a%20b/é?ü=ß d",
+            "example.com",
+            "example.com:80",
+            "/a%20b/%C3%A9?%C3%BC=%C3%9F%20d",
+        ),
+        ("ws://[::1]:8000/", "[::1]:8000", "[::1]:8000", "/"),
+        ("ws://[fe80::1%25eth0]/", "[fe80::1]", "[fe80::1]:80", "/"),
+        ("ws://bücher.example/", "xn--bcher-kva.example", "xn--bcher-kva.example:80", "/"),
+        ("ws://127.0.0.1:1/", "127.0.0.1:1", "127.0.0.1:1", "/"),
     ],
 )
 def test_urls(text: str, host_header: str, authority: str, target: str) -> None:
     url = parse_url(text)
     assert (url.host_header, url.authority, url.target) == (host_header, authority, target)
-    assert url.secure == text.lower().startswith('wss')
+    assert url.secure == text.lower().startswith("wss")
 
 
 def test_the_zone_is_kept_for_connecting() -> None:
-    assert parse_url('ws://[fe80::1%25eth0]/').host == 'fe80::1%eth0'
+    assert parse_url("ws://[fe80::1%25eth0]/").host == "fe80::1%eth0"
 
 
 @pytest.mark.parametrize(
-    'text',
+    "text",
     [
-        '',
-        'example.com',
-        '//example.com',
-        'http://example.com',
-        'ws:example.com',
-        'ws://',
-        'ws:///path',
-        'ws://:80/',
-        'ws://example.com:port/',
-        'ws://example.com:65536/',
-        'ws://example.com:0/',
-        'ws://exam ple.com/',
-        'ws://example.com\r\nX: y/',
-        'ws://example.com/\tx',
-        'ws://exa%6dple.com/',
-        'ws://a<b>/',
-        'ws://[::1/',
-        'ws://[example.com]/',
-        'ws://' + 'é' * 80 + '/',
-        'ws://a%3Ab:c@example.com/',
-        'ws+unix:',
-        'ws+unix::/path',
+        "",
+        "example.com",
+        "//example.com",
+        "http://example.com",
+        "ws:example.com",
+        "ws://",
+        "ws:///path",
+        "ws://:80/",
+        "ws://example.com:port/",
+        "ws://example.com:65536/",
+        "ws://example.com:0/",
+        "ws://exam ple.com/",
+        "ws://example.com\r\nX: y/",
+        "ws://example.com/\tx",
+        "ws://exa%6dple.com/",
+        "ws://a<b>/",
+        "ws://[::1/",
+        "ws://[example.com]/",
+        "ws://" + "é" * 80 + "/",
+        "ws://a%3Ab:c@example.com/",
+        "ws+unix:",
+        "ws+unix::/path",
     ],
 )
 def test_urls_that_are_none(text: str) -> None:
@@ -327,104 +331,102 @@ def test_urls_that_are_none(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    'text', ['ws://me:pass@example.com/?token=secret', 'ws+unix:/sock:/path?token=secret']
+    "text", ["ws://me:pass@example.com/?token=secret", "ws+unix:/sock:/path?token=secret"]
 )
 def test_a_repr_has_no_secrets(text: str) -> None:
     shown = repr(parse_url(text))
-    assert text.partition(':')[0] in shown
-    assert not any(secret in shown for secret in ('secret', 'pass', 'Basic'))
+    assert text.partition(":")[0] in shown
+    assert not any(secret in shown for secret in ("secret", "pass", "Basic"))
 
 
 def test_an_error_has_no_secrets() -> None:
     with pytest.raises(ValueError) as caught:
-        parse_url('http://me:pass@example.com/?token=secret')
-    assert 'example.com' in str(caught.value)
-    assert 'secret' not in str(caught.value) and 'pass' not in str(caught.value)
+        parse_url("http://me:pass@example.com/?token=secret")
+    assert "example.com" in str(caught.value)
+    assert "secret" not in str(caught.value) and "pass" not in str(caught.value)
 
 
 def test_a_url_is_text() -> None:
     with pytest.raises(TypeError):
-        parse_url(b'ws://example.com')  # type: ignore[arg-type]
+        parse_url(b"ws://example.com")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    'userinfo, expected',
+    "userinfo, expected",
     [
-        ('user:secret', b'user:secret'),
-        ('user', b'user:'),
-        ('us%20er:p%3A%40%2F', b'us er:p:@/'),
-        ('us%C3%A9r:%ff', b'us\xc3\xa9r:\xff'),
-        (':secret', b':secret'),
-        ('user:a@b', b'user:a@b'),
+        ("user:secret", b"user:secret"),
+        ("user", b"user:"),
+        ("us%20er:p%3A%40%2F", b"us er:p:@/"),
+        ("us%C3%A9r:%ff", b"us\xc3\xa9r:\xff"),
+        (":secret", b":secret"),
+        ("user:a@b", b"user:a@b"),
     ],
 )
 def test_credentials(userinfo: str, expected: bytes) -> None:
-    url = parse_url(f'ws://{userinfo}@example.com/')
-    assert url.authorization == 'Basic ' + base64.b64encode(expected).decode()
-    assert str(url) == 'ws://example.com/'
+    url = parse_url(f"ws://{userinfo}@example.com/")
+    assert url.authorization == "Basic " + base64.b64encode(expected).decode()
+    assert str(url) == "ws://example.com/"
 
 
 def test_no_credentials() -> None:
-    assert parse_url('ws://@example.com/').authorization == ''
-    assert parse_url('ws://:@example.com/').authorization == ''
+    assert parse_url("ws://@example.com/").authorization == ""
+    assert parse_url("ws://:@example.com/").authorization == ""
 
 
 def test_an_error_does_not_tell_the_password() -> None:
     with pytest.raises(ValueError) as caught:
-        parse_url('http://user:secret@example.com/')
-    assert 'secret' not in str(caught.value)
+        parse_url("http://user:secret@example.com/")
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    'text, path, target',
+    "text, path, target",
     [
-        ('ws+unix:/run/a.sock', '/run/a.sock', '/'),
-        ('ws+unix:/run/a.sock:/chat?x=y#z', '/run/a.sock', '/chat?x=y'),
-        ('ws+unix:///run/a.sock:/chat', '/run/a.sock', '/chat'),
-        ('ws+unix:/run/a%20b.sock', '/run/a b.sock', '/'),
-        ('ws+unix:a.sock:chat', 'a.sock', '/chat'),
+        ("ws+unix:/run/a.sock", "/run/a.sock", "/"),
+        ("ws+unix:/run/a.sock:/chat?x=y#z", "/run/a.sock", "/chat?x=y"),
+        ("ws+unix:///run/a.sock:/chat", "/run/a.sock", "/chat"),
+        ("ws+unix:/run/a%20b.sock", "/run/a b.sock", "/"),
+        ("ws+unix:a.sock:chat", "a.sock", "/chat"),
     ],
 )
 def test_unix_sockets(text: str, path: str, target: str) -> None:
     url = parse_url(text)
-    assert (url.path, url.target, url.host_header, url.secure) == (
-        path, target, 'localhost', False
-    )
-    assert str(url) == f'ws+unix:{path}:{target}'
+    assert (url.path, url.target, url.host_header, url.secure) == (path, target, "localhost", False)
+    assert str(url) == f"ws+unix:{path}:{target}"
 
 
 def test_proxies() -> None:
-    url = parse_url('http://proxy:3128', PROXY_SCHEMES)
-    assert (url.host, url.port, url.secure) == ('proxy', 3128, False)
-    assert parse_url('https://proxy', PROXY_SCHEMES).port == 443
+    url = parse_url("http://proxy:3128", PROXY_SCHEMES)
+    assert (url.host, url.port, url.secure) == ("proxy", 3128, False)
+    assert parse_url("https://proxy", PROXY_SCHEMES).port == 443
     with pytest.raises(ValueError):
-        parse_url('socks5://proxy', PROXY_SCHEMES)
+        parse_url("socks5://proxy", PROXY_SCHEMES)
 
 
 @pytest.mark.parametrize(
-    'location, expected',
+    "location, expected",
     [
-        ('/b', 'wss://example.com/b'),
-        ('c?d', 'wss://example.com/a/c?d'),
-        ('//other.example/', 'wss://other.example/'),
-        ('ws://example.com/', 'ws://example.com/'),
-        ('https://example.com:8443/x#y', 'wss://example.com:8443/x'),
-        ('http://example.com', 'ws://example.com/'),
+        ("/b", "wss://example.com/b"),
+        ("c?d", "wss://example.com/a/c?d"),
+        ("//other.example/", "wss://other.example/"),
+        ("ws://example.com/", "ws://example.com/"),
+        ("https://example.com:8443/x#y", "wss://example.com:8443/x"),
+        ("http://example.com", "ws://example.com/"),
     ],
 )
 def test_redirects(location: str, expected: str) -> None:
-    assert str(resolve(parse_url('wss://example.com/a/b'), location)) == expected
+    assert str(resolve(parse_url("wss://example.com/a/b"), location)) == expected
 
 
-@pytest.mark.parametrize('location', ['ftp://a/', 'ws+unix:/run/x', 'javascript:1', 'ws://:1/'])
+@pytest.mark.parametrize("location", ["ftp://a/", "ws+unix:/run/x", "javascript:1", "ws://:1/"])
 def test_redirects_to_nowhere(location: str) -> None:
     with pytest.raises(ValueError):
-        resolve(parse_url('ws://example.com/'), location)
+        resolve(parse_url("ws://example.com/"), location)
 
 
 def test_origins() -> None:
-    base = parse_url('ws://example.com/a')
-    assert base.origin == parse_url('ws://u:p@EXAMPLE.com:80/b').origin
-    for other in ('wss://example.com/', 'ws://example.com:81/', 'ws://www.example.com/'):
+    base = parse_url("ws://example.com/a")
+    assert base.origin == parse_url("ws://u:p@EXAMPLE.com:80/b").origin
+    for other in ("wss://example.com/", "ws://example.com:81/", "ws://www.example.com/"):
         assert parse_url(other).origin != base.origin
     assert isinstance(base, Url)

@@ -40,7 +40,7 @@ examples = settings(
     max_examples=150,
     deadline=None,
     database=None,
-    derandomize='CI' in os.environ,
+    derandomize="CI" in os.environ,
     suppress_health_check=[HealthCheck.too_slow],
 )
 
@@ -63,7 +63,7 @@ def driver(client: bool) -> Hybi:
 
 # What is sent
 
-data = st.one_of(st.text(max_size=40), st.binary(max_size=150), st.just('é' * 70))
+data = st.one_of(st.text(max_size=40), st.binary(max_size=150), st.just("é" * 70))
 controls = st.builds(
     Sent, st.sampled_from([frames.PING, frames.PONG]), st.binary(max_size=125), st.just(True)
 )
@@ -106,7 +106,7 @@ def streams(draw: st.DrawFn) -> tuple[bool, bytes]:
     """A reader's role, and bytes that are a conversation, mostly, or were one once."""
     client = draw(roles)
     sent, _ = draw(conversations)
-    encoded = b''.join(by_hand(frame, None if client else draw(keys)) for frame in sent)
+    encoded = b"".join(by_hand(frame, None if client else draw(keys)) for frame in sent)
     if draw(st.booleans()):
         payload = frames.close_payload(draw(st.integers(0, 5000)), draw(st.binary(max_size=9)))
         encoded += by_hand(Sent(frames.CLOSE, payload), None if client else bytes(4))
@@ -138,7 +138,7 @@ headers = st.builds(
     st.one_of(st.sampled_from([0x80, 0xFD, 0xFE, 0xFF, 0x7E, 0x7F, 0x05]), st.integers(0, 255)),
     st.binary(max_size=20),
 )
-noise = st.tuples(roles, st.one_of(st.binary(max_size=300), st.lists(headers).map(b''.join)))
+noise = st.tuples(roles, st.one_of(st.binary(max_size=300), st.lists(headers).map(b"".join)))
 anything = st.one_of(streams(), noise)
 
 
@@ -148,8 +148,8 @@ rooms = st.integers(-100, 2000)
 @st.composite
 def deflated(draw: st.DrawFn) -> bytes:
     """A client's messages, compressed or not, whole or in fragments, and its close, maybe."""
-    encoded = b''
-    for size, letter in draw(st.lists(st.tuples(st.integers(0, 300), st.sampled_from('aé😀')))):
+    encoded = b""
+    for size, letter in draw(st.lists(st.tuples(st.integers(0, 300), st.sampled_from("aé😀")))):
         payload, rsv = (letter * size).encode(), 0
         if draw(st.booleans()):
             packer = zlib.compressobj(wbits=-15)
@@ -160,13 +160,13 @@ def deflated(draw: st.DrawFn) -> bytes:
             encoded += frames.frame(frames.TEXT, payload, rsv=rsv)
         else:
             encoded += frames.frame(frames.TEXT, payload[:at], fin=False, rsv=rsv)
-            encoded += frames.frame(frames.PING, b'p')
+            encoded += frames.frame(frames.PING, b"p")
             encoded += frames.frame(frames.CONTINUATION, payload[at:])
-    return encoded + (frames.close(1000, 'bye') if draw(st.booleans()) else b'')
+    return encoded + (frames.close(1000, "bye") if draw(st.booleans()) else b"")
 
 
 def deflating() -> Hybi:
-    return Hybi(pipeline=negotiate([permessage_deflate], 'permessage-deflate', 2000))
+    return Hybi(pipeline=negotiate([permessage_deflate], "permessage-deflate", 2000))
 
 
 def by_hand(frame: Sent, key: bytes | None) -> bytes:
@@ -212,13 +212,13 @@ def test_any_room_gives_the_same_events(
     encoded: bytes, cuts: list[int], given_rooms: list[int]
 ) -> None:
     expected = deflating().receive_data(encoded)
-    expected += [] if expected[-1:] == [CloseEvent(1000, 'bye')] else [CloseEvent(1006, '')]
+    expected += [] if expected[-1:] == [CloseEvent(1000, "bye")] else [CloseEvent(1006, "")]
     reader, turns = deflating(), itertools.cycle(given_rooms)
     found: list[Event] = []
     for piece in cut(encoded, cuts):
         found += take_turn(reader, piece, next(turns))
     while reader.holds_back:
-        found += take_turn(reader, b'', max(next(turns), 0))  # an empty queue takes any message
+        found += take_turn(reader, b"", max(next(turns), 0))  # an empty queue takes any message
     assert found + reader.receive_eof() == expected
 
 
@@ -252,7 +252,7 @@ def test_we_read_what_is_encoded_by_hand(
     conversation: tuple[list[Sent], list[Event]], client: bool, key: bytes
 ) -> None:
     sent, events = conversation
-    encoded = b''.join(by_hand(frame, None if client else key) for frame in sent)
+    encoded = b"".join(by_hand(frame, None if client else key) for frame in sent)
     assert driver(client).receive_data(encoded) == events
 
 
@@ -261,9 +261,9 @@ def test_we_read_what_is_encoded_by_hand(
 def test_we_read_what_websockets_encodes(
     conversation: tuple[list[Sent], list[Event]], client: bool
 ) -> None:
-    theirs = pytest.importorskip('websockets.frames')
+    theirs = pytest.importorskip("websockets.frames")
     sent, events = conversation
-    encoded = b''.join(
+    encoded = b"".join(
         theirs.Frame(theirs.Opcode(f.opcode), f.payload, f.fin).serialize(mask=not client)
         for f in sent
     )
@@ -275,12 +275,12 @@ def test_we_read_what_websockets_encodes(
 def test_websockets_reads_what_we_encode(
     conversation: tuple[list[Sent], list[Event]], client: bool
 ) -> None:
-    protocol = pytest.importorskip('websockets.protocol')
+    protocol = pytest.importorskip("websockets.protocol")
     sent, _ = conversation
     ours = driver(client)
     # Its other side: it reads what a client sends if it is the server.
     theirs = protocol.Protocol(protocol.Side.SERVER if client else protocol.Side.CLIENT)
-    theirs.receive_data(b''.join(encode(ours, frame) for frame in sent))
+    theirs.receive_data(b"".join(encode(ours, frame) for frame in sent))
     assert theirs.parser_exc is None
     found = [(f.opcode, bytes(f.data), f.fin) for f in theirs.events_received()]
     assert found == [tuple(frame) for frame in sent]
@@ -293,7 +293,7 @@ def encode(ours: Hybi, frame: Sent) -> bytes:
         ours.receive_data(feed)
         return ours.output()
     if frame.opcode == frames.PING:
-        return ours.ping(frame.payload) or b''
+        return ours.ping(frame.payload) or b""
     if frame.fin and frame.opcode == frames.TEXT:
         return ours.text(frame.payload.decode())
     if frame.fin and frame.opcode == frames.BINARY:
@@ -314,7 +314,7 @@ def test_long_messages_both_ways(client: bool, size: int, unit: bytes) -> None:
 # Nothing raises, whatever arrives, whatever is asked for, in whatever order
 
 calls = st.lists(
-    st.sampled_from(['output', 'closing_frame', 'eof', 'close', 'text', 'ping', 'data', 'data']),
+    st.sampled_from(["output", "closing_frame", "eof", "close", "text", "ping", "data", "data"]),
     max_size=12,
 )
 
@@ -325,13 +325,13 @@ def test_nothing_raises(stream: tuple[bool, bytes], order: list[str]) -> None:
     client, encoded = stream
     subject = driver(client)
     events: list[Event] = []
-    step = len(encoded) // (order.count('data') + 1) + 1
-    for name in [*order, 'rest']:
-        if name in ('data', 'rest'):
-            size = step if name == 'data' else len(encoded)
+    step = len(encoded) // (order.count("data") + 1) + 1
+    for name in [*order, "rest"]:
+        if name in ("data", "rest"):
+            size = step if name == "data" else len(encoded)
             events += subject.receive_data(encoded[:size])
             encoded = encoded[size:]
-        elif name == 'eof':
+        elif name == "eof":
             events += subject.receive_eof()
         else:
             check_output(call(subject, name), client)
@@ -339,24 +339,24 @@ def test_nothing_raises(stream: tuple[bool, bytes], order: list[str]) -> None:
     events += subject.receive_eof()
     check_output(subject.output(), client)
     check_output(subject.closing_frame(), client)
-    assert subject.closing_frame() == b''
+    assert subject.closing_frame() == b""
     check_events(events)
 
 
 def call(subject: Hybi, name: str) -> bytes | None:
-    if name == 'close':
-        return subject.close(1000, 'bye')
-    if name == 'text':
-        return subject.text('x')
-    if name == 'ping':
-        return subject.ping(b'x')
-    return subject.output() if name == 'output' else subject.closing_frame()
+    if name == "close":
+        return subject.close(1000, "bye")
+    if name == "text":
+        return subject.text("x")
+    if name == "ping":
+        return subject.ping(b"x")
+    return subject.output() if name == "output" else subject.closing_frame()
 
 
 def check_output(sent: bytes | None, client: bool) -> None:
     """Whole frames that the protocol allows, masked on one side only, a close frame last."""
-    found, rest = frames.parse(sent or b'')
-    assert rest == b''
+    found, rest = frames.parse(sent or b"")
+    assert rest == b""
     for frame in found:
         assert (frame.mask is not None) == client
         assert frame.rsv == 0 and frame.fin and len(frame.payload) <= MAX_CONTROL
@@ -398,34 +398,34 @@ def test_memory_is_bounded(stream: tuple[bool, bytes], cuts: list[int]) -> None:
 @examples
 @given(st.sampled_from([1, 2]), st.integers(0, 2**64 - 1))
 def test_a_declared_length_reserves_nothing(opcode: int, length: int) -> None:
-    form, size = ('!H', 126) if length < 65536 else ('!Q', 127)
+    form, size = ("!H", 126) if length < 65536 else ("!Q", 127)
     header = bytes([0x80 | opcode, 0x80 | size]) + struct.pack(form, length) + bytes(4)
     subject = Hybi(max_length=2**62)
     subject.receive_data(header)
     assert sum(map(len, subject._payload or ())) == 0
-    assert subject._rest == b''
+    assert subject._rest == b""
 
 
 # The handshake and its grammars
 
 raw = st.text(st.characters(max_codepoint=0x17F, exclude_categories=[]), max_size=60)
 grammar = st.lists(
-    st.sampled_from(['a', 'b1', ' ', '\t', ',', ';', '=', '"', '\\', '\r\n', 'x=1', '"y"'])
-).map(''.join)
+    st.sampled_from(["a", "b1", " ", "\t", ",", ";", "=", '"', "\\", "\r\n", "x=1", '"y"'])
+).map("".join)
 field = st.one_of(raw, grammar)
 NAMES = [
-    'upgrade',
-    'connection',
-    'sec-websocket-key',
-    'sec-websocket-version',
-    'sec-websocket-protocol',
-    'sec-websocket-extensions',
+    "upgrade",
+    "connection",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-protocol",
+    "sec-websocket-extensions",
 ]
 GOOD = {
-    'upgrade': 'websocket',
-    'connection': 'Upgrade',
-    'sec-websocket-key': frames.KEY,
-    'sec-websocket-version': '13',
+    "upgrade": "websocket",
+    "connection": "Upgrade",
+    "sec-websocket-key": frames.KEY,
+    "sec-websocket-version": "13",
 }
 
 
@@ -433,12 +433,12 @@ GOOD = {
 @given(st.dictionaries(st.sampled_from(NAMES), field, max_size=3))
 def test_a_handshake_is_accepted_or_refused(changes: dict[str, str]) -> None:
     try:
-        _, response = handshake(Request('GET', {**GOOD, **changes}), protocols=['a', 'b1'])
+        _, response = handshake(Request("GET", {**GOOD, **changes}), protocols=["a", "b1"])
     except HandshakeError as error:
         assert error.status_code in (400, 426)
     else:
         head = response.encode()
-        assert head.count(b'\r\n') == len(response.headers) + 2 and head.endswith(b'\r\n\r\n')
+        assert head.count(b"\r\n") == len(response.headers) + 2 and head.endswith(b"\r\n\r\n")
 
 
 @examples
@@ -448,8 +448,8 @@ def test_extensions_are_tokens_or_refused(value: str) -> None:
         offers = parse_extensions(value)
     except ValueError:
         return
-    again = ', '.join(
-        '; '.join([name, *(k if v is True else f'{k}="{v}"' for k, v in parameters.items())])
+    again = ", ".join(
+        "; ".join([name, *(k if v is True else f'{k}="{v}"' for k, v in parameters.items())])
         for name, parameters in offers
     )
     assert parse_extensions(again) == offers
@@ -462,12 +462,12 @@ def test_checked_headers_stay_in_their_line(name: str, value: str) -> None:
         ((name, value),) = check_headers([(name, value)])
     except ValueError:
         return
-    assert not set('\r\n\0') & set(name + value) and ':' not in name
-    assert value.encode('latin-1') is not None
+    assert not set("\r\n\0") & set(name + value) and ":" not in name
+    assert value.encode("latin-1") is not None
 
 
 @examples
-@given(st.one_of(field, field.map('http://{}'.format)), field)
+@given(st.one_of(field, field.map("http://{}".format)), field)
 def test_origins_are_decided_without_raising(origin: str, host: str) -> None:
-    assert is_allowed(origin, host, 'same') in (True, False)
-    assert is_allowed(origin, host, check_origins(['http://a'])) in (True, False)
+    assert is_allowed(origin, host, "same") in (True, False)
+    assert is_allowed(origin, host, check_origins(["http://a"])) in (True, False)

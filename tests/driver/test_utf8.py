@@ -26,38 +26,38 @@ TABLE = [
 ]
 
 GOOD = [
-    b'',
-    b'Hello',
-    b'\x00\x7f',
-    'κόσμε'.encode(),
-    b'\xc2\x80\xdf\xbf',
-    b'\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf',
-    b'\xf0\x90\x80\x80\xf4\x8f\xbf\xbf',
-    '\ufeffa\u2028👍🏽'.encode(),
+    b"",
+    b"Hello",
+    b"\x00\x7f",
+    "κόσμε".encode(),
+    b"\xc2\x80\xdf\xbf",
+    b"\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf",
+    b"\xf0\x90\x80\x80\xf4\x8f\xbf\xbf",
+    "\ufeffa\u2028👍🏽".encode(),
 ]
 BAD = [
-    b'\x80',
-    b'a\xbfb',
-    b'\xc0\x80',
-    b'\xc1\xbf',
-    b'\xc3(',
-    b'\xc3\xc3\xa9',
-    b'\xe0\x80\x80',
-    b'\xe0\x9f\xbf',
-    b'\xe2\x82(',
-    b'\xed\xa0\x80',
-    b'\xed\xbf\xbf',
-    b'\xed\xa0\xbd\xed\xb1\x8d',
-    b'\xf0\x80\x80\x80',
-    b'\xf0\x8f\xbf\xbf',
-    b'\xf0\x9f\x98(',
-    b'\xf4\x90\x80\x80',
-    b'\xf5\x80\x80\x80',
-    b'\xf8\x88\x80\x80\x80',
-    b'\xfe',
-    b'ok\xff',
+    b"\x80",
+    b"a\xbfb",
+    b"\xc0\x80",
+    b"\xc1\xbf",
+    b"\xc3(",
+    b"\xc3\xc3\xa9",
+    b"\xe0\x80\x80",
+    b"\xe0\x9f\xbf",
+    b"\xe2\x82(",
+    b"\xed\xa0\x80",
+    b"\xed\xbf\xbf",
+    b"\xed\xa0\xbd\xed\xb1\x8d",
+    b"\xf0\x80\x80\x80",
+    b"\xf0\x8f\xbf\xbf",
+    b"\xf0\x9f\x98(",
+    b"\xf4\x90\x80\x80",
+    b"\xf5\x80\x80\x80",
+    b"\xf8\x88\x80\x80\x80",
+    b"\xfe",
+    b"ok\xff",
 ]
-CUT = [b'\xc3', b'\xe2', b'\xe2\x82', b'\xed', b'\xed\x9f', b'\xf0', b'\xf0\x9f', b'a\xf4\x8f\xbf']
+CUT = [b"\xc3", b"\xe2", b"\xe2\x82", b"\xed", b"\xed\x9f", b"\xf0", b"\xf0\x9f", b"a\xf4\x8f\xbf"]
 
 
 def first_bad_byte(data: bytes) -> int:
@@ -92,23 +92,23 @@ def splits(data: bytes) -> Iterator[list[bytes]]:
 
 def accepts(pieces: list[bytes]) -> bool:
     validator = Utf8Validator()
-    return all(validator.accepts(piece) for piece in pieces) and validator.accepts(b'', True)
+    return all(validator.accepts(piece) for piece in pieces) and validator.accepts(b"", True)
 
 
-@pytest.mark.parametrize('data', GOOD)
+@pytest.mark.parametrize("data", GOOD)
 def test_good_texts_in_every_split(data: bytes) -> None:
     assert first_bad_byte(data) == -1 and data.decode() is not None
     assert all(accepts(pieces) for pieces in splits(data))
 
 
-@pytest.mark.parametrize('data', [*BAD, *CUT])
+@pytest.mark.parametrize("data", [*BAD, *CUT])
 def test_bad_texts_in_every_split(data: bytes) -> None:
     with pytest.raises(UnicodeDecodeError):
         data.decode()
     assert not any(accepts(pieces) for pieces in splits(data))
 
 
-@pytest.mark.parametrize('data', [*BAD, *(good + bad for good in GOOD for bad in BAD)])
+@pytest.mark.parametrize("data", [*BAD, *(good + bad for good in GOOD for bad in BAD)])
 def test_the_first_bad_byte_is_found_when_it_arrives(data: bytes) -> None:
     bad = first_bad_byte(data)
     one_by_one, at_once = Utf8Validator(), Utf8Validator()
@@ -119,29 +119,29 @@ def test_the_first_bad_byte_is_found_when_it_arrives(data: bytes) -> None:
     assert not Utf8Validator().accepts(data[: bad + 1])
 
 
-@pytest.mark.parametrize('data', CUT)
+@pytest.mark.parametrize("data", CUT)
 def test_a_cut_character_is_bad_only_at_the_end(data: bytes) -> None:
     validator = Utf8Validator()
     assert validator.accepts(data)
-    assert not validator.accepts(b'', True)
+    assert not validator.accepts(b"", True)
     assert not Utf8Validator().accepts(data, True)
 
 
 def test_every_start_of_two_bytes() -> None:
     for number in range(1 << 16):
-        data = number.to_bytes(2, 'big')
+        data = number.to_bytes(2, "big")
         validator = Utf8Validator()
         found = validator.accepts(data[:1]) and validator.accepts(data[1:])
         assert found == (first_bad_byte(data) == -1), data
 
 
-@pytest.mark.parametrize('kind', [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_any_buffer(kind: type) -> None:
-    assert Utf8Validator().accepts(kind('é'.encode()), True)
-    assert not Utf8Validator().accepts(kind(b'\xff'))
+    assert Utf8Validator().accepts(kind("é".encode()), True)
+    assert not Utf8Validator().accepts(kind(b"\xff"))
 
 
 def test_validators_share_nothing() -> None:
     one, other = Utf8Validator(), Utf8Validator()
-    assert one.accepts(b'\xc3') and other.accepts(b'a', True)
-    assert one.accepts(b'\xa9', True)
+    assert one.accepts(b"\xc3") and other.accepts(b"a", True)
+    assert one.accepts(b"\xa9", True)

@@ -11,7 +11,7 @@ from faye_wsgi.extensions.base import Extension, Message, Parameters
 class Reverse(Extension):
     """``permessage-x``: sends messages backwards, marked with RSV2."""
 
-    name = 'permessage-x'
+    name = "permessage-x"
     rsv2 = True
 
     def create_client_session(self) -> ReverseSession:
@@ -59,7 +59,7 @@ class Fake(Extension):
     def __init__(
         self,
         name: str,
-        rsv: str = '',
+        rsv: str = "",
         *,
         offer: Any = None,
         response: Any = None,
@@ -69,7 +69,7 @@ class Fake(Extension):
         calls: list[Any] | None = None,
     ) -> None:
         self.name = name
-        self.rsv1, self.rsv2, self.rsv3 = ('1' in rsv, '2' in rsv, '3' in rsv)
+        self.rsv1, self.rsv2, self.rsv3 = ("1" in rsv, "2" in rsv, "3" in rsv)
         self.offer, self.response = offer, response
         self.accepts, self.declines, self.error = accepts, declines, error
         self.calls = [] if calls is None else calls
@@ -101,13 +101,13 @@ class FakeSession:
         return self.fake.accepts
 
     def process_incoming_message(self, message: Message) -> Message:
-        return self._process('in', message)
+        return self._process("in", message)
 
     def process_outgoing_message(self, message: Message) -> Message:
-        return self._process('out', message)
+        return self._process("out", message)
 
     def close(self) -> None:
-        self._process('close', Message(1, b''))
+        self._process("close", Message(1, b""))
 
     def _process(self, what: str, message: Message) -> Message:
         self.fake.calls.append((self.fake.name, what))

@@ -27,28 +27,28 @@ examples = settings(
     max_examples=100,
     deadline=None,
     database=None,
-    derandomize='CI' in os.environ,
+    derandomize="CI" in os.environ,
     suppress_health_check=[HealthCheck.too_slow],
 )
 
 LIMIT = 2**26 - 1
-TAIL = b'\x00\x00\xff\xff'
-NAME = 'permessage-deflate'
+TAIL = b"\x00\x00\xff\xff"
+NAME = "permessage-deflate"
 RANDOM = random.Random(7)
 NOISE = bytes(RANDOM.getrandbits(8) for _ in range(300_000))
 
 
-def server(params: str = '', max_length: int = LIMIT, **options: Any) -> Pipeline:
+def server(params: str = "", max_length: int = LIMIT, **options: Any) -> Pipeline:
     """The pipeline of a server whose client offers ``params``."""
-    offer = f'{NAME}; {params}' if params else NAME
+    offer = f"{NAME}; {params}" if params else NAME
     pipeline = negotiate([PermessageDeflate(**options)], offer, max_length)
     assert pipeline is not None
     return pipeline
 
 
-def client(params: str = '', max_length: int = LIMIT, **options: Any) -> Pipeline:
+def client(params: str = "", max_length: int = LIMIT, **options: Any) -> Pipeline:
     """The pipeline of a client whose server answers ``params``."""
-    response = f'{NAME}; {params}' if params else NAME
+    response = f"{NAME}; {params}" if params else NAME
     pipeline = ClientNegotiation([PermessageDeflate(**options)]).activate(response, max_length)
     assert pipeline is not None
     return pipeline
@@ -94,75 +94,75 @@ class Zlib:
 
 
 @pytest.mark.parametrize(
-    ('packed', 'data'),
+    ("packed", "data"),
     [
-        ('f2 48 cd c9 c9 07 00', b'Hello'),  # §7.2.3.1, in one block
-        ('00 05 00 fa ff 48 65 6c 6c 6f 00', b'Hello'),  # §7.2.3.3, without compression
-        ('f3 48 cd c9 c9 07 00 00', b'Hello'),  # §7.2.3.4, a final block
-        ('f3 48 cd c9 c9 07 00', b'Hello'),  # the same, without the byte after it
-        ('f2 48 05 00 00 00 ff ff ca c9 c9 07 00', b'Hello'),  # §7.2.3.5, two blocks
-        ('00', b''),  # §7.2.3.6
-        ('', b''),  # not the RFC's, and harmless
+        ("f2 48 cd c9 c9 07 00", b"Hello"),  # §7.2.3.1, in one block
+        ("00 05 00 fa ff 48 65 6c 6c 6f 00", b"Hello"),  # §7.2.3.3, without compression
+        ("f3 48 cd c9 c9 07 00 00", b"Hello"),  # §7.2.3.4, a final block
+        ("f3 48 cd c9 c9 07 00", b"Hello"),  # the same, without the byte after it
+        ("f2 48 05 00 00 00 ff ff ca c9 c9 07 00", b"Hello"),  # §7.2.3.5, two blocks
+        ("00", b""),  # §7.2.3.6
+        ("", b""),  # not the RFC's, and harmless
     ],
 )
 def test_examples_of_the_rfc(packed: str, data: bytes) -> None:
     for pipeline in (server(), client()):
         assert read(pipeline, bytes.fromhex(packed)) == data
-        assert read(pipeline, bytes.fromhex('f2 48 cd c9 c9 07 00')) == b'Hello'
+        assert read(pipeline, bytes.fromhex("f2 48 cd c9 c9 07 00")) == b"Hello"
 
 
 def test_context_takeover() -> None:
     # §7.2.3.2: the second Hello is a reference to the first one
-    first, second = bytes.fromhex('f2 48 cd c9 c9 07 00'), bytes.fromhex('f2 00 11 00 00')
+    first, second = bytes.fromhex("f2 48 cd c9 c9 07 00"), bytes.fromhex("f2 00 11 00 00")
     for pipeline in (server(), client()):
-        assert [send(pipeline, b'Hello'), send(pipeline, b'Hello')] == [first, second]
-        assert [read(pipeline, first), read(pipeline, second)] == [b'Hello', b'Hello']
+        assert [send(pipeline, b"Hello"), send(pipeline, b"Hello")] == [first, second]
+        assert [read(pipeline, first), read(pipeline, second)] == [b"Hello", b"Hello"]
 
 
 def test_no_context_takeover() -> None:
-    hello = bytes.fromhex('f2 48 cd c9 c9 07 00')
+    hello = bytes.fromhex("f2 48 cd c9 c9 07 00")
     pipeline = server(no_context_takeover=True, request_no_context_takeover=True)
     for _ in range(3):
-        assert send(pipeline, b'Hello') == hello
-        assert read(pipeline, hello) == b'Hello'
+        assert send(pipeline, b"Hello") == hello
+        assert read(pipeline, hello) == b"Hello"
     # the second message would need the first one
-    assert fails(pipeline, bytes.fromhex('f2 00 11 00 00')) == 1007
+    assert fails(pipeline, bytes.fromhex("f2 00 11 00 00")) == 1007
 
 
 def test_a_message_that_is_not_compressed() -> None:
     for opcode in (1, 2):
-        message = server().process_incoming(Message(opcode, b'\xff\xffplain'))
-        assert (message.data, message.opcode) == (b'\xff\xffplain', opcode)
+        message = server().process_incoming(Message(opcode, b"\xff\xffplain"))
+        assert (message.data, message.opcode) == (b"\xff\xffplain", opcode)
 
 
 def test_plain_messages_leave_the_context_alone() -> None:
     pipeline, peer = server(), Zlib()
-    one, two = peer.compress(b'Hello, Hello'), peer.compress(b'Hello again')
-    assert read(pipeline, one) == b'Hello, Hello'
-    assert pipeline.process_incoming(Message(1, b'plain')).data == b'plain'
-    assert read(pipeline, two) == b'Hello again'
+    one, two = peer.compress(b"Hello, Hello"), peer.compress(b"Hello again")
+    assert read(pipeline, one) == b"Hello, Hello"
+    assert pipeline.process_incoming(Message(1, b"plain")).data == b"plain"
+    assert read(pipeline, two) == b"Hello again"
 
 
 def test_empty_messages_are_sent_as_they_are() -> None:
     pipeline, peer = server(), Zlib()
     for _ in range(3):
-        message = pipeline.process_outgoing(Message(1, b''))
-        assert (message.data, message.rsv) == (b'', 0)
-        assert peer.decompress(send(pipeline, b'Hello')) == b'Hello'
+        message = pipeline.process_outgoing(Message(1, b""))
+        assert (message.data, message.rsv) == (b"", 0)
+        assert peer.decompress(send(pipeline, b"Hello")) == b"Hello"
 
 
 def test_threshold() -> None:
     pipeline, peer = server(threshold=5), Zlib()
-    short = pipeline.process_outgoing(Message(1, b'abcd'))
-    assert (short.data, short.rsv) == (b'abcd', 0)
-    assert peer.decompress(send(pipeline, b'abcde')) == b'abcde'
+    short = pipeline.process_outgoing(Message(1, b"abcd"))
+    assert (short.data, short.rsv) == (b"abcd", 0)
+    assert peer.decompress(send(pipeline, b"abcde")) == b"abcde"
 
 
 def test_all_buffers_are_read() -> None:
-    hello = bytes.fromhex('f2 48 cd c9 c9 07 00')
+    hello = bytes.fromhex("f2 48 cd c9 c9 07 00")
     for kind in (bytes, bytearray, memoryview):
         data: Any = kind(hello)
-        assert read(server(), data) == b'Hello'
+        assert read(server(), data) == b"Hello"
 
 
 # Final blocks, RFC 7692 §7.2.3.4
@@ -173,25 +173,25 @@ def finished(data: bytes) -> bytes:
     return deflater.compress(data) + deflater.flush(zlib.Z_FINISH)
 
 
-@pytest.mark.parametrize('filler', [b'', b'\x00'])
+@pytest.mark.parametrize("filler", [b"", b"\x00"])
 def test_final_blocks_of_all_sizes(filler: bytes) -> None:
     for size in (1, 65535, 65536, 65537, 200_000):
         pipeline = server()
-        for data in (NOISE[:size], b'a' * size, NOISE[:size] + b'a' * size):
+        for data in (NOISE[:size], b"a" * size, NOISE[:size] + b"a" * size):
             assert read(pipeline, finished(data) + filler) == data
             assert read(pipeline, Zlib().compress(data)) == data
 
 
 def test_several_final_blocks_in_a_message() -> None:
     pipeline = server()
-    parts = [NOISE[:70_000], b'', b'b' * 70_000, b'c']
-    packed = b''.join(finished(part) for part in parts)
-    assert read(pipeline, packed + Zlib().compress(b'end')) == b''.join(parts) + b'end'
+    parts = [NOISE[:70_000], b"", b"b" * 70_000, b"c"]
+    packed = b"".join(finished(part) for part in parts)
+    assert read(pipeline, packed + Zlib().compress(b"end")) == b"".join(parts) + b"end"
 
 
 def test_too_many_final_blocks() -> None:
     began = time.monotonic()
-    assert fails(server(), finished(b'') * 1_000_000) == 1007
+    assert fails(server(), finished(b"") * 1_000_000) == 1007
     assert time.monotonic() - began < 2  # each one costs a context, so there is a limit
 
 
@@ -199,93 +199,93 @@ def test_too_many_final_blocks() -> None:
 
 
 @pytest.mark.parametrize(
-    ('offer', 'options', 'response'),
+    ("offer", "options", "response"),
     [
         # nothing asked
-        ('', {}, ''),
-        ('', {'no_context_takeover': True}, 'server_no_context_takeover'),
-        ('', {'request_no_context_takeover': True}, 'client_no_context_takeover'),
-        ('', {'max_window_bits': 9}, ''),
-        ('', {'request_max_window_bits': 9}, ''),  # the client cannot do it
+        ("", {}, ""),
+        ("", {"no_context_takeover": True}, "server_no_context_takeover"),
+        ("", {"request_no_context_takeover": True}, "client_no_context_takeover"),
+        ("", {"max_window_bits": 9}, ""),
+        ("", {"request_max_window_bits": 9}, ""),  # the client cannot do it
         # server_no_context_takeover
-        ('server_no_context_takeover', {}, 'server_no_context_takeover'),
-        ('client_no_context_takeover', {}, 'client_no_context_takeover'),
+        ("server_no_context_takeover", {}, "server_no_context_takeover"),
+        ("client_no_context_takeover", {}, "client_no_context_takeover"),
         (
-            'server_no_context_takeover; client_no_context_takeover',
-            {'no_context_takeover': True, 'request_no_context_takeover': True},
-            'server_no_context_takeover; client_no_context_takeover',
+            "server_no_context_takeover; client_no_context_takeover",
+            {"no_context_takeover": True, "request_no_context_takeover": True},
+            "server_no_context_takeover; client_no_context_takeover",
         ),
         # server_max_window_bits
-        ('server_max_window_bits=8', {}, 'server_max_window_bits=8'),
-        ('server_max_window_bits=15', {}, 'server_max_window_bits=15'),
-        ('server_max_window_bits="10"', {}, 'server_max_window_bits=10'),
-        ('server_max_window_bits=12', {'max_window_bits': 10}, 'server_max_window_bits=10'),
-        ('server_max_window_bits=12', {'max_window_bits': 13}, 'server_max_window_bits=12'),
+        ("server_max_window_bits=8", {}, "server_max_window_bits=8"),
+        ("server_max_window_bits=15", {}, "server_max_window_bits=15"),
+        ('server_max_window_bits="10"', {}, "server_max_window_bits=10"),
+        ("server_max_window_bits=12", {"max_window_bits": 10}, "server_max_window_bits=10"),
+        ("server_max_window_bits=12", {"max_window_bits": 13}, "server_max_window_bits=12"),
         # client_max_window_bits
-        ('client_max_window_bits', {}, ''),
-        ('client_max_window_bits', {'request_max_window_bits': 9}, 'client_max_window_bits=9'),
-        ('client_max_window_bits=8', {}, 'client_max_window_bits=8'),
-        ('client_max_window_bits=15', {}, ''),
+        ("client_max_window_bits", {}, ""),
+        ("client_max_window_bits", {"request_max_window_bits": 9}, "client_max_window_bits=9"),
+        ("client_max_window_bits=8", {}, "client_max_window_bits=8"),
+        ("client_max_window_bits=15", {}, ""),
         (
-            'client_max_window_bits=10',
-            {'request_max_window_bits': 12},
-            'client_max_window_bits=10',
+            "client_max_window_bits=10",
+            {"request_max_window_bits": 12},
+            "client_max_window_bits=10",
         ),
         (
-            'client_max_window_bits=12',
-            {'request_max_window_bits': 10},
-            'client_max_window_bits=10',
+            "client_max_window_bits=12",
+            {"request_max_window_bits": 10},
+            "client_max_window_bits=10",
         ),
         # all of them
         (
-            'client_max_window_bits; server_max_window_bits=11; server_no_context_takeover',
-            {'request_max_window_bits': 9, 'request_no_context_takeover': True},
-            'server_no_context_takeover; client_no_context_takeover; '
-            'server_max_window_bits=11; client_max_window_bits=9',
+            "client_max_window_bits; server_max_window_bits=11; server_no_context_takeover",
+            {"request_max_window_bits": 9, "request_no_context_takeover": True},
+            "server_no_context_takeover; client_no_context_takeover; "
+            "server_max_window_bits=11; client_max_window_bits=9",
         ),
     ],
 )
 def test_the_servers_response(offer: str, options: dict[str, Any], response: str) -> None:
-    assert server(offer, **options).header == (f'{NAME}; {response}' if response else NAME)
+    assert server(offer, **options).header == (f"{NAME}; {response}" if response else NAME)
 
 
 WRONG = [
-    'unknown',
-    'unknown=1',
-    'server_no_context_takeover=1',
-    'client_no_context_takeover=true',
-    'server_max_window_bits=7',
-    'server_max_window_bits=16',
-    'server_max_window_bits=08',
-    'server_max_window_bits=9.0',
-    'server_max_window_bits=+9',
-    'server_max_window_bits=x',
-    'server_max_window_bits',
-    'client_max_window_bits=7',
-    'client_max_window_bits=16',
-    'client_max_window_bits=015',
-    'client_max_window_bits=1e1',
-    'Server_No_Context_Takeover',
+    "unknown",
+    "unknown=1",
+    "server_no_context_takeover=1",
+    "client_no_context_takeover=true",
+    "server_max_window_bits=7",
+    "server_max_window_bits=16",
+    "server_max_window_bits=08",
+    "server_max_window_bits=9.0",
+    "server_max_window_bits=+9",
+    "server_max_window_bits=x",
+    "server_max_window_bits",
+    "client_max_window_bits=7",
+    "client_max_window_bits=16",
+    "client_max_window_bits=015",
+    "client_max_window_bits=1e1",
+    "Server_No_Context_Takeover",
 ]
 
 
-@pytest.mark.parametrize('params', WRONG)
+@pytest.mark.parametrize("params", WRONG)
 def test_an_offer_that_is_declined(params: str) -> None:
-    assert negotiate([permessage_deflate], f'{NAME}; {params}', LIMIT) is None
+    assert negotiate([permessage_deflate], f"{NAME}; {params}", LIMIT) is None
     # the next one is taken
-    both = f'{NAME}; {params}, {NAME}; server_max_window_bits=10'
+    both = f"{NAME}; {params}, {NAME}; server_max_window_bits=10"
     pipeline = negotiate([permessage_deflate], both, LIMIT)
-    assert pipeline is not None and pipeline.header == f'{NAME}; server_max_window_bits=10'
+    assert pipeline is not None and pipeline.header == f"{NAME}; server_max_window_bits=10"
 
 
 def test_the_first_good_offer_is_taken() -> None:
-    offers = f'{NAME}; server_max_window_bits=11, {NAME}'
+    offers = f"{NAME}; server_max_window_bits=11, {NAME}"
     pipeline = negotiate([permessage_deflate], offers, LIMIT)
-    assert pipeline is not None and pipeline.header == f'{NAME}; server_max_window_bits=11'
+    assert pipeline is not None and pipeline.header == f"{NAME}; server_max_window_bits=11"
 
 
 def test_repeated_parameters_are_declined() -> None:
-    offers: Any = [{'server_max_window_bits': ['9', '10']}, {'server_no_context_takeover': [True]}]
+    offers: Any = [{"server_max_window_bits": ["9", "10"]}, {"server_no_context_takeover": [True]}]
     assert permessage_deflate.create_server_session(offers) is None
 
 
@@ -293,82 +293,82 @@ def test_repeated_parameters_are_declined() -> None:
 
 
 @pytest.mark.parametrize(
-    ('options', 'offer'),
+    ("options", "offer"),
     [
-        ({}, 'client_max_window_bits'),
-        ({'max_window_bits': 9}, 'client_max_window_bits=9'),
-        ({'no_context_takeover': True}, 'client_no_context_takeover; client_max_window_bits'),
+        ({}, "client_max_window_bits"),
+        ({"max_window_bits": 9}, "client_max_window_bits=9"),
+        ({"no_context_takeover": True}, "client_no_context_takeover; client_max_window_bits"),
         (
-            {'request_no_context_takeover': True},
-            'server_no_context_takeover; client_max_window_bits',
+            {"request_no_context_takeover": True},
+            "server_no_context_takeover; client_max_window_bits",
         ),
         (
-            {'request_max_window_bits': 8},
-            'server_max_window_bits=8; client_max_window_bits',
+            {"request_max_window_bits": 8},
+            "server_max_window_bits=8; client_max_window_bits",
         ),
-        ({'level': 9, 'mem_level': 1, 'threshold': 100}, 'client_max_window_bits'),
+        ({"level": 9, "mem_level": 1, "threshold": 100}, "client_max_window_bits"),
     ],
 )
 def test_the_clients_offer(options: dict[str, Any], offer: str) -> None:
-    assert ClientNegotiation([PermessageDeflate(**options)]).header == f'{NAME}; {offer}'
+    assert ClientNegotiation([PermessageDeflate(**options)]).header == f"{NAME}; {offer}"
 
 
 @pytest.mark.parametrize(
-    ('options', 'response', 'fits'),
+    ("options", "response", "fits"),
     [
-        ({}, '', True),
-        ({}, 'server_no_context_takeover', True),  # §7.1.1.1: asked or not
-        ({}, 'client_no_context_takeover', True),  # §7.1.1.2: asked or not
-        ({}, 'server_max_window_bits=8', True),  # §7.1.2.1: asked or not
-        ({}, 'client_max_window_bits=8', True),
-        ({'request_no_context_takeover': True}, '', False),
-        ({'request_no_context_takeover': True}, 'server_no_context_takeover', True),
-        ({'no_context_takeover': True}, '', True),  # §7.1.1.2: a hint
-        ({'request_max_window_bits': 10}, '', False),
-        ({'request_max_window_bits': 10}, 'server_max_window_bits=11', False),
-        ({'request_max_window_bits': 10}, 'server_max_window_bits=10', True),
-        ({'request_max_window_bits': 10}, 'server_max_window_bits=8', True),
-        ({'max_window_bits': 10}, '', True),  # §7.1.2.2: a hint
-        ({'max_window_bits': 10}, 'client_max_window_bits=11', False),
-        ({'max_window_bits': 10}, 'client_max_window_bits=10', True),
-        ({'max_window_bits': 10}, 'client_max_window_bits=9', True),
+        ({}, "", True),
+        ({}, "server_no_context_takeover", True),  # §7.1.1.1: asked or not
+        ({}, "client_no_context_takeover", True),  # §7.1.1.2: asked or not
+        ({}, "server_max_window_bits=8", True),  # §7.1.2.1: asked or not
+        ({}, "client_max_window_bits=8", True),
+        ({"request_no_context_takeover": True}, "", False),
+        ({"request_no_context_takeover": True}, "server_no_context_takeover", True),
+        ({"no_context_takeover": True}, "", True),  # §7.1.1.2: a hint
+        ({"request_max_window_bits": 10}, "", False),
+        ({"request_max_window_bits": 10}, "server_max_window_bits=11", False),
+        ({"request_max_window_bits": 10}, "server_max_window_bits=10", True),
+        ({"request_max_window_bits": 10}, "server_max_window_bits=8", True),
+        ({"max_window_bits": 10}, "", True),  # §7.1.2.2: a hint
+        ({"max_window_bits": 10}, "client_max_window_bits=11", False),
+        ({"max_window_bits": 10}, "client_max_window_bits=10", True),
+        ({"max_window_bits": 10}, "client_max_window_bits=9", True),
     ],
 )
 def test_the_servers_answer(options: dict[str, Any], response: str, fits: bool) -> None:
     if fits:
         client(response, **options)
         return
-    with pytest.raises(ExtensionError, match='do not fit'):
+    with pytest.raises(ExtensionError, match="do not fit"):
         client(response, **options)
 
 
-@pytest.mark.parametrize('params', [*WRONG, 'client_max_window_bits'])
+@pytest.mark.parametrize("params", [*WRONG, "client_max_window_bits"])
 def test_an_answer_that_breaks_the_rfc(params: str) -> None:
-    with pytest.raises(ExtensionError, match='do not fit'):
+    with pytest.raises(ExtensionError, match="do not fit"):
         client(params)
 
 
 def test_an_answer_with_a_repeated_parameter() -> None:
     with pytest.raises(ExtensionError):
-        client('server_max_window_bits=9; server_max_window_bits=9')
+        client("server_max_window_bits=9; server_max_window_bits=9")
 
 
 SERVER_PARAMETERS = st.fixed_dictionaries(
     {
-        'level': st.sampled_from([-1, 0, 1, 9]),
-        'mem_level': st.integers(1, 9),
-        'strategy': st.integers(0, 4),
-        'no_context_takeover': st.booleans(),
-        'max_window_bits': st.integers(8, 15),
-        'request_no_context_takeover': st.booleans(),
-        'request_max_window_bits': st.integers(8, 15),
-        'threshold': st.sampled_from([0, 0, 100]),
+        "level": st.sampled_from([-1, 0, 1, 9]),
+        "mem_level": st.integers(1, 9),
+        "strategy": st.integers(0, 4),
+        "no_context_takeover": st.booleans(),
+        "max_window_bits": st.integers(8, 15),
+        "request_no_context_takeover": st.booleans(),
+        "request_max_window_bits": st.integers(8, 15),
+        "threshold": st.sampled_from([0, 0, 100]),
     }
 )
 TEXTS = st.lists(
     st.one_of(
         st.binary(max_size=300),
-        st.text('ab', max_size=2000).map(str.encode),
+        st.text("ab", max_size=2000).map(str.encode),
         st.builds(
             lambda start, size, times: NOISE[start : start + size] * times,
             st.integers(0, 1000),
@@ -405,7 +405,7 @@ def test_both_roles_together(
 def test_what_zlib_compresses_is_read(
     bits: int, takeover: bool, level: int, texts: list[bytes]
 ) -> None:
-    params = f'server_max_window_bits={bits}' + ('; server_no_context_takeover' * (not takeover))
+    params = f"server_max_window_bits={bits}" + ("; server_no_context_takeover" * (not takeover))
     pipeline, peer = client(params), Zlib(bits, takeover, level)
     for data in texts:
         assert read(pipeline, peer.compress(data)) == data
@@ -417,7 +417,7 @@ def test_what_is_compressed_zlib_reads(
     bits: int, takeover: bool, level: int, mem_level: int, texts: list[bytes]
 ) -> None:
     pipeline = server(
-        f'server_max_window_bits={bits}',
+        f"server_max_window_bits={bits}",
         level=level,
         mem_level=mem_level,
         no_context_takeover=not takeover,
@@ -428,16 +428,16 @@ def test_what_is_compressed_zlib_reads(
 
 
 # What has matches at every distance: short phrases out of few, in no order.
-PHRASES = b''.join(NOISE[i : i + 5] for i in (RANDOM.randrange(0, 500) for _ in range(20_000)))
+PHRASES = b"".join(NOISE[i : i + 5] for i in (RANDOM.randrange(0, 500) for _ in range(20_000)))
 REPEATS = [NOISE[:250] * 40, NOISE[:256] * 40, NOISE[:257] * 40, NOISE[:400] * 40, PHRASES]
 
 
-@pytest.mark.parametrize('bits', [8, 9, 10, 15])
-@pytest.mark.parametrize('level', range(1, 10))
+@pytest.mark.parametrize("bits", [8, 9, 10, 15])
+@pytest.mark.parametrize("level", range(1, 10))
 def test_no_reference_leaves_the_agreed_window(bits: int, level: int) -> None:
     """The reader gets its output byte by byte, so that it has its window and no more."""
     for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_RLE, zlib.Z_FIXED):
-        pipeline = server(f'server_max_window_bits={bits}', level=level, strategy=strategy)
+        pipeline = server(f"server_max_window_bits={bits}", level=level, strategy=strategy)
         inflater = zlib.decompressobj(-bits)
         for data in REPEATS if strategy == zlib.Z_DEFAULT_STRATEGY else REPEATS[-1:]:
             rest = send(pipeline, data[:10_000]) + TAIL
@@ -445,13 +445,13 @@ def test_no_reference_leaves_the_agreed_window(bits: int, level: int) -> None:
             while rest:
                 read += inflater.decompress(rest, 1)
                 rest = inflater.unconsumed_tail
-            assert read + inflater.decompress(b'') == data[:10_000]
+            assert read + inflater.decompress(b"") == data[:10_000]
 
 
 def test_that_the_test_above_would_notice() -> None:
     deflater, inflater = zlib.compressobj(9, zlib.DEFLATED, -10), zlib.decompressobj(-8)
     rest = deflater.compress(NOISE[:400] * 3) + deflater.flush()
-    with pytest.raises(zlib.error, match='too far back'):
+    with pytest.raises(zlib.error, match="too far back"):
         while rest:
             inflater.decompress(rest, 1)
             rest = inflater.unconsumed_tail
@@ -460,17 +460,17 @@ def test_that_the_test_above_would_notice() -> None:
 def test_a_smaller_window_than_the_peer_uses() -> None:
     # What was agreed is held, too: a peer that looks back further is found out.
     packed = Zlib(15).compress(NOISE[:20_000] * 2)
-    pipeline = client('server_max_window_bits=8')
+    pipeline = client("server_max_window_bits=8")
     assert fails(pipeline, packed) == 1007
 
 
 # Limits
 
 
-@pytest.mark.parametrize('size', [0, 1, 65535, 65536, 65537, 131072, 300_000])
+@pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 131072, 300_000])
 def test_the_limit_is_exact(size: int) -> None:
-    for data in (b'z' * size, NOISE[:size]):
-        packed = Zlib().compress(data) if data else b'\x00'
+    for data in (b"z" * size, NOISE[:size]):
+        packed = Zlib().compress(data) if data else b"\x00"
         assert read(server(max_length=size), packed) == data
         if size:
             assert fails(server(max_length=size - 1), packed) == 1009
@@ -480,7 +480,7 @@ def bomb(size: int) -> bytes:
     return Zlib(level=9).compress(bytes(size))
 
 
-@pytest.mark.parametrize('max_length', [1000, 2**20, 2**22])
+@pytest.mark.parametrize("max_length", [1000, 2**20, 2**22])
 def test_a_bomb_costs_no_more_than_the_limit(max_length: int) -> None:
     packed = bomb(2**26)
     assert len(packed) < 2**16 + 200
@@ -510,38 +510,38 @@ def test_a_bomb_in_many_messages() -> None:
     assert fails(pipeline, peer.compress(bytes(2**20 + 1))) == 1009
 
 
-@pytest.mark.parametrize('size', [1, 100, 1000, 60_000, 300_000])
-@pytest.mark.parametrize('cuts', [0, 3])
+@pytest.mark.parametrize("size", [1, 100, 1000, 60_000, 300_000])
+@pytest.mark.parametrize("cuts", [0, 3])
 def test_what_does_not_compress_may_be_longer_in_its_frames(size: int, cuts: int) -> None:
     """The limit is that of the message: RFC 7692 §7.2.3.2 makes such ones longer."""
     packed = Zlib(level=1).compress(NOISE[:size])
     assert len(packed) > size
     step = len(packed) // (cuts + 1) + 1
     pieces = [packed[at : at + step] for at in range(0, len(packed), step)]
-    data = b''.join(
-        build_frame((0x42 if not n else 0) | (0x80 if n == len(pieces) - 1 else 0), piece, b'abcd')
+    data = b"".join(
+        build_frame((0x42 if not n else 0) | (0x80 if n == len(pieces) - 1 else 0), piece, b"abcd")
         for n, piece in enumerate(pieces)
     )
-    for max_length, expected in ((size, 'message'), (size - 1, 'error')):
+    for max_length, expected in ((size, "message"), (size - 1, "error")):
         if max_length:
             driver = Hybi(pipeline=server(max_length=max_length), max_length=max_length)
             assert driver.receive_data(data)[0].type == expected
     plain = Hybi(pipeline=server(max_length=size), max_length=size)
-    too_long = plain.receive_data(build_frame(0x82, NOISE[:size] + b'x', b'abcd'))
-    assert too_long[0].type == 'error' and too_long[1].code == 1009
+    too_long = plain.receive_data(build_frame(0x82, NOISE[:size] + b"x", b"abcd"))
+    assert too_long[0].type == "error" and too_long[1].code == 1009
 
 
 # Data that cannot be read
 
 
 @pytest.mark.parametrize(
-    'packed',
+    "packed",
     [
-        b'\xff' * 10,  # a block of the reserved type
-        b'\x00\x05\x00\x00\x00Hello\x00',  # LEN and NLEN do not match
-        bytes.fromhex('f2 00 11 00 00'),  # a reference to before the beginning
-        b'\x00\x09\x00\xf6\xffHello',  # a stored block that is cut off
-        b'\xec' + NOISE[:50],
+        b"\xff" * 10,  # a block of the reserved type
+        b"\x00\x05\x00\x00\x00Hello\x00",  # LEN and NLEN do not match
+        bytes.fromhex("f2 00 11 00 00"),  # a reference to before the beginning
+        b"\x00\x09\x00\xf6\xffHello",  # a stored block that is cut off
+        b"\xec" + NOISE[:50],
     ],
 )
 def test_malformed_data(packed: bytes) -> None:
@@ -560,9 +560,9 @@ def test_any_bytes_give_data_or_an_error(data: bytes) -> None:
         assert len(str(error).encode()) <= 123
 
 
-@pytest.mark.parametrize('cut', range(1, 60))
+@pytest.mark.parametrize("cut", range(1, 60))
 def test_a_message_that_is_cut_off_gives_no_more_than_it_had(cut: int) -> None:
-    data = b'the quick brown fox, the lazy dog, the quick brown dog, the lazy fox'
+    data = b"the quick brown fox, the lazy dog, the quick brown dog, the lazy fox"
     packed = Zlib().compress(data)
     try:
         result = read(server(), packed[: -min(cut, len(packed))])
@@ -583,25 +583,25 @@ def test_contexts_are_made_when_first_used() -> None:
     pipeline = server()
     session = session_of(pipeline)
     assert session._deflater is None and session._inflater is None
-    send(pipeline, b'Hello')
+    send(pipeline, b"Hello")
     assert session._deflater is not None and session._inflater is None
-    read(pipeline, b'\x00')
+    read(pipeline, b"\x00")
     assert session._inflater is not None
     pipeline.close()
     assert session._deflater is None and session._inflater is None
 
 
 def test_contexts_are_dropped_without_takeover() -> None:
-    pipeline = server('server_no_context_takeover; client_no_context_takeover')
+    pipeline = server("server_no_context_takeover; client_no_context_takeover")
     session = session_of(pipeline)
-    read(pipeline, send(pipeline, b'Hello'))
+    read(pipeline, send(pipeline, b"Hello"))
     assert session._deflater is None and session._inflater is None
 
 
 def test_contexts_are_dropped_after_an_error() -> None:
     pipeline = server()
-    send(pipeline, b'Hello')
-    assert fails(pipeline, b'\xff') == 1007
+    send(pipeline, b"Hello")
+    assert fails(pipeline, b"\xff") == 1007
     session = session_of(pipeline)
     assert session._deflater is None and session._inflater is None
 
@@ -620,24 +620,24 @@ def test_configure_gives_another_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ('options', 'error'),
+    ("options", "error"),
     [
-        ({'unknown': 1}, TypeError),
-        ({'level': 'high'}, TypeError),
-        ({'level': True}, TypeError),
-        ({'level': 10}, ValueError),
-        ({'level': -2}, ValueError),
-        ({'mem_level': 0}, ValueError),
-        ({'mem_level': 10}, ValueError),
-        ({'strategy': 5}, ValueError),
-        ({'max_window_bits': 7}, ValueError),
-        ({'max_window_bits': 16}, ValueError),
-        ({'max_window_bits': None}, TypeError),
-        ({'request_max_window_bits': 7}, ValueError),
-        ({'request_max_window_bits': 9.0}, TypeError),
-        ({'no_context_takeover': 1}, TypeError),
-        ({'request_no_context_takeover': 'yes'}, TypeError),
-        ({'threshold': -1}, ValueError),
+        ({"unknown": 1}, TypeError),
+        ({"level": "high"}, TypeError),
+        ({"level": True}, TypeError),
+        ({"level": 10}, ValueError),
+        ({"level": -2}, ValueError),
+        ({"mem_level": 0}, ValueError),
+        ({"mem_level": 10}, ValueError),
+        ({"strategy": 5}, ValueError),
+        ({"max_window_bits": 7}, ValueError),
+        ({"max_window_bits": 16}, ValueError),
+        ({"max_window_bits": None}, TypeError),
+        ({"request_max_window_bits": 7}, ValueError),
+        ({"request_max_window_bits": 9.0}, TypeError),
+        ({"no_context_takeover": 1}, TypeError),
+        ({"request_no_context_takeover": "yes"}, TypeError),
+        ({"threshold": -1}, ValueError),
     ],
 )
 def test_wrong_options(options: dict[str, Any], error: type[Exception]) -> None:
@@ -650,7 +650,7 @@ def test_wrong_options(options: dict[str, Any], error: type[Exception]) -> None:
 # Together with an extension of somebody else
 
 
-@pytest.mark.parametrize('deflate_first', [True, False])
+@pytest.mark.parametrize("deflate_first", [True, False])
 def test_with_another_extension(deflate_first: bool) -> None:
     ours: list[Any] = [permessage_deflate, Reverse()][:: 1 if deflate_first else -1]
     negotiation = ClientNegotiation([Reverse(), permessage_deflate])
@@ -658,7 +658,7 @@ def test_with_another_extension(deflate_first: bool) -> None:
     assert one is not None and one.rsv_mask == 0x60
     two = negotiation.activate(one.header, LIMIT)
     assert two is not None
-    for data in (b'Hello', b'', NOISE[:1000] * 3):
+    for data in (b"Hello", b"", NOISE[:1000] * 3):
         for sender, receiver in ((one, two), (two, one)):
             sent = sender.process_outgoing(Message(1, data))
             assert sent.rsv2 and sent.rsv1 == bool(data)
@@ -667,10 +667,10 @@ def test_with_another_extension(deflate_first: bool) -> None:
 
 
 def test_the_order_of_two_is_seen_on_the_wire() -> None:
-    deflated = bytes.fromhex('f2 48 cd c9 c9 07 00')
-    both = f'{NAME}, permessage-x'
+    deflated = bytes.fromhex("f2 48 cd c9 c9 07 00")
+    both = f"{NAME}, permessage-x"
     one = negotiate([permessage_deflate, Reverse()], both, LIMIT)
     two = negotiate([Reverse(), permessage_deflate], both, LIMIT)
     assert one is not None and two is not None
-    assert one.process_outgoing(Message(1, b'Hello')).data == deflated[::-1]
-    assert two.process_outgoing(Message(1, b'olleH')).data == deflated
+    assert one.process_outgoing(Message(1, b"Hello")).data == deflated[::-1]
+    assert two.process_outgoing(Message(1, b"olleH")).data == deflated

@@ -23,22 +23,22 @@ def test_the_characters_of_a_token() -> None:
     for number in range(0x180):
         character = chr(number)
         assert is_token(character) == (character in TOKEN_CHARACTERS)
-        assert is_token(f'a{character}b') == (character in TOKEN_CHARACTERS)
-        assert is_token(f'a{character}') == (character in TOKEN_CHARACTERS)  # also '\n'
-    assert not is_token('')
+        assert is_token(f"a{character}b") == (character in TOKEN_CHARACTERS)
+        assert is_token(f"a{character}") == (character in TOKEN_CHARACTERS)  # also '\n'
+    assert not is_token("")
 
 
 @pytest.mark.parametrize(
-    ('value', 'items'),
+    ("value", "items"),
     [
-        ('', []),
-        (',', []),
-        (' , ,\t,', []),
-        ('a', ['a']),
-        ('a,b', ['a', 'b']),
-        (' a\t, b ,,c', ['a', 'b', 'c']),
-        ('keep-alive, Upgrade', ['keep-alive', 'Upgrade']),
-        ('a b', ['a b']),
+        ("", []),
+        (",", []),
+        (" , ,\t,", []),
+        ("a", ["a"]),
+        ("a,b", ["a", "b"]),
+        (" a\t, b ,,c", ["a", "b", "c"]),
+        ("keep-alive, Upgrade", ["keep-alive", "Upgrade"]),
+        ("a b", ["a b"]),
     ],
 )
 def test_lists(value: str, items: list[str]) -> None:
@@ -46,108 +46,108 @@ def test_lists(value: str, items: list[str]) -> None:
 
 
 def test_a_token_in_a_list_in_any_case() -> None:
-    request = Request('GET', {'connection': 'keep-alive, UPGRADE', 'upgrade': 'WebSocket'})
-    assert request.has_token('connection', 'upgrade')
-    assert request.has_token('upgrade', 'websocket')
-    assert not request.has_token('connection', 'websocket')
-    assert not request.has_token('missing', 'upgrade')
-    assert not Request('GET', {'connection': 'upgraded'}).has_token('connection', 'upgrade')
+    request = Request("GET", {"connection": "keep-alive, UPGRADE", "upgrade": "WebSocket"})
+    assert request.has_token("connection", "upgrade")
+    assert request.has_token("upgrade", "websocket")
+    assert not request.has_token("connection", "websocket")
+    assert not request.has_token("missing", "upgrade")
+    assert not Request("GET", {"connection": "upgraded"}).has_token("connection", "upgrade")
 
 
 # The user's headers
 
 
 def test_headers_as_pairs_or_mapping() -> None:
-    pairs = [('Set-Cookie', 'a=1'), ('Set-Cookie', 'b=2'), ('X-Empty', '')]
+    pairs = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-Empty", "")]
     assert check_headers(pairs) == pairs
     assert check_headers(iter(pairs)) == pairs
-    assert check_headers({'X-One': '1'}) == [('X-One', '1')]
+    assert check_headers({"X-One": "1"}) == [("X-One", "1")]
     assert check_headers(None) == []
-    assert check_headers([('X', 'caf\xe9\tau lait')]) == [('X', 'caf\xe9\tau lait')]
+    assert check_headers([("X", "caf\xe9\tau lait")]) == [("X", "caf\xe9\tau lait")]
 
 
-@pytest.mark.parametrize('bad', ['\r', '\n', '\0', '\r\n', '\r\nSet-Cookie: x=1', '\n '])
-@pytest.mark.parametrize('place', ['{0}v', 'a{0}v', 'v{0}'])
+@pytest.mark.parametrize("bad", ["\r", "\n", "\0", "\r\n", "\r\nSet-Cookie: x=1", "\n "])
+@pytest.mark.parametrize("place", ["{0}v", "a{0}v", "v{0}"])
 def test_values_that_break_their_line(bad: str, place: str) -> None:
-    with pytest.raises(ValueError, match='X-Name'):
-        check_headers([('X-Name', place.format(bad))])
+    with pytest.raises(ValueError, match="X-Name"):
+        check_headers([("X-Name", place.format(bad))])
 
 
 @pytest.mark.parametrize(
-    'name', ['', ' ', 'a b', 'a:', ':a', 'a\r\nb', 'a\n', '\0', 'caf\xe9', 'a\t', '(a)', '"a"']
+    "name", ["", " ", "a b", "a:", ":a", "a\r\nb", "a\n", "\0", "caf\xe9", "a\t", "(a)", '"a"']
 )
 def test_names_that_are_no_tokens(name: str) -> None:
-    with pytest.raises(ValueError, match='header'):
-        check_headers([(name, 'v')])
+    with pytest.raises(ValueError, match="header"):
+        check_headers([(name, "v")])
 
 
 def test_values_outside_latin_1() -> None:
-    with pytest.raises(ValueError, match='8859'):
-        check_headers({'X': '\u2028'})
+    with pytest.raises(ValueError, match="8859"):
+        check_headers({"X": "\u2028"})
 
 
-@pytest.mark.parametrize('pair', [('X', 1), ('X', b'v'), (b'X', 'v'), (1, 'v'), ('X', None)])
+@pytest.mark.parametrize("pair", [("X", 1), ("X", b"v"), (b"X", "v"), (1, "v"), ("X", None)])
 def test_headers_of_wrong_types(pair: tuple[object, object]) -> None:
     with pytest.raises(TypeError):
         check_headers([pair])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
-    'name',
+    "name",
     [
-        'Upgrade',
-        'CONNECTION',
-        'connection',
-        'Content-Length',
-        'Transfer-Encoding',
-        'Sec-WebSocket-Accept',
-        'sec-websocket-protocol',
-        'SEC-WEBSOCKET-EXTENSIONS',
-        'Sec-WebSocket-Version',
-        'Sec-WebSocket-',
+        "Upgrade",
+        "CONNECTION",
+        "connection",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Sec-WebSocket-Accept",
+        "sec-websocket-protocol",
+        "SEC-WEBSOCKET-EXTENSIONS",
+        "Sec-WebSocket-Version",
+        "Sec-WebSocket-",
     ],
 )
 def test_headers_of_the_handshake_are_not_the_users(name: str) -> None:
-    with pytest.raises(ValueError, match='handshake'):
-        check_headers({name: 'v'}, RESERVED_HEADERS)
-    assert check_headers({name: 'v'}) == [(name, 'v')]
+    with pytest.raises(ValueError, match="handshake"):
+        check_headers({name: "v"}, RESERVED_HEADERS)
+    assert check_headers({name: "v"}) == [(name, "v")]
 
 
-@pytest.mark.parametrize('name', ['Set-Cookie', 'X-Upgrade', 'Upgrade-Insecure', 'Sec-Websock'])
+@pytest.mark.parametrize("name", ["Set-Cookie", "X-Upgrade", "Upgrade-Insecure", "Sec-Websock"])
 def test_other_headers_are_the_users(name: str) -> None:
-    assert check_headers({name: 'v'}, RESERVED_HEADERS) == [(name, 'v')]
+    assert check_headers({name: "v"}, RESERVED_HEADERS) == [(name, "v")]
 
 
 def test_a_response_in_bytes() -> None:
-    response = Response(101, [('Upgrade', 'websocket'), ('X', 'caf\xe9'), ('X', '2')])
+    response = Response(101, [("Upgrade", "websocket"), ("X", "caf\xe9"), ("X", "2")])
     assert response.encode() == (
-        b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nX: caf\xe9\r\nX: 2\r\n\r\n'
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nX: caf\xe9\r\nX: 2\r\n\r\n"
     )
-    assert Response(400, [], b'no').encode() == b'HTTP/1.1 400 Bad Request\r\n\r\nno'
+    assert Response(400, [], b"no").encode() == b"HTTP/1.1 400 Bad Request\r\n\r\nno"
 
 
 # Sec-WebSocket-Extensions, RFC 6455 §9.1
 
 
 @pytest.mark.parametrize(
-    ('value', 'offers'),
+    ("value", "offers"),
     [
-        ('', []),
-        ('  \t', []),
-        (',', []),
-        (', ,', []),
-        ('a', [('a', {})]),
-        (' a , b ', [('a', {}), ('b', {})]),
-        ('a,,b,', [('a', {}), ('b', {})]),
-        ('a, a;x', [('a', {}), ('a', {'x': True})]),
-        ('a;x', [('a', {'x': True})]),
-        ('a; x=1; y="2"', [('a', {'x': '1', 'y': '2'})]),
-        ('a\t;\tx = "1"\t,b', [('a', {'x': '1'}), ('b', {})]),
-        (r'a;x="\1\2"', [('a', {'x': '12'})]),
+        ("", []),
+        ("  \t", []),
+        (",", []),
+        (", ,", []),
+        ("a", [("a", {})]),
+        (" a , b ", [("a", {}), ("b", {})]),
+        ("a,,b,", [("a", {}), ("b", {})]),
+        ("a, a;x", [("a", {}), ("a", {"x": True})]),
+        ("a;x", [("a", {"x": True})]),
+        ('a; x=1; y="2"', [("a", {"x": "1", "y": "2"})]),
+        ('a\t;\tx = "1"\t,b', [("a", {"x": "1"}), ("b", {})]),
+        (r'a;x="\1\2"', [("a", {"x": "12"})]),
         (
-            'permessage-deflate; client_max_window_bits, permessage-deflate; x=15',
-            [('permessage-deflate', {'client_max_window_bits': True})]
-            + [('permessage-deflate', {'x': '15'})],
+            "permessage-deflate; client_max_window_bits, permessage-deflate; x=15",
+            [("permessage-deflate", {"client_max_window_bits": True})]
+            + [("permessage-deflate", {"x": "15"})],
         ),
         ("!#$%&'*+.^_`|~-0aZ", [("!#$%&'*+.^_`|~-0aZ", {})]),
     ],
@@ -157,19 +157,19 @@ def test_extensions(value: str, offers: list[tuple[str, dict[str, object]]]) -> 
 
 
 @pytest.mark.parametrize(
-    'value',
+    "value",
     [
-        ';',
-        '=',
-        'a;',
-        'a;;x',
-        'a;x=',
-        'a;x=,b',
-        'a;=1',
-        'a=1',
-        'a b',
-        'a;x y',
-        'a;x=1 2',
+        ";",
+        "=",
+        "a;",
+        "a;;x",
+        "a;x=",
+        "a;x=,b",
+        "a;=1",
+        "a=1",
+        "a b",
+        "a;x y",
+        "a;x=1 2",
         'a;x="1',
         'a;x=1"',
         'a;x=""',
@@ -178,33 +178,33 @@ def test_extensions(value: str, offers: list[tuple[str, dict[str, object]]]) -> 
         'a;x="\\"',
         'a;x="1"2',
         'a;x="1""2"',
-        'a;x;x',
-        'a;x=1;x=2',
-        'a/b',
+        "a;x;x",
+        "a;x=1;x=2",
+        "a/b",
         '"a"',
         'a;"x"',
-        'a\r\nb',
-        'a\r\n, b',
-        'a\n',
-        'a\0',
+        "a\r\nb",
+        "a\r\n, b",
+        "a\n",
+        "a\0",
         'a;x="\r\n"',
         'a;x="\\\n"',
-        'a;x=\0',
-        'caf\xe9',
-        'a\xa0;x',
-        'a;x=\u0661',
+        "a;x=\0",
+        "caf\xe9",
+        "a\xa0;x",
+        "a;x=\u0661",
     ],
 )
 def test_malformed_extensions(value: str) -> None:
-    with pytest.raises(ValueError, match='extension'):
+    with pytest.raises(ValueError, match="extension"):
         parse_extensions(value)
 
 
 def test_the_extensions_header_is_capped() -> None:
-    longest = 'a' * MAX_EXTENSIONS_HEADER
+    longest = "a" * MAX_EXTENSIONS_HEADER
     assert parse_extensions(longest) == [(longest, {})]
-    with pytest.raises(ValueError, match='too long'):
-        parse_extensions(longest + 'a')
+    with pytest.raises(ValueError, match="too long"):
+        parse_extensions(longest + "a")
 
 
 class Counted(str):
@@ -221,13 +221,13 @@ class Counted(str):
         return found
 
 
-HOSTILE = ['a;b,', 'a,', ',', 'a;b="\\x";', ' ', 'a;c=x', '\t,', 'a;b="', '\\']
+HOSTILE = ["a;b,", "a,", ",", 'a;b="\\x";', " ", "a;c=x", "\t,", 'a;b="', "\\"]
 
 
-@pytest.mark.parametrize('unit', HOSTILE)
+@pytest.mark.parametrize("unit", HOSTILE)
 def test_hostile_headers_take_linear_steps(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Steps are counted, not timed: twice the input may take about twice as many.
-    monkeypatch.setattr('faye_wsgi.http.headers.MAX_EXTENSIONS_HEADER', 1 << 20)
+    monkeypatch.setattr("faye_wsgi.http.headers.MAX_EXTENSIONS_HEADER", 1 << 20)
 
     def steps(count: int) -> int:
         Counted.steps = 0
@@ -241,20 +241,20 @@ def test_hostile_headers_take_linear_steps(unit: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    'value',
+    "value",
     [
         'a;b="' + '\\"' * 500_000,
-        'a;b="' + 'x' * 1_000_000,
-        'a' + ' ' * 1_000_000 + 'b',
-        ' \t' * 500_000 + ';',
-        'a;b=' + 'x' * 1_000_000 + '"',
+        'a;b="' + "x" * 1_000_000,
+        "a" + " " * 1_000_000 + "b",
+        " \t" * 500_000 + ";",
+        "a;b=" + "x" * 1_000_000 + '"',
     ],
-    ids=['escapes', 'unclosed', 'blanks', 'only blanks', 'token'],
+    ids=["escapes", "unclosed", "blanks", "only blanks", "token"],
 )
 def test_no_regular_expression_goes_back_over_a_long_header(
     value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A megabyte would take hours if any of them were quadratic; it ends in milliseconds.
-    monkeypatch.setattr('faye_wsgi.http.headers.MAX_EXTENSIONS_HEADER', 1 << 21)
-    with pytest.raises(ValueError, match='extension'):
+    monkeypatch.setattr("faye_wsgi.http.headers.MAX_EXTENSIONS_HEADER", 1 << 21)
+    with pytest.raises(ValueError, match="extension"):
         parse_extensions(value)

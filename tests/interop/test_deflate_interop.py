@@ -51,7 +51,14 @@ def binary(size: int) -> bytes:
 
 
 MESSAGES: list[Any] = [
-    "", "hello", text(1 << 16), binary(1 << 20), "grüße 🎉", b"", text(1 << 16), "hello"
+    "",
+    "hello",
+    text(1 << 16),
+    binary(1 << 20),
+    "grüße 🎉",
+    b"",
+    text(1 << 16),
+    "hello",
 ]
 
 
@@ -245,9 +252,7 @@ def test_our_server_with_node(
 
 @askers
 @combinations
-def test_our_server_with_websockets(
-    server: Server, takeover: str, bits: int, asker: str
-) -> None:
+def test_our_server_with_websockets(server: Server, takeover: str, bits: int, asker: str) -> None:
     sync = pytest.importorskip("websockets.sync.client")
     deflate = pytest.importorskip("websockets.extensions.permessage_deflate")
     url = server.url(server_path(takeover, bits, asker == "server"), "ws")
@@ -267,9 +272,7 @@ def test_our_server_with_websockets(
 
 
 @contextlib.contextmanager
-def their_server(
-    kind: str, options: Parameters, request: pytest.FixtureRequest
-) -> Iterator[str]:
+def their_server(kind: str, options: Parameters, request: pytest.FixtureRequest) -> Iterator[str]:
     if kind == "websockets":
         with websockets_server(options) as url:
             yield url

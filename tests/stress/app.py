@@ -125,9 +125,7 @@ views.VIEWS.update(
 )
 
 
-def application(
-    environ: dict[str, Any], start_response: Callable[..., Any]
-) -> Iterable[bytes]:
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     if environ["PATH_INFO"] == "/ends":
         return wsgi_app.page(start_response, "200 OK", json.dumps(ENDS))
     if environ["PATH_INFO"] == "/release":

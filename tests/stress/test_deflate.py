@@ -98,6 +98,7 @@ def test_a_bomb_in_fragments(clean: Server) -> None:
 
 def test_many_bombs_one_after_the_other(clean: Server) -> None:
     """What one has taken serves the next."""
+
     def bomb() -> None:
         with connect(clean, f"{ECHO}&max_length={MIB}") as client:
             client.send(packed_frame(frames.BINARY, BOMB))
@@ -111,6 +112,7 @@ def test_many_bombs_one_after_the_other(clean: Server) -> None:
 
 def test_many_bombs_at_once(clean: Server) -> None:
     """The hub inflates one at a time."""
+
     def bomb() -> None:
         with connect(clean, f"{ECHO}&max_length={8 * MIB}") as client:
             client.send(packed_frame(frames.BINARY, BOMB))
@@ -234,6 +236,7 @@ def test_compressed_though_nothing_was_agreed_on(clean: Server) -> None:
 
 def test_peers_that_vanish(clean: Server) -> None:
     """In the middle of a compressed message, and of a large answer."""
+
     def vanish(number: int) -> None:
         with connect(clean) as client:
             if number % 2:

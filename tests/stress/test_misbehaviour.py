@@ -41,9 +41,7 @@ def check(clients: list[Client], seconds: float = 2.0) -> None:
 
 
 @pytest.mark.parametrize("path", ["/push_in_view", "/push_in_listener"])
-def test_a_peer_that_does_not_read(
-    clean: Server, bystanders: list[Client], path: str
-) -> None:
+def test_a_peer_that_does_not_read(clean: Server, bystanders: list[Client], path: str) -> None:
     """A gigabyte is meant for it; the sender blocks, and the rest goes on."""
     before, ended = stats(clean)["rss"], ends(clean)
     client = Client(clean).open(f"{path}?n=10000&size=100000")
@@ -161,9 +159,7 @@ def test_a_peer_that_vanishes_without_fin(clean: Server, path: str) -> None:
     """It stays connected, reads nothing and says nothing."""
     ended = ends(clean)
     clients = [Client(clean).open(f"{path}?ping=0.2&ping_timeout=0.3") for _ in range(20)]
-    wait_until(
-        lambda: count(ends(clean), "1006") == count(ended, "1006") + 20, 3, "all given up"
-    )
+    wait_until(lambda: count(ends(clean), "1006") == count(ended, "1006") + 20, 3, "all given up")
     for client in clients:
         client.close()
 

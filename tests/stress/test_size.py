@@ -55,7 +55,7 @@ def test_fragments(clean: Server, path: str, size: int) -> None:
 
 
 def test_text_whose_characters_are_cut_by_the_fragments(clean: Server) -> None:
-    payload = ("grüße 世界 🎉 " * (SIZE // 24 + 1)).encode()[: SIZE]
+    payload = ("grüße 世界 🎉 " * (SIZE // 24 + 1)).encode()[:SIZE]
     payload = payload.decode("utf-8", "ignore").encode()
     with Client(clean) as client:
         client.open("/echo")

@@ -103,8 +103,8 @@ class Peer:
     def read_body(self) -> bytes:
         """The body of an ordinary response: by its length, or up to the end."""
         length = self.head.get("Content-Length") if self.head else None
-        return self.read_available() if length is None else frames.read_exactly(
-            self.sock, int(length)
+        return (
+            self.read_available() if length is None else frames.read_exactly(self.sock, int(length))
         )
 
     # Frames

@@ -245,9 +245,7 @@ def _launch(kind: str) -> list[str]:
     return ["-m", "tests.support.launch", kind]
 
 
-def _listening_options(
-    what: Kind, listener: socket.socket, folder: Path, tls: bool
-) -> list[str]:
+def _listening_options(what: Kind, listener: socket.socket, folder: Path, tls: bool) -> list[str]:
     bind = "--bind=fd://" if what.gunicorn else "--fd="
     command = [f"{bind}{listener.fileno()}", f"--access-logfile={folder / 'access'}"]
     if tls:

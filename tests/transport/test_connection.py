@@ -498,9 +498,7 @@ def test_an_iterable_and_another_sender_do_not_block_each_other(both: Pair) -> N
     assert both.connection.buffered == 0
 
 
-def test_a_sender_that_raises_costs_the_others_nothing(
-    both: Pair, hub_errors: list[str]
-) -> None:
+def test_a_sender_that_raises_costs_the_others_nothing(both: Pair, hub_errors: list[str]) -> None:
     """All that wait for room get their turn, whatever one of them does with its own."""
     both.connection.send(b"x" * (2 * MEGABYTE), 0)
 

@@ -273,9 +273,7 @@ def test_what_is_written_in_a_batch_goes_out_together(plain: Ends) -> None:
     assert sent == [100] and plain.read(100) == b"x" * 100
 
 
-def test_other_streams_of_the_batch_go_out_with_it(
-    plain: Ends, certificates: Certificates
-) -> None:
+def test_other_streams_of_the_batch_go_out_with_it(plain: Ends, certificates: Certificates) -> None:
     others = [plain_ends(certificates) for _ in range(3)]
     sent = [count_sends(other.stream) for other in others]
 

@@ -32,10 +32,10 @@ from faye_wsgi.driver.hybi import Hybi
 from ..support import frames
 
 HERE = Path(__file__).parent
-NAMES = {'case', 'role', 'options', 'in', 'then', 'eof', 'events', 'out'}
-SECTION = re.compile(r'([a-z]+):(.*)')
+NAMES = {"case", "role", "options", "in", "then", "eof", "events", "out"}
+SECTION = re.compile(r"([a-z]+):(.*)")
 ITEM = re.compile(r'"(?P<text>[^"]*)"|(?P<byte>[0-9a-f]{2})(?:\*(?P<times>\d+))?(?!\S)')
-OUT = {frames.PONG: 'pong', frames.CLOSE: 'close'}
+OUT = {frames.PONG: "pong", frames.CLOSE: "close"}
 
 Case = dict[str, list[str]]
 
@@ -44,32 +44,32 @@ def read_cases(path: Path) -> list[Case]:
     """The cases of a file: a list of lines for each section's name."""
     cases: list[Case] = []
     lines: list[str] = []
-    for line in path.read_text('utf-8').splitlines():
-        line = line.partition('#')[0].rstrip()
+    for line in path.read_text("utf-8").splitlines():
+        line = line.partition("#")[0].rstrip()
         section = SECTION.fullmatch(line)
         if section:
             name, value = section.groups()
-            assert name in NAMES, f'{path.name}: {name}'
-            if name == 'case':
+            assert name in NAMES, f"{path.name}: {name}"
+            if name == "case":
                 cases.append({})
             lines = cases[-1].setdefault(name, [])
             lines.extend(filter(None, [value.strip()]))
         elif line:
-            assert line.startswith(' '), f'{path.name}: {line}'
+            assert line.startswith(" "), f"{path.name}: {line}"
             lines.append(line.strip())
     return cases
 
 
 def read_bytes(lines: list[str]) -> bytes:
     """The bytes that the lines of a section spell."""
-    data, text, pos = b'', ' '.join(lines), 0
+    data, text, pos = b"", " ".join(lines), 0
     while pos < len(text):
         item = ITEM.match(text, pos)
-        assert item, f'neither bytes nor text: {text[pos:]!r}'
-        if item['text'] is not None:
-            data += item['text'].encode('ascii')
+        assert item, f"neither bytes nor text: {text[pos:]!r}"
+        if item["text"] is not None:
+            data += item["text"].encode("ascii")
         else:
-            data += bytes.fromhex(item['byte']) * int(item['times'] or 1)
+            data += bytes.fromhex(item["byte"]) * int(item["times"] or 1)
         pos = item.end()
         pos += len(text[pos:]) - len(text[pos:].lstrip())
     return data
@@ -77,16 +77,16 @@ def read_bytes(lines: list[str]) -> bytes:
 
 def read_expected(line: str) -> list[Any]:
     """A line of ``events:`` or ``out:``: the type and the values."""
-    name, _, value = line.partition(' ')
-    if name == 'close':
-        code, _, reason = value.partition(' ')
+    name, _, value = line.partition(" ")
+    if name == "close":
+        code, _, reason = value.partition(" ")
         return [name, *([int(code)] if code else []), *([evaluate(reason)] if reason else [])]
     return [name, *([evaluate(value)] if value else [])]
 
 
 def evaluate(value: str) -> Any:
     # The corpus is ours, and only literals and bytes(n) are in it.
-    return eval(value, {'__builtins__': {'bytes': bytes}})
+    return eval(value, {"__builtins__": {"bytes": bytes}})
 
 
 def seen(events: list[Event]) -> list[list[Any]]:
@@ -106,11 +106,11 @@ def seen(events: list[Event]) -> list[list[Any]]:
 def owed(driver: Hybi) -> list[list[Any]]:
     """What the driver says at the end, as ``out:`` writes it."""
     sent, rest = frames.parse(driver.output() + driver.closing_frame())
-    assert rest == b''
+    assert rest == b""
     found: list[list[Any]] = []
     for frame in sent:
         if frame.opcode == frames.CLOSE:
-            found.append(['close', *([frame.close_code] if frame.payload else [])])
+            found.append(["close", *([frame.close_code] if frame.payload else [])])
         else:
             found.append([OUT[frame.opcode], frame.payload])
     return found
@@ -118,34 +118,34 @@ def owed(driver: Hybi) -> list[list[Any]]:
 
 def run(case: Case, pieces: list[bytes]) -> tuple[list[list[Any]], list[list[Any]]]:
     """The events and the frames that ``pieces`` lead to."""
-    options = dict(pair.split('=') for line in case.get('options', []) for pair in line.split())
+    options = dict(pair.split("=") for line in case.get("options", []) for pair in line.split())
     limits: Any = {name: int(value) for name, value in options.items()}
-    driver = Hybi(client=case.get('role') == ['client'], **limits)
+    driver = Hybi(client=case.get("role") == ["client"], **limits)
     events = [event for piece in pieces for event in driver.receive_data(piece)]
-    if 'eof' in case:
+    if "eof" in case:
         events += driver.receive_eof()
     return seen(events), owed(driver)
 
 
 CASES = {
-    f'{path.stem}: {case["case"][0]}': case
-    for path in sorted(HERE.glob('*.txt'))
+    f"{path.stem}: {case['case'][0]}": case
+    for path in sorted(HERE.glob("*.txt"))
     for case in read_cases(path)
 }
-FAULTS = {title: case for title, case in CASES.items() if 'error' in case['events']}
+FAULTS = {title: case for title, case in CASES.items() if "error" in case["events"]}
 
 
 def cases(chosen: dict[str, Case]) -> pytest.MarkDecorator:
     """Run a test for each of the chosen cases, by its title."""
-    return pytest.mark.parametrize('case', chosen.values(), ids=chosen.keys())
+    return pytest.mark.parametrize("case", chosen.values(), ids=chosen.keys())
 
 
 def data_of(case: Case) -> bytes:
-    return read_bytes(case['in']) + read_bytes(case.get('then', []))
+    return read_bytes(case["in"]) + read_bytes(case.get("then", []))
 
 
 def expected_of(case: Case) -> tuple[list[list[Any]], list[list[Any]]]:
-    events, out = case['events'], case.get('out', [])
+    events, out = case["events"], case.get("out", [])
     return [read_expected(line) for line in events], [read_expected(line) for line in out]
 
 
@@ -169,12 +169,12 @@ def test_in_two_pieces(case: Case) -> None:
 
 @cases(FAULTS)
 def test_a_fault_is_found_at_its_byte(case: Case) -> None:
-    data = read_bytes(case['in'])
+    data = read_bytes(case["in"])
     assert run(case, [data]) == expected_of(case)
-    assert ['error'] not in run(case, [data[:-1]])[0]
+    assert ["error"] not in run(case, [data[:-1]])[0]
 
 
 def test_the_corpus_is_whole() -> None:
-    assert len(CASES) == sum(len(read_cases(path)) for path in HERE.glob('*.txt')) >= 40
+    assert len(CASES) == sum(len(read_cases(path)) for path in HERE.glob("*.txt")) >= 40
     for case in CASES.values():
-        assert {'case', 'in', 'events'} <= set(case)
+        assert {"case", "in", "events"} <= set(case)

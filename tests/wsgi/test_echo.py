@@ -214,9 +214,7 @@ def test_a_refused_handshake_is_an_ordinary_response(quiet: Server) -> None:
 
 @pytest.mark.parametrize("kind", SERVED)
 @pytest.mark.parametrize("path, error", [("/raise", "listener"), ("/raise_in_view", "view")])
-def test_an_exception_closes_with_1011_and_is_logged_once(
-    kind: str, path: str, error: str
-) -> None:
+def test_an_exception_closes_with_1011_and_is_logged_once(kind: str, path: str, error: str) -> None:
     with run_server(kind) as server:
         with Peer(server) as peer:
             peer.open(path)

@@ -191,7 +191,10 @@ def test_is_secure(changes: dict[str, Any], trust: bool, expected: bool) -> None
             "ws://example.com/gr%C3%BC%C3%9Fe%20a",
         ),
         ({"PATH_INFO": "/a?b#c", "QUERY_STRING": ""}, "ws://example.com/a%3Fb%23c"),
-        ({"PATH_INFO": "/a:b/~c@d;e=f,g+h", "QUERY_STRING": ""}, "ws://example.com/a:b/~c@d;e=f,g+h"),
+        (
+            {"PATH_INFO": "/a:b/~c@d;e=f,g+h", "QUERY_STRING": ""},
+            "ws://example.com/a:b/~c@d;e=f,g+h",
+        ),
     ],
 )
 def test_url_of(changes: dict[str, Any], expected: str) -> None:

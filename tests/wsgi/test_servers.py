@@ -79,9 +79,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_a_real_environ(
-    serve: Callable[..., Server], peer: Callable[..., Peer], kind: str
-) -> None:
+def test_a_real_environ(serve: Callable[..., Server], peer: Callable[..., Peer], kind: str) -> None:
     """Its own socket, and the bytes that the server has read too early, once."""
     server = serve(kind, APP)
     for first in (AHEAD, b""):

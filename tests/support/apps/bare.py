@@ -8,8 +8,6 @@ from typing import Any, Callable
 PAGE = b"bare\n"
 
 
-def application(
-    environ: dict[str, Any], start_response: Callable[..., Any]
-) -> Iterable[bytes]:
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     start_response("200 OK", [("Content-Length", str(len(PAGE)))])
     return [PAGE]

@@ -30,9 +30,7 @@ def extensions(values: Mapping[str, str]) -> list[Extension]:
     return [Reverse(), deflate] if values.get("reverse") == "1" else [deflate]
 
 
-def application(
-    environ: dict[str, Any], start_response: Callable[..., Any]
-) -> Iterable[bytes]:
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     if environ["PATH_INFO"] == "/":
         return wsgi_app.page(start_response, "200 OK", PAGE, "text/html")
     if environ["PATH_INFO"] != "/echo":

@@ -45,9 +45,7 @@ def options(values: Query) -> dict[str, Any]:
         found["protocols"] = values["protocols"].split(",")
     if "origins" in values:
         any_origin, same = values["origins"] == "any", values["origins"] == "same"
-        found["origins"] = (
-            None if any_origin else "same" if same else values["origins"].split(",")
-        )
+        found["origins"] = None if any_origin else "same" if same else values["origins"].split(",")
     if values.get("deflate") == "1":
         from faye_wsgi.extensions.permessage_deflate import PermessageDeflate
 

@@ -355,7 +355,7 @@ class Endpoint(EventTarget):
 
     def _listeners_changed(self) -> None:
         if self._connection.listeners_changed():
-            hubs.tell_in_thread(self._connection)
+            hubs.tell_in_thread(self._connection.closing)
 
 
 # Pipes

@@ -242,7 +242,7 @@ class EventSource(EventTarget):
         if self._connection.is_over:
             self._connection.set_sink(self)  # or we may be gone before our listener's turn
         if self._connection.listeners_changed():
-            hubs.tell_in_thread(self._connection)
+            hubs.tell_in_thread(self._connection.closing)
 
 
 @cache

@@ -126,23 +126,20 @@ print(count, end="")
 
 
 def child(folder: Path) -> None:
-    """Runs its hub for a while, and looks at what it has inherited.
-
-    Not for long: the loop of gunicorn's worker is in the child, too, and stops it after a
-    second or two, for its parent is not gunicorn's master.
-    """
+    """Lets its hub run until it may end, and looks at what it has inherited."""
     import gevent
-    from gevent.monkey import get_original
 
+    # The loop of gunicorn's gevent worker is in the child, too. It would stop it within a
+    # second, since another process than gunicorn's master is its parent.
+    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    if hasattr(worker, "ppid"):
+        worker.ppid = os.getppid()
     (folder / "begun").touch()
-    deadline = time.monotonic() + 0.4
+    deadline = time.monotonic() + 20
     while not (folder / "end").exists() and time.monotonic() < deadline:
         gevent.sleep(0.005)
     seen = [[int(one.ready_state), sends(one), len(CLOSED)] for one in MEMBERS]
     (folder / "seen").write_text(json.dumps(seen))
-    deadline = time.monotonic() + 20
-    while not (folder / "end").exists() and time.monotonic() < deadline:
-        get_original("time", "sleep")(0.005)
 
 
 def sends(connection: Any) -> bool:

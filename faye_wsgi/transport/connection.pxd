@@ -1,15 +1,23 @@
 # The types of connection.py, for Cython: see docs/architecture.md.
 
-from faye_wsgi.transport.inbox cimport Inbox
+from faye_wsgi.transport.closing cimport Closing
+from faye_wsgi.transport.crossing cimport Crossing
+from faye_wsgi.transport.dispatcher cimport Dispatcher
+from faye_wsgi.transport.inbox cimport Backlog, Inbox
 from faye_wsgi.transport.outbox cimport Outbox
 from faye_wsgi.transport.stream cimport Stream
 
 
 cdef class Connection:
-    cdef object __weakref__
-    cdef public object _cancel, _close_event, _closing, _error_event, _hub, _keepalive, _settings
-    cdef public object _sink, _step, _telling, _thread, driver
-    cdef public Inbox _inbox
+    cdef public object _thread, cancel, changed, driver, hub, keepalive, settings
+    cdef public Backlog backlog
+    cdef public Closing closing
+    cdef public Crossing crossing
+    cdef public Dispatcher dispatcher
+    cdef public Inbox inbox
     cdef public Outbox outbox
     cdef public Stream stream
-    cdef public bint _ended_in, _heard, _hurries, is_over
+    cdef public bint _is_plain, heard
+
+    cpdef _deal_with(self, items)
+    cpdef _check_backlog(self)

@@ -22,32 +22,48 @@ import gevent
 from gevent.monkey import get_original
 from greenlet import getcurrent
 
-__all__ = ["Crossing", "wait_elsewhere"]
+__all__ = ["Crossing", "renew_lock", "wait_elsewhere"]
 
 _allocate_lock = get_original("_thread", "allocate_lock")
 _TIMEOUT_MAX = get_original("_thread", "TIMEOUT_MAX")
+_counting = _allocate_lock()
 
 Tell = Callable[[], object]
-Job = tuple[Callable[..., object], tuple[Any, ...]]
+
+
+def renew_lock() -> None:
+    """In the child of a fork: a thread that is not there may hold it."""
+    global _counting
+    _counting = _allocate_lock()
 
 
 class Crossing:
-    """The jobs that other threads have left for the thread of ``hub``."""
+    """The jobs that other threads have left for the thread of one connection."""
 
-    __slots__ = ("_guard", "_hub", "jobs")
+    __slots__ = ("_guard", "_hub", "handed_over", "jobs")
 
     def __init__(self, hub: Any, guard: Callable[..., object]) -> None:
         self._hub = hub
         self._guard = guard  # what a job raises is the connection's failure
-        # A deque: append and popleft are atomic, so no lock is needed between the threads.
-        self.jobs: deque[Job] = deque()
+        # A deque once it is needed: append and popleft are atomic, so that the threads need no
+        # lock between them. Its truth is looked at for every message.
+        self.jobs: Any = ()
+        self.handed_over = 0  # bytes of messages among the jobs
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         """Have ``function`` called in the thread of the hub; from any thread."""
+        with _counting:
+            if not self.jobs and type(self.jobs) is tuple:
+                self.jobs = deque()
         self.jobs.append((function, args))
         loop = self._hub.loop
         if loop is not None:  # None: the connection's thread, and its hub, have ended
             loop.run_callback_threadsafe(self._guard, self.run)
+
+    def hand_over(self, send: Callable[[Any], object], message: Any) -> None:
+        """Have ``send(message)`` called there, and count the message until it is."""
+        self._count(len(message))
+        self.call(self._send, send, message)
 
     def run(self) -> None:
         """Run what was left; in the thread of the hub, and in any greenlet of it."""
@@ -55,6 +71,19 @@ class Crossing:
         while jobs:
             function, args = jobs.popleft()
             function(*args)
+
+    def forget(self) -> None:
+        """In the child of a fork: what other threads wanted is the parent's."""
+        self.jobs = ()
+        self.handed_over = 0
+
+    def _send(self, send: Callable[[Any], object], message: Any) -> None:
+        self._count(-len(message))
+        send(message)
+
+    def _count(self, size: int) -> None:
+        with _counting:  # += is no single step, and comes from several threads
+            self.handed_over += size
 
 
 def wait_elsewhere(

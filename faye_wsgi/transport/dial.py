@@ -22,6 +22,7 @@ import gevent
 import gevent.event
 import gevent.socket
 
+from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.client_handshake import ClientHandshake, Opened
 from faye_wsgi.errors import HandshakeError
 from faye_wsgi.http.proxy import ProxyHandshake
@@ -69,7 +70,7 @@ def begin(
     the connection is given up.
     """
     greenlet = gevent.spawn(_run, connection, attempt, timeout, opened, failed)
-    connection.attempting(lambda: greenlet.kill(block=False))
+    connection.cancel = lambda: greenlet.kill(block=False)
 
 
 def _run(
@@ -84,7 +85,7 @@ def _run(
     except HandshakeError as error:
         failed(error)
         return
-    if connection.is_given_up:  # and the kill is on its way
+    if connection.state == ReadyState.CLOSED:  # given up, and the kill is on its way
         sock.close()
         return
     opened(result)

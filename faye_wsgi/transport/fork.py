@@ -29,7 +29,7 @@ from typing import Any, Protocol
 
 import gevent
 
-from faye_wsgi.transport import hubs, outbox
+from faye_wsgi.transport import crossing, hubs
 
 __all__ = ["Inherited", "watch"]
 
@@ -62,7 +62,7 @@ def _after_fork_in_child() -> None:
     things = list(_live)
     _live.clear()
     _kept.extend((things, hubs.forget(hub)))
-    outbox.renew_lock()
+    crossing.renew_lock()
     for thing in things:
         try:
             _kept.append(thing.forget(hub))

@@ -51,15 +51,14 @@ POLL_INTERVAL = 0.25  # seconds between two looks at the process
 
 
 class Member(Protocol):
-    """A live connection, as the registry sees it."""
+    """The end of a live connection (``closing.Closing``), as its hub sees it."""
 
-    is_over: bool
+    @property
+    def is_over(self) -> bool:
+        """Whether it needs the hub no more."""
 
     def go_away(self) -> None:
-        """The process stops: begin the closing handshake with 1001."""
-
-    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
-        """Call a function in the next turn of the hub; what it raises ends this member."""
+        """The process stops: begin the closing handshake with 1001, in the hub's next turn."""
 
     def abandon(self, code: int) -> bool:
         """End at once, whatever thread this is; whether listeners must be told of it."""
@@ -95,7 +94,7 @@ class _Registry:
 
     def go_away(self) -> None:
         for member in list(self.members):
-            member.call_soon(member.go_away)  # where one raises, the others go all the same
+            member.go_away()
 
     def close(self) -> None:
         resting = self.idle[:]
@@ -193,20 +192,20 @@ def forget(hub: Any) -> object:
 # Threads whose hub ends with them
 
 
-def abandon(connection: Member, code: int) -> None:
+def abandon(member: Member, code: int) -> None:
     """End a connection whose thread serves it no more; its listeners hear of it elsewhere."""
-    if connection.abandon(code):
-        # Not here: whoever lets go of the request, or collects garbage, may hold any lock.
-        tell_in_thread(connection)
+    if member.abandon(code):
+        # Not here: this may run in the collection of garbage, whose thread may hold any lock.
+        tell_in_thread(member)
 
 
-def tell_in_thread(connection: Member) -> None:
+def tell_in_thread(member: Member) -> None:
     """Tell listeners what waits for them in a new thread: no hub runs that could."""
-    _start_new_thread(_tell, (connection,))
+    _start_new_thread(_tell, (member,))
 
 
-def _tell(connection: Member) -> None:
-    connection.tell_here()
+def _tell(member: Member) -> None:
+    member.tell_here()
     release_hub()
 
 
@@ -223,8 +222,8 @@ class _ThreadEnd:
     def __del__(self) -> None:
         if os.getpid() != self.process:
             return  # in the child of a fork, which has but one thread: ours did not end
-        for connection in members(self.hub):
-            abandon(connection, CloseCode.GOING_AWAY)
+        for member in members(self.hub):
+            abandon(member, CloseCode.GOING_AWAY)
         loop, self.hub.loop = self.hub.loop, None  # so that nothing more is asked of it
         if loop is not None:
             loop.destroy()
@@ -248,16 +247,16 @@ def is_alone() -> bool:
 
 def end_in_thread(connection: Any) -> None:
     """Wait for the end of a connection whose thread is about to leave it."""
-    connection.wait_told()
+    connection.closing.wait_told()
     gevent.sleep(0)  # for what other threads have asked of the hub
-    connection.leave_hub()
+    connection.closing.leave_hub()
     release_hub()
 
 
 def end_alone(connection: Any) -> None:
     """The same for one that is being closed, where the caller alone runs its hub."""
     if is_alone() and not connection.is_elsewhere:
-        connection.wait_told()
+        connection.closing.wait_told()
         gevent.sleep(0)
         end, hub = getattr(_here, "end", None), gevent.get_hub()
         if end is not None and end.hub is hub and not hub.loop.activecnt:

@@ -1,12 +1,22 @@
 # The types of inbox.py, for Cython: see docs/architecture.md.
 
 
-cdef class Inbox:
-    cdef public object _hub, _idle, _jobs, _listener, _messages, _next_waiters, _owner, _settings
-    cdef public object _sink, _switch, _waiter
-    cdef public Py_ssize_t _bytes
-    cdef public object expected
-    cdef public bint _dispatching, _ended, _full, _is_forgotten, _is_listened_to, _paused, _serving
-    cdef public bint is_awaited
+cdef class Backlog:
+    cdef public Py_ssize_t _bytes, _count, _max_bytes, _max_count, arriving
+    cdef public bint _is_full
+    cdef public object _relieved
 
-    cpdef bint hand_out(self, messages) except -1
+    cpdef add(self, Py_ssize_t size)
+    cpdef remove(self, Py_ssize_t size)
+    cpdef bint check_full(self) except -1
+
+
+cdef class Inbox:
+    cdef public object _connection, _hub, _messages, _next_waiters, _switch, _waiter
+    cdef public Backlog _backlog
+    cdef public bint _ended, _serving, is_awaited
+
+    cpdef bint hand_over(self, item) except -1
+    cpdef put(self, message)
+    cpdef deliver(self)
+    cpdef _pop_message(self)

@@ -16,7 +16,7 @@ from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import CloseEvent, DrainEvent, Event, OpenEvent
 from faye_wsgi.errors import ConnectionClosed
 from faye_wsgi.transport import fork
-from faye_wsgi.transport.inbox import Sink
+from faye_wsgi.transport.dispatcher import Sink
 from faye_wsgi.transport.settings import Settings
 
 __all__ = ["Body", "IterableStream"]
@@ -176,6 +176,11 @@ class IterableStream:
     def set_sink(self, sink: Sink) -> None:
         """Tell somebody else from now on."""
         self._sink = sink
+
+    @property
+    def closing(self) -> IterableStream:
+        """Its own end, as a connection's is in an object of its own."""
+        return self
 
     def look(self) -> None:
         """Nothing arrives here."""

@@ -25,11 +25,11 @@ class _Ping(NamedTuple):
 class Keepalive:
     """The timers and pings of one connection."""
 
-    __slots__ = ("_deadline", "_ending", "_guard", "_loop", "_pings", "_ticker", "latency")
+    __slots__ = ("_connection", "_deadline", "_ending", "_loop", "_pings", "_ticker", "latency")
 
-    def __init__(self, loop: Any, guard: Callable[..., object]) -> None:
-        self._loop = loop
-        self._guard = guard  # calls what the hub calls
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._loop = connection.hub.loop
         self._pings: list[_Ping] = []
         self._ticker: Any | None = None
         self._deadline: Any | None = None
@@ -38,21 +38,26 @@ class Keepalive:
 
     # Pings
 
-    def ping_every(self, seconds: float, ping: Callback, heard: Callable[[], bool]) -> None:
-        """Ping at an interval, unless the last ping still awaits a sign of life."""
+    def ping_every(self, seconds: float) -> None:
+        """Ping at an interval."""
+        self._ticker = self._start(seconds, self._tick, repeat=seconds)
 
-        def tick() -> None:
-            if self._deadline is None or heard():
-                _stop(self._deadline)
-                self._deadline = None
-                ping()
-
-        self._ticker = self._start(seconds, tick, repeat=seconds)
+    def _tick(self) -> None:
+        # Not while the last ping still awaits a sign of life.
+        if self._deadline is None or self._connection.heard:
+            _stop(self._deadline)
+            self._deadline = None
+            self._connection.ping(b"")
 
     def sent_ping(self, data: bytes, callback: Callback | None) -> None:
-        """Remember a ping until its pong comes."""
+        """Remember a ping until its pong comes, and expect a sign of life."""
         self._pings.append(_Ping(data, perf_counter(), callback))
         del self._pings[:-MAX_PINGS]
+        seconds = self._connection.settings.ping_timeout
+        # The first of several pings counts: a later one does not put the deadline off.
+        if seconds and self._deadline is None:
+            self._connection.heard = False
+            self._deadline = self._start(seconds, self._check_life)
 
     def match_pong(self, data: bytes) -> list[Callback]:
         """The callbacks of the pings that a pong answers: its own and those before it."""
@@ -67,22 +72,16 @@ class Keepalive:
 
     # Deadlines
 
-    def expect_life(self, seconds: float, is_alive: Callable[[], bool], dead: Callback) -> bool:
-        """Call ``dead`` unless ``is_alive`` says yes in ``seconds``; False if that is due already.
-
-        The first of several pings counts: a later one does not put the deadline off.
-        """
-        if self._deadline is not None:
-            return False
-
-        def check() -> None:
-            _stop(self._deadline)
-            self._deadline = None
-            if not is_alive():
-                dead()
-
-        self._deadline = self._start(seconds, check)
-        return True
+    def _check_life(self) -> None:
+        _stop(self._deadline)
+        self._deadline = None
+        connection, stream = self._connection, self._connection.stream
+        # While reading is stopped nothing can be heard, and a busy hub may be late to read.
+        if connection.heard or stream is None or not stream.is_reading:
+            return
+        stream.read_now()
+        if not connection.heard and not stream.closed:
+            connection.closing.lose("the peer gave no sign of life")
 
     def expect_end(self, seconds: float, end: Callback) -> None:
         """Call ``end`` in ``seconds``; a later call replaces an earlier one."""
@@ -102,7 +101,7 @@ class Keepalive:
     def _start(self, seconds: float, action: Callback, repeat: float = 0.0) -> Any:
         self._loop.update_now()  # its clock stood still if nothing has waited for a while
         timer = self._loop.timer(max(seconds, 0.0), repeat)
-        timer.start(self._guard, action)
+        timer.start(self._connection.guard, action)
         return timer
 
 

@@ -1,13 +1,14 @@
 # The types of outbox.py, for Cython: see docs/architecture.md.
 
+from faye_wsgi.transport.crossing cimport Crossing
 from faye_wsgi.transport.stream cimport Stream
 
 cdef Py_ssize_t LARGE
 
 
 cdef class Outbox:
-    cdef public object _build, _crossed, _crossing, _deferred, _fragments, _handed_over, _high_water
-    cdef public object _hub, _owner, _plain, _thread, _turned_at, _unsent, _waiting
-    cdef public object _waiting_elsewhere
+    cdef public object _build, _connection, _deferred, _fragments, _high_water, _hub, _plain
+    cdef public object _thread, _turned_at, _unsent
+    cdef public Crossing _crossing
     cdef public Stream _stream
-    cdef public bint _shares, is_alone
+    cdef public bint _is_alone, _shares

@@ -1,12 +1,19 @@
 """A non-blocking socket on the hub: reads as they come, one write buffer.
 
-One ``io`` watcher lives as long as the stream; its callback reads once and hands the
-bytes to the receiver. What is written meanwhile, to this or to other streams of the
-thread, is gathered and goes out when the receiver is done; so is what somebody writes who
-has had a whole turn and goes on, until the hub runs again. Nothing here blocks, waits or
-knows a protocol, and all of it runs in the thread of the loop. The socket is a native
-one, or a ``TlsSocket``, with ``recv``, ``send``, ``sendmsg``, ``pending``,
-``shutdown_write``, ``close`` and ``fileno``.
+One ``io`` watcher lives as long as the stream; its callback reads once and hands the bytes to
+the receiver (the connection). What is written meanwhile, to this stream or to others of the
+thread, is gathered, and goes out in one system call when the receiver is done. The same is done
+for a sender that has had a whole turn and goes on, until the hub runs again. Nothing here
+blocks, waits or knows a protocol, and all of it runs in the thread of the loop.
+
+The receiver is told what happens, from the hub: ``data_received(data)``; ``eof_received()``,
+the peer's FIN; ``connection_lost(message, unread)``, after which nothing can be sent;
+``resume_writing()``, the kernel took something of what waited. ``guard(function, *args)`` calls
+a function for the hub, and ``failed(error)`` is told what such a call has raised.
+
+The socket is a native one (``PlainSocket``), or speaks TLS with the manners of one (``tls.py``):
+``recv``, ``send``, ``sendmsg``, ``pending``, ``shutdown_write``, ``close``, ``forget`` and
+``fileno``.
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ import _socket
 import socket
 from collections.abc import Iterable
 from functools import cache, partial
-from typing import Any, Callable, Protocol
+from typing import Any, Callable
 
 from gevent.monkey import get_original
 
@@ -26,7 +33,7 @@ try:
 except ImportError:  # it was not built: the socket's own methods do the same
     _descriptors = None
 
-__all__ = ["PlainSocket", "Receiver", "Stream", "tune"]
+__all__ = ["PlainSocket", "Stream", "tune"]
 
 READ = 1
 WRITE = 2
@@ -40,31 +47,6 @@ _KEEPALIVE = [
     if hasattr(socket, name)
 ]
 LAST_READS = 256  # how often a broken socket is read for the peer's last words
-
-
-class Receiver(Protocol):
-    """Who a stream tells what happens; each call comes from the hub."""
-
-    def received(self, data: bytes) -> None:
-        """Bytes have arrived."""
-
-    def ended(self) -> None:
-        """The peer will send no more (TCP's FIN)."""
-
-    def lost(self, message: str) -> None:
-        """The connection is gone; nothing can be sent any more."""
-
-    def lost_unread(self, message: str) -> None:
-        """The same, while the receiver has stopped reading: there may be more to read."""
-
-    def drained(self) -> None:
-        """The kernel took something of what waited in the write buffer."""
-
-    def failed(self, error: BaseException) -> None:
-        """A callback of the hub has raised; must not raise itself."""
-
-    def guard(self, function: Callable[..., object], *args: Any) -> None:
-        """Call a function for the hub; what it raises is a failure."""
 
 
 class PlainSocket(_socket.socket):
@@ -168,7 +150,7 @@ class Stream:
         "read_size",
     )
 
-    def __init__(self, sock: Any, loop: Any, receiver: Receiver) -> None:
+    def __init__(self, sock: Any, loop: Any, receiver: Any) -> None:
         fd = sock.fileno()
         self._may_pend = not isinstance(sock, PlainSocket)
         self._recv: Callable[[int], bytes] = sock.recv
@@ -227,7 +209,7 @@ class Stream:
             batch.is_open = True
             batch.turn = 0
             try:
-                self._receiver.received(data)
+                self._receiver.data_received(data)
             finally:
                 batch.flush()
                 batch.turn = 0
@@ -278,11 +260,11 @@ class Stream:
     def _not_read(self, error: OSError) -> None:
         if not isinstance(error, (BlockingIOError, InterruptedError)):
             self.pause_reading()
-            self._receiver.lost(error.strerror or str(error))
+            self._receiver.connection_lost(error.strerror or str(error))
 
     def _read_end(self) -> None:
         self.pause_reading()
-        self._receiver.ended()
+        self._receiver.eof_received()
 
     # Out
 
@@ -404,7 +386,7 @@ class Stream:
             pass
         if not self._waiting and self._writer is not None:
             self._writer.stop()
-        self._receiver.drained()
+        self._receiver.resume_writing()
 
     def _send_first(self) -> bool:
         """Send of the first that waits; whether all of it went."""
@@ -445,12 +427,12 @@ class Stream:
                 break
             if not data:
                 break
-            self._receiver.received(data)
+            self._receiver.data_received(data)
             if not self._reading and not self.closed:  # there was no room for more
-                self._receiver.lost_unread(message)
+                self._receiver.connection_lost(message, unread=True)
                 return
         if not self.closed:
-            self._receiver.lost(message)
+            self._receiver.connection_lost(message)
 
     # End
 

@@ -38,7 +38,7 @@ def take_over(
     try:
         taken = take(place)
     except BaseException:
-        connection.is_over = True  # it will never need the hub of this thread
+        connection.closing.discard()  # it will never need the hub of this thread
         raise
     worker.watch()
     connection.open(driver, taken.socket, head, taken.read_ahead)
@@ -105,6 +105,7 @@ def own_environ(
 
 def _request_over(connection: Connection, void: VoidPair) -> None:
     failed = has_failed(void.finish())
-    hubs.abandon(connection, CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL_CLOSURE)
+    code = CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL_CLOSURE
+    hubs.abandon(connection.closing, code)
     if not connection.is_elsewhere:
         hubs.release_hub()

@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 import pytest
 
-from faye_wsgi.transport import connection, hubs
+from faye_wsgi.transport import closing, hubs
 
 from .harness import until
 
@@ -31,7 +31,7 @@ def hub_errors(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 @pytest.fixture(autouse=True)
 def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most peers here do not end TCP themselves."""
-    monkeypatch.setattr(connection, "LINGER", 0.1)
+    monkeypatch.setattr(closing, "LINGER", 0.1)
 
 
 @pytest.fixture(autouse=True)

@@ -197,8 +197,8 @@ def test_a_queue_is_bounded_in_bytes_too() -> None:
 def queued(both: Pair) -> list[Any]:
     """What waits for the view once reading has begun and stopped."""
     stream: Any = both.connection.stream
-    until(lambda: both.connection._heard and not stream.is_reading, what="a full queue")
-    return list(both.connection._inbox._messages)
+    until(lambda: both.connection.heard and not stream.is_reading, what="a full queue")
+    return list(both.connection.inbox._messages)
 
 
 def test_a_text_counts_as_it_is_stored() -> None:
@@ -237,7 +237,7 @@ def test_the_message_that_is_arriving_counts(opcode: int, size: int, fragments: 
 def test_a_message_that_fits_is_read_beside_others() -> None:
     with pair(Settings(max_queue_bytes=100_000), buffers=8192) as both:
         both.peer.send(frames.text("x" * 20_000) + frames.text("y" * 15_000))
-        until(lambda: len(both.connection._inbox._messages) == 2)
+        until(lambda: len(both.connection.inbox._messages) == 2)
 
 
 # What a full queue leaves in the driver: compressed messages
@@ -272,7 +272,7 @@ def test_no_more_is_inflated_than_there_is_room_for(end: bytes, code: int) -> No
         assert queued(both) == MANY[:2] and both.sink.names == []
         for number, message in enumerate(MANY):
             assert both.connection.receive(TIMEOUT) == message
-            assert len(both.connection._inbox._messages) <= 2, number
+            assert len(both.connection.inbox._messages) <= 2, number
         assert catch(both.connection.receive, TIMEOUT).code == code
         both.peer.close()
         until(lambda: both.sink.names == ["close"])
@@ -295,7 +295,7 @@ def test_a_slow_listener_gets_all_of_one_read() -> None:
         most: list[int] = []
 
         def listen(event: Any) -> None:
-            most.append(both.connection._inbox._bytes)
+            most.append(both.connection.backlog._bytes)
             gevent.sleep(0)
             got.append(event.data)
 
@@ -354,9 +354,9 @@ def test_last_words_do_not_overfill_a_queue(close_timeout: float, code: int) -> 
         both.peer.send(frames.text("y" * 40_000) * 3 + frames.close(4004))
         both.peer.close()
         both.connection.send("into the void")
-        until(lambda: len(both.connection._inbox._messages) == 3)
+        until(lambda: len(both.connection.inbox._messages) == 3)
         turn()
-        assert len(both.connection._inbox._messages) == 3
+        assert len(both.connection.inbox._messages) == 3
         if code == 1006:
             until(lambda: both.sink.names == ["close"])
         else:
@@ -376,7 +376,7 @@ def test_what_a_listener_makes_of_a_text_does_not_change_its_count(both: Pair) -
     both.sink.on("message", listen)
     both.peer.send(frames.text("\U0001f600" * 1000) * 3)
     until(lambda: len(seen) == 3)
-    assert both.connection._inbox._bytes == 0
+    assert both.connection.backlog._bytes == 0
 
 
 def test_reading_goes_on_when_events_behind_a_message_have_been_told() -> None:
@@ -386,7 +386,7 @@ def test_reading_goes_on_when_events_behind_a_message_have_been_told() -> None:
         both.sink.on("message", lambda event: held.wait(TIMEOUT))
         both.sink.record("message", "ping")
         both.peer.send(frames.text("1") + frames.text("2") + frames.frame(frames.PING) * 3)
-        until(lambda: both.connection._heard and not both.connection.stream.is_reading)  # type: ignore[union-attr]
+        until(lambda: both.connection.heard and not both.connection.stream.is_reading)  # type: ignore[union-attr]
         held.set()
         both.peer.send(frames.text("3"))
         until(lambda: both.sink.names == ["message"] * 2 + ["ping"] * 3 + ["message"])
@@ -1445,16 +1445,16 @@ def test_the_end_is_told_once_to_each_listener(both: Pair, how: str) -> None:
         both.peer.finish(4001)
         both.peer.close()
     elif how == "lost":
-        both.connection.lost("torn")
+        both.connection.connection_lost("torn")
     else:
-        assert not both.connection.abandon(1011), "there is no listener yet"
+        assert not both.connection.closing.abandon(1011), "there is no listener yet"
     both.connection.wait_closed(TIMEOUT)
     turn()
     told: list[str] = []
     for name in ("one", "other"):
         both.sink.on("close", lambda event, name=name: told.append(name))
         if both.connection.listeners_changed():
-            both.connection.tell_here()
+            both.connection.closing.tell_here()
     assert told == (["one", "other"] if how == "abandoned" else [])
     until(lambda: told == ["one", "other"])
     turn()
@@ -1467,16 +1467,16 @@ def test_a_listener_that_no_hub_tells_is_told_when_the_view_is_left(both: Pair) 
     both.peer.close()
     both.connection.wait_closed(TIMEOUT)
     both.sink.record("close")
-    assert both.connection.abandon(1000)
-    both.connection.tell_here()
+    assert both.connection.closing.abandon(1000)
+    both.connection.closing.tell_here()
     assert both.sink.names == ["close"]
     turn()
     assert both.sink.names == ["close"], "the hub tells it no second time"
-    assert not both.connection.abandon(1000)
+    assert not both.connection.closing.abandon(1000)
 
 
 def test_1001_when_the_process_stops(both: Pair) -> None:
-    both.connection.go_away()
+    both.connection.closing.go_away()
     assert both.peer.read_close().close_code == 1001
     started = time.perf_counter()
     both.connection.wait_closed(TIMEOUT)
@@ -1485,7 +1485,7 @@ def test_1001_when_the_process_stops(both: Pair) -> None:
 
 def test_abandon_tells_the_peer_and_releases_at_once(both: Pair) -> None:
     turn()
-    both.connection.abandon(1011)
+    both.connection.closing.abandon(1011)
     assert not both.descriptor_is_open
     assert both.peer.read_close().close_code == 1011
     both.peer.read_eof()

@@ -13,8 +13,8 @@ import pytest
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.hybi import Hybi
 from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.transport import dispatcher as dispatcher_module
 from faye_wsgi.transport import hubs
-from faye_wsgi.transport import inbox as inbox_module
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.settings import Settings
 from faye_wsgi.transport.stream import PlainSocket
@@ -102,11 +102,11 @@ def in_a_write(both: Pair, error: BaseException) -> None:
 
 
 def in_a_timer(both: Pair, error: BaseException) -> None:
-    both.connection._clock().expect_end(0.0, raising(error))
+    both.connection.clock.expect_end(0.0, raising(error))
 
 
 def in_a_timeout_of_receive(both: Pair, error: BaseException) -> None:
-    both.connection._inbox._start_timer(0.0, raising_waiter(both, error))
+    both.connection.inbox._start_timer(0.0, raising_waiter(both, error))
 
 
 def raising_waiter(both: Pair, error: BaseException) -> Any:
@@ -133,7 +133,7 @@ def in_a_callback(both: Pair, error: BaseException) -> None:
 
 
 def in_a_call_from_a_thread(both: Pair, error: BaseException) -> None:
-    both.connection.outbox.call(raising(error))
+    both.connection.crossing.call(raising(error))
 
 
 ENTRIES = [in_a_read, in_a_write, in_a_timer, in_a_callback, in_a_call_from_a_thread]
@@ -247,7 +247,7 @@ def test_listeners_are_told_in_a_second_attempt(
     both: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness.turn()
-    made = inbox_module.greenlet
+    made = dispatcher_module.greenlet
     attempts: list[int] = []
 
     def fail_once(*args: Any) -> Any:
@@ -256,8 +256,8 @@ def test_listeners_are_told_in_a_second_attempt(
             raise MemoryError
         return made(*args)
 
-    monkeypatch.setattr(inbox_module, "greenlet", fail_once)
-    both.connection._inbox.set_idle(None)
+    monkeypatch.setattr(dispatcher_module, "greenlet", fail_once)
+    both.connection.dispatcher.use_idle(None)
     in_a_read(both, MemoryError())
     assert_ended(both)
     assert len(attempts) > 1
@@ -281,7 +281,7 @@ def test_the_descriptor_is_freed_even_where_nothing_can_be_told(
         patch.setattr(Fragile, "closing_frame", raising(MemoryError()))
         in_a_read(both, MemoryError())
         until(lambda: not both.descriptor_is_open)
-    both.connection.call_soon(both.connection.lost, "so that it ends for good")
+    both.connection.call_soon(both.connection.connection_lost, "so that it ends for good")
     assert_ended(both)
 
 

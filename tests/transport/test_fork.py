@@ -22,7 +22,7 @@ import pytest
 from faye_wsgi import Client
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.errors import ConnectionClosed
-from faye_wsgi.transport import hubs, outbox
+from faye_wsgi.transport import crossing, hubs
 from faye_wsgi.wsgi import worker
 from faye_wsgi.wsgi.hijack import VoidPair
 
@@ -177,7 +177,7 @@ def test_no_listener_runs_in_the_child(both: Pair) -> None:
 
     def child() -> list[str]:
         both.sink.record("close")
-        both.connection.lost("torn")
+        both.connection.connection_lost("torn")
         run_hub()
         both.sink.record("close")
         run_hub()
@@ -318,8 +318,8 @@ def test_connections_of_another_thread() -> None:
 
 
 def test_a_lock_that_another_thread_holds_at_the_fork() -> None:
-    with outbox._counting:
-        assert in_child(lambda: outbox._counting.acquire(False))
+    with crossing._counting:
+        assert in_child(lambda: crossing._counting.acquire(False))
 
 
 def test_what_a_server_writes_to_the_void_is_the_parents() -> None:

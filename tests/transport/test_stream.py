@@ -36,20 +36,20 @@ class Log:
         self.room = 0
         self.reading: Callable[[], object] | None = None
 
-    def received(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         self.data += data
         if self.reading is not None:
             self.reading()
 
-    def ended(self) -> None:
+    def eof_received(self) -> None:
         self.calls.append("ended")
 
-    def lost(self, message: str) -> None:
+    def connection_lost(self, message: str, unread: bool = False) -> None:
         assert message
         self.calls.append("lost")
         self.stream.close()
 
-    def drained(self) -> None:
+    def resume_writing(self) -> None:
         self.room += 1
 
     def failed(self, error: BaseException) -> None:

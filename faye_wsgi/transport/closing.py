@@ -1,0 +1,445 @@
+"""The end of a connection: its phases, and one table of what leads from each to the next.
+
+    CONNECTING --OPENED--> OPEN --PEER_CLOSED--> ANSWERING --ANSWERED--> FLUSHING
+                             |                                              ^
+                             +--CLOSE--> CLOSING --------PEER_CLOSED--------+
+
+    FLUSHING --FLUSHED--> LINGERING --PEER_ENDED--> CLOSED --TOLD--> OVER
+
+LOST leads from each phase to CLOSED. What began a phase is in a function of its name: a close
+frame that is written, a deadline that is set. The rules that are behind it:
+
+- What came before counts. Messages that arrived before the peer's close frame, or before its
+  fault, are handed on first, and a view that answers them at once is heard before our close
+  frame goes out (ANSWERING, a quarter of a second at most).
+- RFC 6455 7.1.1: closing while the peer may still be sending would reset the connection before
+  the peer has read our last words. So our FIN goes out first, and the peer's is awaited for a
+  while (LINGERING). A client waits for the server's FIN, and sends its own after that.
+- Every phase has a deadline, so that no peer can keep a descriptor.
+- gevent stops a watcher whose callback raises, and forgets a timer that does. A connection
+  that failed so would stay for ever, without a reader. So all that the hub calls is guarded,
+  and a failure ends the connection here (``fail_with``).
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum, IntEnum
+from typing import Any, Callable
+
+from gevent.monkey import get_original
+
+from faye_wsgi.driver.base import ReadyState
+from faye_wsgi.driver.events import CloseEvent, ErrorEvent, Event
+from faye_wsgi.driver.frames import CloseCode
+from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.transport import hubs
+
+__all__ = ["Closing", "Phase", "Signal", "next_phase"]
+
+log = logging.getLogger("faye_wsgi")
+
+_get_ident = get_original("_thread", "get_ident")
+_allocate_lock = get_original("_thread", "allocate_lock")
+
+HOLD = 0.25  # seconds that our close frame waits for answers to what came before
+LINGER = 1.0  # seconds that the peer has to end TCP after us
+HURRY = 0.2  # the same, when the process stops
+GO_AWAY = 1.0  # seconds that a peer has to answer 1001 when the process stops
+FORKED = "the connection belongs to the parent of this process"
+
+
+class Phase(IntEnum):
+    """Where a connection is in its life."""
+
+    CONNECTING = 0  # the opening handshake is not complete
+    OPEN = 1
+    ANSWERING = 2  # the peer has closed; what came before is being answered
+    CLOSING = 3  # our close frame went first; the peer's is awaited
+    FLUSHING = 4  # the last frame is written; the kernel has not taken all
+    LINGERING = 5  # our FIN is out; the peer's is awaited
+    CLOSED = 6  # the descriptor is closed, or about to be; nothing more is sent
+    OVER = 7  # all is released, and listeners are being told
+
+
+class Signal(Enum):
+    """What leads from one phase to another."""
+
+    OPENED = "the opening handshake is complete"
+    CLOSE = "we close"
+    PEER_CLOSED = "the driver has reported the peer's close, failure or end"
+    ANSWERED = "what came before the end has been answered, or the time for it is up"
+    FLUSHED = "the kernel has taken everything"
+    PEER_ENDED = "the peer has ended TCP"
+    LOST = "the connection is gone, or given up"
+    TOLD = "the last events have been handed to the listeners' queue"
+
+
+_TABLE = {
+    (Phase.CONNECTING, Signal.OPENED): Phase.OPEN,
+    (Phase.CONNECTING, Signal.PEER_CLOSED): Phase.FLUSHING,
+    (Phase.OPEN, Signal.CLOSE): Phase.CLOSING,
+    (Phase.OPEN, Signal.PEER_CLOSED): Phase.ANSWERING,
+    (Phase.ANSWERING, Signal.ANSWERED): Phase.FLUSHING,
+    (Phase.CLOSING, Signal.PEER_CLOSED): Phase.FLUSHING,
+    (Phase.FLUSHING, Signal.FLUSHED): Phase.LINGERING,
+    (Phase.LINGERING, Signal.PEER_ENDED): Phase.CLOSED,
+    (Phase.CLOSED, Signal.TOLD): Phase.OVER,
+    **{(phase, Signal.LOST): Phase.CLOSED for phase in Phase if phase < Phase.CLOSED},
+}
+
+# The states of the W3C's API. A view may send while it answers what came before a close.
+READY_STATES = (
+    ReadyState.CONNECTING,
+    ReadyState.OPEN,
+    ReadyState.OPEN,
+    ReadyState.CLOSING,
+    ReadyState.CLOSING,
+    ReadyState.CLOSING,
+    ReadyState.CLOSED,
+    ReadyState.CLOSED,
+)
+
+
+def next_phase(phase: Phase, signal: Signal) -> Phase:
+    """The phase to which a signal leads; ``phase`` itself where it means nothing there."""
+    return _TABLE.get((phase, signal), phase)
+
+
+class Closing:
+    """The phase of one connection, how it ended, and what each phase begins with."""
+
+    __slots__ = (
+        "__weakref__",
+        "_connection",
+        "_telling",
+        "close_event",
+        "error_event",
+        "is_hurried",
+        "own_close",
+        "peer_has_ended",
+        "phase",
+    )
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.phase = Phase.CONNECTING
+        self.close_event: CloseEvent | None = None  # the peer's close, or 1006
+        self.error_event: ErrorEvent | None = None
+        self.own_close: CloseEvent | None = None  # what we have closed with
+        self.peer_has_ended = False  # TCP: the driver may have reported its close before
+        self.is_hurried = False  # the process stops
+        # A lock, once no hub runs for this connection: threads tell the listeners, by turns.
+        self._telling: Any = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all is released, and listeners are being told."""
+        return self.phase is Phase.OVER
+
+    # Signals
+
+    def signal(self, signal: Signal) -> None:
+        """Go on to the next phase, if ``signal`` leads to one, and do what it begins with."""
+        phase = next_phase(self.phase, signal)
+        if phase is not self.phase:
+            self.phase = phase
+            begin = _BEGINNINGS.get(phase)
+            if begin is not None:
+                begin(self)
+
+    def note_end(self) -> None:
+        """Nothing more comes from the peer: let the driver say what that means."""
+        connection = self._connection
+        if connection.driver is not None:
+            for event in connection.driver.receive_eof():
+                connection.note(event)
+
+    def check(self) -> None:
+        """Something has changed (a read, room, a consumer that is done): signal what it means."""
+        if self.phase is Phase.OPEN or self.phase is Phase.CLOSING:
+            if self.close_event is not None:
+                self.signal(Signal.PEER_CLOSED)
+        elif self.phase is Phase.ANSWERING:
+            if not self._connection.is_busy:
+                self.signal(Signal.ANSWERED)
+        elif self.phase is Phase.FLUSHING:
+            self._check_flushed()
+        elif self.phase is Phase.LINGERING:
+            if self.peer_has_ended:
+                self.signal(Signal.PEER_ENDED)
+        elif self.phase is Phase.CONNECTING and self.close_event is not None:
+            self.signal(Signal.PEER_CLOSED)
+
+    def lose(self, message: str) -> None:
+        """The connection is gone, or given up: 1006, unless the peer had closed before."""
+        if self.close_event is None:
+            self.error_event = ErrorEvent(message)
+            self.note_end()
+        self._end()
+
+    def refuse(self, message: str, code: int | None, reason: str) -> None:
+        """It could not be opened, or was given up before: CLOSED at once, told by the hub."""
+        self.error_event = ErrorEvent(message) if message else None
+        self.close_event = CloseEvent(code, reason)
+        self.phase = next_phase(self.phase, Signal.LOST)
+        self._connection.call_soon(self._end)
+
+    def abort(self, error: BaseException) -> None:
+        """Opening has raised ``error``: CLOSED at once, told by the hub."""
+        _try(self._note_failure, error)
+        self.phase = next_phase(self.phase, Signal.LOST)
+        _try(self._release)
+        self._connection.call_soon(self._end)  # a client has listeners already
+
+    # What the phases begin with
+
+    def close(self, code: int, reason: str, patience: float) -> None:
+        """Begin the closing handshake; the peer has ``patience`` seconds for its close frame."""
+        connection = self._connection
+        if self.phase is Phase.ANSWERING:  # the peer was first, and our reply waits
+            connection.call_soon(self.signal, Signal.ANSWERED)
+            return
+        if self.phase is not Phase.OPEN:
+            return
+        if connection.driver.has_codes:
+            self.own_close = CloseEvent(code, reason)
+        self.signal(Signal.CLOSE)
+        frame = connection.driver.close(code, reason)
+        if frame:
+            connection.stream.write(frame)
+        connection.clock.expect_end(patience, self._give_up)
+        connection.read_on()  # what still comes is dropped, but for the peer's close frame
+        connection.call_soon(connection.changed.notify_all)
+        if not connection.driver.has_closing_handshake:
+            self.note_end()
+            connection.call_soon(self.check)
+
+    def go_away(self) -> None:
+        """The process stops: close with 1001, and little patience."""
+        self._connection.call_soon(self._go_away)  # where one raises, the others go all the same
+
+    def _go_away(self) -> None:
+        self.is_hurried = True
+        if self.phase in (Phase.OPEN, Phase.ANSWERING):
+            self.close(CloseCode.GOING_AWAY, "", GO_AWAY)
+        elif Phase.CLOSING <= self.phase < Phase.CLOSED:
+            self._connection.clock.expect_end(GO_AWAY, self._give_up)
+
+    def _give_up(self) -> None:
+        self.lose("the closing handshake was not completed in time")
+
+    def _begin_answering(self) -> None:
+        connection = self._connection
+        if not connection.is_busy:
+            self.signal(Signal.ANSWERED)
+            return
+        connection.await_consumer()
+        connection.clock.expect_end(HOLD, lambda: self.signal(Signal.ANSWERED))
+
+    def _begin_flushing(self) -> None:
+        # RFC 6455 5.5.1: the close frame that answers the peer's; nothing is sent after it.
+        connection = self._connection
+        frame = connection.driver.closing_frame()
+        if frame:
+            connection.stream.write(frame)
+        patience = connection.settings.close_timeout
+        connection.clock.expect_end(patience, lambda: self.signal(Signal.LOST))
+        self._check_flushed()
+
+    def _check_flushed(self) -> None:
+        stream = self._connection.stream
+        stream.flush()
+        if stream.broken:
+            self.signal(Signal.LOST)
+        elif not stream.buffered:
+            self.signal(Signal.FLUSHED)
+
+    def _begin_lingering(self) -> None:
+        connection = self._connection
+        # RFC 6455 7.1.1: a client lets the server end TCP first, unless something failed.
+        if not connection.settings.awaits_server or self.error_event is not None:
+            patience = HURRY if self.is_hurried else LINGER
+            connection.clock.expect_end(patience, lambda: self.signal(Signal.LOST))
+            connection.stream.shutdown_write()
+        connection.stream.resume_reading()
+        self.check()
+
+    def _begin_closed(self) -> None:
+        if self.close_event is None:  # the driver could not even report the end
+            self.close_event = CloseEvent(CloseCode.ABNORMAL_CLOSURE, "")
+        self._release()
+        self._connection.dispatcher.put_last(self._last_events)
+        self.signal(Signal.TOLD)
+
+    def _begin_over(self) -> None:
+        connection = self._connection
+        connection.inbox.deliver()
+        connection.dispatcher.deliver()
+        connection.inbox.end()
+        connection.changed.notify_all()
+
+    @property
+    def _last_events(self) -> list[Event]:
+        events = (self.error_event, self.close_event)
+        return [event for event in events if event is not None]
+
+    def _release(self) -> None:
+        connection = self._connection
+        if connection.keepalive is not None:
+            connection.keepalive.stop()
+        if connection.stream is None or connection.driver is None:
+            return
+        try:
+            connection.driver.closing_frame()  # which closes the driver and its extensions
+        finally:
+            connection.stream.close()
+        hubs.leave(connection.hub, self)
+        connection.dispatcher.use_idle(None)
+
+    # Failures in the hub
+
+    def fail_with(self, error: BaseException) -> None:
+        """A callback of the hub has raised: 1006 ends this connection, and no other one.
+
+        What is no ``Exception`` (KeyboardInterrupt, SystemExit, the end of the hub) is not
+        logged here: the guard raises it once more for gevent, which passes it on. The
+        connection ends then, too, because the bytes that were being dealt with are lost.
+        """
+        if isinstance(error, Exception):
+            message = "a connection failed: 1006 closes %r"
+            sink = self._connection.dispatcher.sink
+            _try(lambda: log.error(message, sink, exc_info=error))
+        elif self.phase is Phase.OVER:
+            return  # the hub ends, and nothing more can be told in it
+        _try(self._note_failure, error)
+        # Memory may be short for the end, too, but not for long: the second try finds what
+        # the first one has released.
+        if not (_try(self._end) or _try(self._end)):
+            stream = self._connection.stream
+            if stream is not None:
+                _try(stream.close)
+
+    def _note_failure(self, error: BaseException) -> None:
+        if self.close_event is None:
+            self.error_event = ErrorEvent(f"the connection failed: {type(error).__name__}")
+            self.note_end()
+
+    def _end(self) -> None:
+        # Where the beginning of a phase has raised, it is done once more.
+        if self.phase is Phase.OVER:
+            self._begin_over()
+        elif self.phase is Phase.CLOSED:
+            self._begin_closed()
+        else:
+            self.signal(Signal.LOST)
+
+    # Without a hub: the thread that ran it has gone, or this is the child of a fork
+
+    def abandon(self, code: int) -> bool:
+        """End at once, telling only the peer: the thread that served this is gone.
+
+        Whether listeners have not heard of it: then a thread must call ``tell_here``.
+        """
+        self.leave_hub()
+        connection = self._connection
+        driver, stream = connection.driver, connection.stream
+        if driver is None or stream is None or stream.closed:
+            # A listener may have come after the end.
+            return bool(connection.dispatcher.leave_to_thread(()))
+        if self.phase <= Phase.OPEN:
+            stream.write(driver.close(code, ""))
+        else:
+            stream.write(driver.closing_frame())
+        stream.flush()
+        if self.close_event is None:
+            self.note_end()
+        self.phase = Phase.OVER
+        self._release()
+        return bool(connection.dispatcher.leave_to_thread(self._last_events))
+
+    def leave_hub(self) -> None:
+        """No hub runs for this connection any more."""
+        if self._telling is None:
+            self._telling = _allocate_lock()
+
+    def tell_here(self) -> None:
+        """Tell the listeners what waits for them, in the caller's thread."""
+        with self._telling:
+            self._connection.dispatcher.run_all()
+
+    def tell_late_listeners(self) -> bool:
+        """Tell a listener of the end that was registered after it.
+
+        Whether no hub runs that does: then a thread must call ``tell_here``.
+        """
+        connection, event = self._connection, self.close_event
+        dispatcher = connection.dispatcher
+        if self.phase is not Phase.OVER or event is None:
+            return False
+        if not dispatcher.sink.has_listeners("close"):
+            return False
+        if self._telling is not None or connection.hub.loop is None:
+            self.leave_hub()
+            return bool(dispatcher.leave_to_thread([event]))
+        if connection.is_elsewhere:
+            connection.crossing.call(dispatcher.tell, event)
+        else:
+            dispatcher.tell(event)
+        return False
+
+    def forget(self, hub: Any) -> object:
+        """In the child of a fork: closed here, in silence; the parent goes on with it."""
+        connection = self._connection
+        self.phase = Phase.OVER
+        if self.close_event is None:
+            self.close_event = CloseEvent(CloseCode.ABNORMAL_CLOSURE, FORKED)
+        kept = connection.forget_waiting()
+        if connection.stream is not None and connection.driver is not None:
+            connection.stream.forget(hub)
+            connection.driver.closing_frame()  # which closes the driver
+        if connection.hub is hub:
+            if connection.keepalive is not None:
+                connection.keepalive.stop()
+            if connection.cancel is not None:
+                connection.cancel()
+        connection.cancel = None
+        return kept
+
+    def discard(self) -> None:
+        """It will never open, and needs no hub."""
+        self.phase = Phase.OVER
+
+    # What others see of it
+
+    def wait_told(self) -> None:
+        """Wait until it is closed and all listeners have heard of it."""
+        connection = self._connection
+        connection.await_consumer()
+        connection.changed.wait_for(
+            lambda: self.is_over and not connection.dispatcher.is_telling, None
+        )
+
+    def error(self) -> ConnectionClosed:
+        """What a call on a closing or closed connection raises."""
+        event = self.close_event or self.own_close
+        error = ConnectionClosed(event.code, event.reason) if event else ConnectionClosed()
+        error.target = self._connection.dispatcher.sink
+        return error
+
+
+_BEGINNINGS: dict[Phase, Callable[[Closing], None]] = {
+    Phase.ANSWERING: Closing._begin_answering,
+    Phase.FLUSHING: Closing._begin_flushing,
+    Phase.LINGERING: Closing._begin_lingering,
+    Phase.CLOSED: Closing._begin_closed,
+    Phase.OVER: Closing._begin_over,
+}
+
+
+def _try(function: Callable[..., object], *args: Any) -> bool:
+    try:
+        function(*args)
+    except Exception:
+        return False
+    return True

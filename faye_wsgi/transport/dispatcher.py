@@ -1,0 +1,247 @@
+"""What has arrived and waits for listeners: messages, events, the callbacks of pongs.
+
+Listeners run one at a time, in order, never in the hub: they may block. They run in a greenlet
+of their own, which exists only while there is something to do. Making a greenlet costs more
+than most listeners do, so that the greenlet of a hub rests between two jobs, and goes with the
+hub's last connection.
+
+What a listener raises is logged and closes its connection with 1011: SystemExit, GreenletExit
+and gevent's Timeout as well, which would otherwise stop the worker, or deafen the connection.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Callable, Protocol, Union
+
+from greenlet import getcurrent, greenlet
+
+from faye_wsgi.driver.events import Data, Event, EventType, MessageEvent
+from faye_wsgi.driver.frames import CloseCode, stored_size
+from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.transport.inbox import Backlog
+
+__all__ = ["Dispatcher", "Sink"]
+
+log = logging.getLogger("faye_wsgi")
+
+Job = Union[Data, Event, Callable[[], object]]  # data is that of a message
+
+_EMPTY: Any = ()  # stands for a queue that was never needed: a deque takes 600 bytes
+
+
+class Sink(Protocol):
+    """The object that the user holds, and that has the listeners."""
+
+    def has_listeners(self, type: EventType) -> bool:
+        """Whether there are listeners for ``type``."""
+
+    def sole_listener(self, type: EventType) -> Callable[[Any], object] | None:
+        """The one that may be called instead of ``dispatch``, with an event whose target is set."""
+
+    def dispatch(self, event: Event) -> None:
+        """Run the listeners; may block, and may raise what they raise."""
+
+
+class Dispatcher:
+    """The jobs of one connection's listeners."""
+
+    __slots__ = (
+        "_backlog",
+        "_connection",
+        "_hub",
+        "_idle",
+        "_is_forgotten",
+        "_is_paused",
+        "_is_running",
+        "_jobs",
+        "_listener",
+        "_switch",
+        "gets_messages",
+        "is_awaited",
+        "sink",
+    )
+
+    def __init__(self, connection: Any, hub: Any, backlog: Backlog, sink: Sink) -> None:
+        self._connection = connection
+        self._hub = hub
+        self._backlog = backlog
+        self.sink = sink  # the object that has the listeners
+        # The switch of greenlet itself: that of gevent's hub looks for hooks first.
+        self._switch = greenlet.switch.__get__(hub)
+        self._jobs: Any = _EMPTY
+        self._listener: Callable[[Any], object] | None = None  # the only one for messages
+        self._idle: list[Any] | None = None
+        self._is_running = False  # a greenlet runs jobs
+        self._is_paused = False  # messages are held back
+        self._is_forgotten = False  # in the child of a fork
+        self.gets_messages = False  # there are listeners for messages
+        self.is_awaited = False  # the end waits for the listeners to have dealt with everything
+
+    def use_idle(self, idle: list[Any] | None) -> None:
+        """Where a greenlet rests between the jobs of all connections of the hub; None: nowhere."""
+        self._idle = idle
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether listeners run, or have something to hear."""
+        return self._is_running or bool(self._jobs)
+
+    @property
+    def is_telling(self) -> bool:
+        """``is_busy``, but for what ``pause`` holds back."""
+        return self._is_running or (bool(self._jobs) and not self._is_held)
+
+    @property
+    def _is_held(self) -> bool:
+        return self._is_paused and type(self._jobs[0]) in (str, bytes)
+
+    # From the connection, in the hub
+
+    def put(self, message: Data) -> None:
+        """Keep a message; ``deliver`` comes when all of a read have been kept."""
+        self._append(message, stored_size(message))
+
+    def tell(self, event: Event) -> None:
+        """Tell the listeners for this event, if there are any, in its turn."""
+        if self.sink.has_listeners(event.type):
+            self.run(event)
+
+    def run(self, job: Job) -> None:
+        """Dispatch an event, or call a function, in its turn and never in the hub."""
+        self._append(job, 0)
+        self._connection.call_soon(self.deliver)
+
+    def put_last(self, events: Iterable[Event]) -> None:
+        """Keep what listeners are told at the end; ``deliver`` comes later."""
+        for event in events:
+            if self.sink.has_listeners(event.type):
+                self._append(event, 0)
+
+    def deliver(self) -> None:
+        """Let a greenlet run the jobs, unless one does already."""
+        if not self._jobs or self._is_running or self._is_held:
+            return
+        if self._idle:
+            runner = self._idle.pop()
+            self._is_running = True
+            runner.switch(self)
+        else:
+            runner = greenlet(_run_jobs, self._hub)
+            self._is_running = True
+            runner.switch(self, self._switch, self._idle)
+
+    def listeners_changed(self) -> None:
+        """There may be listeners for messages now, or none any more."""
+        self.gets_messages = self.sink.has_listeners("message")
+        self._listener = self.sink.sole_listener("message")
+
+    def pause(self) -> None:
+        """Hold messages back, and whatever came after them, until ``resume``."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Go on after ``pause``."""
+        self._is_paused = False
+        self._connection.call_soon(self.deliver)
+
+    def adopt(self, messages: Iterable[Data]) -> None:
+        """Take messages that waited for a view, and that the backlog has counted."""
+        if self._jobs is _EMPTY:
+            self._jobs = deque()
+        self._jobs.extend(messages)
+        self._connection.call_soon(self.deliver)
+
+    def leave_to_thread(self, events: Iterable[Event]) -> bool:
+        """The hub runs no more: whether a thread must call ``run_all``, also for ``events``."""
+        self.put_last(events)
+        self.is_awaited = False
+        if self._jobs:
+            self._is_running = True  # should the hub run after all, it keeps off
+        return bool(self._jobs)
+
+    def forget(self) -> object:
+        """In the child of a fork: nothing is told; what waits is returned to be kept."""
+        kept = list(self._jobs)
+        self._is_forgotten = True
+        self.gets_messages = self.is_awaited = False
+        if self._jobs:
+            self._jobs.clear()  # in place: the greenlet that runs them may be the one that forked
+        return kept
+
+    def _append(self, job: Job, size: int) -> None:
+        if self._is_forgotten:
+            return
+        if self._jobs is _EMPTY:
+            self._jobs = deque()
+        self._jobs.append(job)
+        self._backlog.add(size)
+
+    # In the greenlet that is made for it
+
+    def run_all(self) -> None:
+        """Run all jobs that may run now."""
+        jobs = self._jobs
+        try:
+            while jobs:
+                if self._is_paused and self._is_held:
+                    break
+                job = jobs.popleft()
+                if type(job) is str or type(job) is bytes:
+                    size = stored_size(job)  # now: a listener may put its UTF-8 beside a text
+                    self._run(MessageEvent(job))
+                    self._backlog.remove(size)
+                else:
+                    self._run(job)
+                    self._backlog.remove(0)
+        finally:
+            self._is_running = False
+        if self.is_awaited:
+            self._connection.consumed()
+
+    def _run(self, job: Any) -> None:
+        try:
+            if type(job) is MessageEvent and self._listener is not None:  # nearly always
+                job.target = self.sink
+                self._listener(job)
+            elif isinstance(job, Event):
+                self.sink.dispatch(job)
+            else:
+                job()
+        except BaseException as error:  # GreenletExit, gevent's Timeout and SystemExit, too
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, ConnectionClosed) and error.target is self.sink:
+            return  # the peer was faster: the close event says so
+        log.error("a listener raised: 1011 closes %r", self.sink, exc_info=error)
+        self._connection.close(CloseCode.INTERNAL_ERROR, "")
+        if isinstance(error, KeyboardInterrupt):
+            self._pass_on(error)
+
+    def _pass_on(self, error: BaseException) -> None:
+        """Raise Ctrl-C in the main greenlet, too; this one goes on when the hub runs again."""
+        if getcurrent().parent is not self._hub:
+            raise error  # another thread tells the listeners: there is no hub to take it
+        self._hub.handle_system_error(type(error), error, error.__traceback__)
+
+
+def _run_jobs(
+    dispatcher: Dispatcher | None, switch: Callable[[], Any], idle: list[Any] | None
+) -> None:
+    me = getcurrent()
+    while dispatcher is not None:
+        dispatcher.run_all()
+        if idle is None or idle:
+            return
+        idle.append(me)
+        me.gr_context = None  # the next listeners must not see these ones' context variables
+        dispatcher = None  # a connection that has ended may go while this greenlet rests
+        try:
+            dispatcher = switch()
+        except BaseException:  # a listener had kept this greenlet, and it was killed
+            if me in idle:
+                idle.remove(me)
+            return

@@ -136,8 +136,14 @@ class Driver:
         raise NotImplementedError
 
     def output(self) -> bytes:
-        """What the driver has to say by itself now (a pong); b'' mostly."""
+        """What the driver owes the peer now: a pong for each ping, in order; b'' mostly."""
         return b""
+
+    def drop_pongs(self) -> None:
+        """Keep the latest of the pongs that are owed (RFC 6455 §5.5.3 needs no other).
+
+        For a peer that sends pings and does not read: its pongs would fill the memory.
+        """
 
     def closing_frame(self) -> bytes:
         """The close frame owed to a peer that closed or failed; nothing can be sent after it."""

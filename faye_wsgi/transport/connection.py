@@ -446,12 +446,16 @@ class Connection:
         self._lose("the peer gave no sign of life")
 
     def _answer_pings(self) -> None:
-        # While the peer does not read, one pong is owed, however many pings it sends.
         driver, stream = self.driver, self.stream
-        if driver is not None and stream is not None and not stream.is_blocked:
-            output = driver.output()
-            if output:
-                stream.write(output)
+        if driver is None or stream is None:
+            return
+        if stream.is_blocked:
+            # The peer does not read: memory stays bounded, however many pings it sends.
+            driver.drop_pongs()
+            return
+        output = driver.output()
+        if output:
+            stream.write(output)
 
     def _clock(self) -> Keepalive:
         if self._keepalive is None:

@@ -81,7 +81,7 @@ class Hybi(Driver):
         "_opcode",
         "_payload",
         "_pipeline",
-        "_pong",
+        "_pongs",
         "_random",
         "_remaining",
         "_rest",
@@ -127,7 +127,7 @@ class Hybi(Driver):
         self._key = b""
         self._fin = False
         # What is owed to the peer:
-        self._pong: bytes | None = None
+        self._pongs: list[bytes] = []  # the payloads of pings that are not answered yet
         self._closing: bytes | None = None  # the payload of a close frame
         self._choose_way()
 
@@ -397,7 +397,7 @@ class Hybi(Driver):
     def _receive_control(self, events: list[Event], opcode: int, payload: bytes) -> None:
         if opcode == Opcode.PING:
             if self.state == ReadyState.OPEN:
-                self._pong = payload  # RFC 6455 §5.5.3: only the latest needs an answer
+                self._pongs.append(payload)  # RFC 6455 §5.5.2: each ping has its own pong
             events.append(PingEvent(payload))
         elif opcode == Opcode.PONG:
             events.append(PongEvent(payload))
@@ -505,12 +505,17 @@ class Hybi(Driver):
             return b""
         self.state = ReadyState.CLOSING
         self._choose_way()
-        self._pong = None
+        self._pongs = []
         return self._build(_FIN | Opcode.CLOSE, close_payload(code, reason))
 
     def output(self) -> bytes:
-        pong, self._pong = self._pong, None
-        return b"" if pong is None else self._build(_FIN | Opcode.PONG, pong)
+        if not self._pongs:
+            return b""
+        pongs, self._pongs = self._pongs, []
+        return b"".join([self._build(_FIN | Opcode.PONG, payload) for payload in pongs])
+
+    def drop_pongs(self) -> None:
+        del self._pongs[:-1]
 
     def closing_frame(self) -> bytes:
         frame = b""

@@ -294,11 +294,27 @@ def test_a_ping_is_answered_once(payload: bytes) -> None:
     assert driver.output() == b""
 
 
-def test_only_the_latest_ping_waits_for_its_pong() -> None:
+@pytest.mark.parametrize("mask", [None, MASK], ids=["client", "server"])
+def test_each_ping_has_its_own_pong(mask: bytes | None) -> None:
+    driver = client() if mask is None else Hybi()
+    answer_mask = MASK if mask is None else None
+    data = b"".join(
+        frame(PING, b"%d" % n, mask=mask) + text("between", mask=mask) for n in range(10)
+    )
+    assert len(driver.receive_data(data)) == 20
+    assert driver.output() == b"".join(frame(PONG, b"%d" % n, mask=answer_mask) for n in range(10))
+    assert driver.output() == b""
+
+
+def test_of_pongs_that_are_dropped_the_latest_stays() -> None:
     driver = client()
-    data = b"".join(frame(PING, b"%d" % n, mask=None) for n in range(1000))
-    assert len(driver.receive_data(data)) == 1000
-    assert driver.output() == frame(PONG, b"999")
+    for start in (0, 1000):
+        pings = (frame(PING, b"%d" % n, mask=None) for n in range(start, start + 1000))
+        assert len(driver.receive_data(b"".join(pings))) == 1000
+        driver.drop_pongs()
+    assert driver.output() == frame(PONG, b"1999")
+    driver.drop_pongs()
+    assert driver.output() == b""
 
 
 def test_a_pong_is_not_answered() -> None:

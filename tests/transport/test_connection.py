@@ -840,6 +840,23 @@ def test_a_ping_is_answered_and_told_of(both: Pair) -> None:
     until(lambda: both.sink.names == ["ping"])
 
 
+def test_each_ping_is_answered_in_order_between_messages(both: Pair) -> None:
+    both.sink.on("message", lambda event: both.connection.send(event.data))
+    for n in range(10):
+        data = frames.frame(frames.PING, b"%d" % n) + frames.text(f"{n}")
+        both.peer.send(data + frames.frame(frames.PING, b"again"))
+    pongs: list[bytes] = []
+    texts: list[str] = []
+    while len(pongs) < 20 or len(texts) < 10:
+        frame = both.peer.read_frame()
+        if frame.opcode == frames.PONG:
+            pongs.append(frame.payload)
+        else:
+            texts.append(frame.text)
+    assert pongs == [payload for n in range(10) for payload in (b"%d" % n, b"again")]
+    assert texts == [f"{n}" for n in range(10)]
+
+
 def test_callbacks_latency_and_a_pong_that_answers_earlier_pings(both: Pair) -> None:
     called: list[int] = []
     both.sink.record("pong")

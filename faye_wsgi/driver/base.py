@@ -9,13 +9,13 @@ raises for what a peer sends, and after a failure it swallows everything.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from faye_wsgi.driver.events import CloseEvent, Data, ErrorEvent, Event
 from faye_wsgi.driver.frames import CloseCode, NumberEnum
 from faye_wsgi.driver.masking import Buffer
 
-__all__ = ["Driver", "ReadyState"]
+__all__ = ["Driver", "Features", "ReadyState"]
 
 
 class ReadyState(NumberEnum):
@@ -25,6 +25,16 @@ class ReadyState(NumberEnum):
     OPEN = 1
     CLOSING = 2
     CLOSED = 3
+
+
+class Features(NamedTuple):
+    """What a protocol has; the transport asks here before it uses any of it."""
+
+    closing_handshake: bool  # else close() is followed by the end of TCP
+    codes: bool  # the end has a close code
+    pongs: bool  # a ping is answered
+    binary: bool  # a message may be bytes
+    fragments: bool  # a message may go out in several frames
 
 
 class Driver:
@@ -38,12 +48,8 @@ class Driver:
     __slots__ = ("_ended", "protocol", "state")
 
     version: str
-    has_closing_handshake = True  # else close() is followed by the end of TCP
-    has_codes = True  # the end has a close code
-    has_pongs = True  # a ping is answered
+    features: Features
     read_size = 65536  # bytes that receive_data should get at a time
-    has_binary = True  # a message may be bytes
-    has_fragments = True  # a message may go out in several frames
 
     def __init__(self, protocol: str = "") -> None:
         self.protocol = protocol

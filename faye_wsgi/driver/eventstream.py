@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Callable, NoReturn
 
-from faye_wsgi.driver.base import Driver, ReadyState
+from faye_wsgi.driver.base import Driver, Features, ReadyState
 from faye_wsgi.driver.events import Event
 from faye_wsgi.driver.masking import Buffer
 from faye_wsgi.http.headers import HeadersLike, check_headers
@@ -100,10 +100,9 @@ class EventStream(Driver):
     __slots__ = ()
 
     version = ""
-    has_closing_handshake = False
-    has_codes = False
-    has_pongs = False
-    has_fragments = False
+    features = Features(
+        closing_handshake=False, codes=False, pongs=False, binary=True, fragments=False
+    )
 
     def receive_data(self, data: bytes, room: int | None = None) -> list[Event]:
         """Drop it: an HTTP client has nothing to say while it is being answered."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Callable, NoReturn
 
-from faye_wsgi.driver.base import Driver, ReadyState
+from faye_wsgi.driver.base import Driver, Features, ReadyState
 from faye_wsgi.driver.events import Event, MessageEvent
 from faye_wsgi.driver.frames import MAX_WIDTH, CloseCode
 from faye_wsgi.driver.hybi import MAX_LENGTH
@@ -38,11 +38,9 @@ class Hixie75(Driver):
     header_prefix = "WebSocket-"  # begins the names of headers that differ by draft
     # §4.1: clients compare the first 85 bytes, with this space in 'Web Socket'.
     phrase = "Web Socket Protocol Handshake"
-    has_closing_handshake = False
-    has_pongs = False
-    has_binary = False
-    has_codes = False
-    has_fragments = False
+    features = Features(
+        closing_handshake=False, codes=False, pongs=False, binary=False, fragments=False
+    )
 
     def __init__(self, *, protocol: str = "", max_length: int = MAX_LENGTH) -> None:
         super().__init__(protocol)

@@ -40,7 +40,7 @@ class Hixie76(Hixie75):
     version = "hixie-76"
     header_prefix = "Sec-WebSocket-"
     phrase = "WebSocket Protocol Handshake"
-    has_closing_handshake = True
+    features = Hixie75.features._replace(closing_handshake=True)
 
     def __init__(
         self, challenge: bytes, *, protocol: str = "", max_length: int = MAX_LENGTH

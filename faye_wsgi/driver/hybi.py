@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any, Callable
 
-from faye_wsgi.driver.base import Driver, ReadyState
+from faye_wsgi.driver.base import Driver, Features, ReadyState
 from faye_wsgi.driver.events import Data, Event, MessageEvent, PingEvent, PongEvent
 from faye_wsgi.driver.frames import (
     MAX_WIDTH,
@@ -46,6 +46,9 @@ _FIN = 0x80
 _TEXT = _FIN | Opcode.TEXT
 _BINARY = _FIN | Opcode.BINARY
 
+
+_FEATURES = Features(closing_handshake=True, codes=True, pongs=True, binary=True, fragments=True)
+_WITH_EXTENSIONS = _FEATURES._replace(fragments=False)  # they work on whole messages
 
 Received = tuple[Sequence[Data], bytes]
 
@@ -222,6 +225,10 @@ class Hybi(Driver):
         self.receive_messages = _receive_nothing
         if is_short and self._pipeline is None and self.state == ReadyState.OPEN:
             self.receive_messages = _short_way(not self._client, self._max_length)
+
+    @property
+    def features(self) -> Features:  # type: ignore[override]
+        return _FEATURES if self._pipeline is None else _WITH_EXTENSIONS
 
     @property
     def read_size(self) -> int:  # type: ignore[override]
@@ -436,11 +443,6 @@ class Hybi(Driver):
         self._frame = []
 
     # Out
-
-    @property
-    def has_fragments(self) -> bool:  # type: ignore[override]
-        """Extensions work on whole messages."""
-        return self._pipeline is None
 
     @property
     def shares_frames(self) -> bool:

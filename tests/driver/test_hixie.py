@@ -370,7 +370,7 @@ def test_what_is_sent(make: Callable[[], Draft]) -> None:
 
 def test_draft_75_ends_with_tcp() -> None:
     driver = driver75()
-    assert not driver.has_closing_handshake
+    assert not driver.features.closing_handshake
     assert driver.close(1000, "bye") == b""
     assert driver.state == ReadyState.CLOSING
     assert driver.receive_data(text("dropped") + CLOSE_FRAME) == []
@@ -381,7 +381,7 @@ def test_draft_75_ends_with_tcp() -> None:
 
 def test_draft_76_closes_first() -> None:
     driver = driver76()
-    assert driver.has_closing_handshake
+    assert driver.features.closing_handshake
     assert driver.close(1000, "bye") == CLOSE_FRAME
     assert driver.close(1000, "bye") == b""
     assert driver.state == ReadyState.CLOSING

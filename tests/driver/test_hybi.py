@@ -20,6 +20,8 @@ from faye_wsgi.driver.events import (
 )
 from faye_wsgi.driver.frames import CloseCode, build_frame, check_close, is_valid_close_code
 from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH, Hybi
+from faye_wsgi.extensions.negotiation import negotiate
+from faye_wsgi.extensions.permessage_deflate import permessage_deflate
 
 from ..support import frames
 from ..support.frames import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, frame, text
@@ -706,3 +708,10 @@ def test_codes_and_states_look_like_numbers() -> None:
     """On every Python: applications print and compare them."""
     for number, value in (("1006", CloseCode.ABNORMAL_CLOSURE), ("1", ReadyState.OPEN)):
         assert [str(value), f"{value}", f"{value:d}", f"{value:4d}".strip()] == [number] * 4
+
+
+def test_extensions_leave_no_fragments() -> None:
+    """They work on whole messages."""
+    pipeline = negotiate([permessage_deflate], "permessage-deflate", 1000)
+    plain, extended = Hybi().features, Hybi(pipeline=pipeline).features
+    assert all(plain) and extended == plain._replace(fragments=False)

@@ -424,7 +424,7 @@ class Connection:
         if frame is None:
             return False
         stream.write(frame)
-        if driver.has_pongs:
+        if driver.features.pongs:
             self._clock().sent_ping(data, callback)
             self._expect_life()
         return True
@@ -511,7 +511,7 @@ class Connection:
         if self._close_event is not None:  # the peer was first, and its reply is held
             self.call_soon(self._reply)
             return
-        if driver.has_codes:
+        if driver.features.codes:
             self._closing = CloseEvent(code, reason)
         frame = driver.close(code, reason)
         if frame:
@@ -519,7 +519,7 @@ class Connection:
         self._clock().expect_end(patience, self._give_up)
         self._read_on()  # what still comes is dropped, but for the peer's close frame
         self.call_soon(self.outbox.wake)
-        if not driver.has_closing_handshake:
+        if not driver.features.closing_handshake:
             self._note_eof()
             self.call_soon(self._go_on)
 

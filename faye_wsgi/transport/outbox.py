@@ -187,7 +187,7 @@ class Outbox:
             self.run_crossed()
         if not isinstance(message, (str, bytes)):
             driver: Any = self._owner.driver
-            if self._check_state() == _OPEN and not is_elsewhere and driver.has_fragments:
+            if self._check_state() == _OPEN and not is_elsewhere and driver.features.fragments:
                 self._send_fragments(_pieces(message), timeout)
                 return
             message = _whole(message)
@@ -215,12 +215,12 @@ class Outbox:
         driver = self._owner.driver
         if isinstance(message, str):
             message.encode()
-        elif driver is not None and not driver.has_binary:
+        elif driver is not None and not driver.features.binary:
             driver.binary(message)
 
     def _send_shared(self, message: Data, shared: dict[Any, Any]) -> bool:
         driver = self._owner.driver
-        if driver is not None and not driver.has_binary and not isinstance(message, str):
+        if driver is not None and not driver.features.binary and not isinstance(message, str):
             return True
         driver = self._plain
         if driver is None or driver.state is not _OPEN or _get_ident() != self._thread:

@@ -13,7 +13,6 @@ over to it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any, Callable
 
 from gevent.monkey import get_original
@@ -25,7 +24,6 @@ from faye_wsgi.driver.events import (
     DrainEvent,
     ErrorEvent,
     Event,
-    MessageEvent,
     OpenEvent,
     PongEvent,
 )
@@ -228,22 +226,25 @@ class Connection:
         self._heard = True
         if self._close_event is not None:
             return  # what follows the peer's close frame is nothing to us
-        messages, rest = self.driver.receive_messages(data)  # type: ignore[union-attr]
-        if rest:
-            is_full = self._receive_events(messages, rest)
+        driver: Any = self.driver
+        inbox = self._inbox
+        received = driver.receive_data(data, inbox.room)
+        if not received or driver.expected or inbox.expected or driver.holds_back:
+            is_full = self._receive_events(received)
+        elif _are_messages(received):  # nearly always
+            is_full = inbox.hand_out(received)
         else:
-            is_full = self._inbox.hand_out(messages)
+            is_full = self._receive_events(received)
         if is_full:
             self._stop_reading()
         if self._step is not None:
             self._step()
 
-    def _receive_events(self, messages: Sequence[Data], rest: bytes) -> bool:
+    def _receive_events(self, received: list[Data | Event]) -> bool:
         inbox, driver = self._inbox, self.driver
-        inbox.put(messages)
-        for event in driver.receive_data(rest, inbox.room):  # type: ignore[union-attr]
-            if type(event) is MessageEvent:
-                inbox.put((event.data,))
+        for event in received:
+            if isinstance(event, (str, bytes)):
+                inbox.put((event,))
             else:
                 self._note(event)
         self._answer_pings()
@@ -263,7 +264,7 @@ class Connection:
         driver, stream = self.driver, self.stream
         if driver is None or stream is None or stream.closed or not driver.holds_back:
             return
-        is_full = self._receive_events((), b"")
+        is_full = self._receive_events(driver.receive_data(b"", self._inbox.room))
         if not driver.holds_back and not (is_full and self.state == _OPEN):
             stream.resume_reading()
         if self._step is not None:
@@ -713,6 +714,14 @@ class Connection:
         if self._close_event is None:
             self._error_event = ErrorEvent(f"the connection failed: {type(error).__name__}")
             self._note_eof()
+
+
+def _are_messages(received: list[Data | Event]) -> bool:
+    for item in received:
+        kind = type(item)
+        if kind is not str and kind is not bytes:
+            return False
+    return True
 
 
 def _try(function: Callable[..., object], *args: Any) -> bool:

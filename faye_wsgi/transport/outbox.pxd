@@ -10,4 +10,4 @@ cdef class Outbox:
     cdef public object _hub, _owner, _plain, _thread, _turned_at, _unsent, _waiting
     cdef public object _waiting_elsewhere
     cdef public Stream _stream
-    cdef public bint _shares, is_alone
+    cdef public bint is_alone

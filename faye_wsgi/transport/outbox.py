@@ -86,7 +86,6 @@ class Outbox:
         "_hub",
         "_owner",
         "_plain",
-        "_shares",
         "_stream",
         "_thread",
         "_turned_at",
@@ -102,7 +101,6 @@ class Outbox:
         self._stream: Any = None
         self._plain: Driver | None = None  # where there is more to do than this, None
         self._build: Any = None  # the driver's
-        self._shares = False  # its frames are those of other connections, too
         self._hub = hub
         self._crossing: Crossing | None = None  # made when another thread first calls
         self.is_alone = getcurrent().parent is None  # the hub runs only while we wait
@@ -133,9 +131,8 @@ class Outbox:
     def set_stream(self, driver: Driver, stream: Stream) -> None:
         """From now on messages go to ``stream``."""
         self._stream = stream
-        self._build = driver.build
+        self._build = driver.message
         self._plain = None if self.is_alone else driver
-        self._shares = driver.shares_frames
 
     def send(self, message: Any, timeout: float | None = None) -> None:
         """Send a message; blocks while more than the high-water mark waits for the peer."""
@@ -161,20 +158,18 @@ class Outbox:
 
     def send_shared(self, message: Data, shared: dict[Any, Any]) -> bool:
         """Send one that goes to many, without waiting; False: too much waits already."""
+        driver = self._owner.driver
+        if driver is not None and not driver.features.binary and not isinstance(message, str):
+            return True
         driver = self._plain
-        if (
-            not self._shares
-            or driver is None
-            or self._crossed
-            or driver.state is not _OPEN
-            or _get_ident() != self._thread
-            or self._stream.is_blocked
-        ):
-            return self._send_shared(message, shared)
-        frame: bytes | None = shared.get(None)
-        if frame is None:
-            frame = shared[None] = self._build(message)
-        self._stream.write(frame)
+        if driver is None or driver.state is not _OPEN or _get_ident() != self._thread:
+            return self._offer(message)
+        if self._stream.is_blocked and not self.has_room:
+            return False
+        try:
+            self._stream.write(driver.shared_message(message, shared))
+        except ExtensionError as error:
+            self._not_built(error)
         return True
 
     def _send(self, message: Any, timeout: float | None) -> None:
@@ -216,22 +211,7 @@ class Outbox:
         if isinstance(message, str):
             message.encode()
         elif driver is not None and not driver.features.binary:
-            driver.binary(message)
-
-    def _send_shared(self, message: Data, shared: dict[Any, Any]) -> bool:
-        driver = self._owner.driver
-        if driver is not None and not driver.features.binary and not isinstance(message, str):
-            return True
-        driver = self._plain
-        if driver is None or driver.state is not _OPEN or _get_ident() != self._thread:
-            return self._offer(message)
-        if self._stream.is_blocked and not self.has_room:
-            return False
-        try:
-            self._stream.write(driver.shared_message(message, shared))
-        except ExtensionError as error:
-            self._not_built(error)
-        return True
+            driver.message(message)
 
     def _offer(self, message: Data) -> bool:
         state = self._owner.state

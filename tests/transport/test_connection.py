@@ -228,7 +228,7 @@ def test_the_message_that_is_arriving_counts(opcode: int, size: int, fragments: 
         sender = gevent.spawn(both.peer.send, sent)
         assert queued(both) == [first]
         driver: Any = both.connection.driver
-        assert driver._stored + len(first) < 100_000
+        assert driver._arriving.stored + len(first) < 100_000
         assert both.connection.receive(TIMEOUT) == first
         assert len(both.connection.receive(TIMEOUT)) == size
         sender.get(timeout=TIMEOUT)

@@ -13,3 +13,6 @@ cdef class Connection:
     cdef public Outbox outbox
     cdef public Stream stream
     cdef public bint _ended_in, _heard, _hurries, is_over
+
+
+cdef bint _are_messages(list received) except -1

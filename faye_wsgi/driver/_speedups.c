@@ -242,12 +242,9 @@ speedups_parse_messages(PyObject *module, PyObject *const *args, Py_ssize_t coun
     return pair;
 }
 
-PyDoc_STRVAR(build_message_doc,
-"build_message(message, key=None)\n--\n\n"
-"The one frame of a message: of text for a str, else of bytes; masked where there is a key.");
-
+/* A whole frame, its header in the shortest form; a key masks it. */
 static PyObject *
-build_frame(unsigned char first, const char *payload, Py_ssize_t size, const char *key)
+new_frame(unsigned char first, const char *payload, Py_ssize_t size, const char *key)
 {
     unsigned char header[14];
     Py_ssize_t length = 2;
@@ -281,52 +278,99 @@ build_frame(unsigned char first, const char *payload, Py_ssize_t size, const cha
     return frame;
 }
 
+/* A frame of bytes, or of anything that has them. */
+static PyObject *
+frame_of(unsigned char first, PyObject *payload, const char *key)
+{
+    Py_buffer data;
+    PyObject *frame;
+
+    if (PyObject_GetBuffer(payload, &data, PyBUF_SIMPLE) < 0)
+        return NULL;
+    frame = new_frame(first, data.buf, data.len, key);
+    PyBuffer_Release(&data);
+    return frame;
+}
+
+/* Reads the argument that is a masking key, None or not there; returns 0 with an error set. */
+static int
+read_key(PyObject *const *args, Py_ssize_t count, Py_ssize_t place, const char **key)
+{
+    *key = NULL;
+    if (count <= place || args[place] == Py_None)
+        return 1;
+    if (!PyBytes_CheckExact(args[place])) {
+        PyErr_SetString(PyExc_TypeError, "a masking key is bytes");
+        return 0;
+    }
+    if (PyBytes_GET_SIZE(args[place]) != 4) {
+        PyErr_SetString(PyExc_ValueError, "a masking key has 4 bytes");
+        return 0;
+    }
+    *key = PyBytes_AS_STRING(args[place]);
+    return 1;
+}
+
+PyDoc_STRVAR(build_frame_doc,
+"build_frame(first, payload, key=None)\n--\n\n"
+"One frame: first is FIN, RSV1-3 and the opcode; masked where there is a key.");
+
+static PyObject *
+speedups_build_frame(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    const char *key;
+    long first;
+
+    (void)module;
+    if (count < 2 || count > 3) {
+        PyErr_SetString(PyExc_TypeError, "build_frame() takes an int, a payload, and a key");
+        return NULL;
+    }
+    first = PyLong_AsLong(args[0]);
+    if ((first == -1 && PyErr_Occurred()) || !read_key(args, count, 2, &key))
+        return NULL;
+    if (first < 0 || first > 255) {
+        PyErr_SetString(PyExc_ValueError, "the first byte of a frame is one byte");
+        return NULL;
+    }
+    return frame_of((unsigned char)first, args[1], key);
+}
+
+PyDoc_STRVAR(build_message_doc,
+"build_message(message, key=None)\n--\n\n"
+"The one frame of a message: of text for a str, else of bytes; masked where there is a key.");
+
 static PyObject *
 speedups_build_message(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    Py_buffer data;
     PyObject *frame, *encoded, *message = count > 0 ? args[0] : NULL;
-    const char *key = NULL;
+    const char *key;
 
     (void)module;
-    if (count < 1 || count > 2 ||
-            (count == 2 && args[1] != Py_None && !PyBytes_CheckExact(args[1]))) {
-        PyErr_SetString(PyExc_TypeError, "build_message() takes a message, and bytes or None");
+    if (count < 1 || count > 2) {
+        PyErr_SetString(PyExc_TypeError, "build_message() takes a message, and a key");
         return NULL;
     }
-    if (count == 2 && args[1] != Py_None) {
-        if (PyBytes_GET_SIZE(args[1]) != 4) {
-            PyErr_SetString(PyExc_ValueError, "a masking key has 4 bytes");
-            return NULL;
-        }
-        key = PyBytes_AS_STRING(args[1]);
-    }
+    if (!read_key(args, count, 1, &key))
+        return NULL;
     if (PyUnicode_Check(message)) {
 #if PY_VERSION_HEX < 0x030C0000
         if (PyUnicode_READY(message) < 0)
             return NULL;
 #endif
         if (PyUnicode_IS_ASCII(message))
-            return build_frame(0x81, (const char *)PyUnicode_1BYTE_DATA(message),
-                               PyUnicode_GET_LENGTH(message), key);
-        if ((encoded = PyUnicode_AsUTF8String(message)) == NULL)
-            return NULL;
-        frame = build_frame(0x81, PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded), key);
-        Py_DECREF(encoded);
-        return frame;
+            return new_frame(0x81, (const char *)PyUnicode_1BYTE_DATA(message),
+                             PyUnicode_GET_LENGTH(message), key);
+        encoded = PyUnicode_AsUTF8String(message);
     }
-    if (PyMemoryView_Check(message)) {
-        /* Its bytes need not lie together. */
-        if ((encoded = PyBytes_FromObject(message)) == NULL)
-            return NULL;
-        frame = build_frame(0x82, PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded), key);
-        Py_DECREF(encoded);
-        return frame;
-    }
-    if (PyObject_GetBuffer(message, &data, PyBUF_SIMPLE) < 0)
+    else if (PyMemoryView_Check(message))
+        encoded = PyBytes_FromObject(message); /* its bytes need not lie together */
+    else
+        return frame_of(0x82, message, key);
+    if (encoded == NULL)
         return NULL;
-    frame = build_frame(0x82, data.buf, data.len, key);
-    PyBuffer_Release(&data);
+    frame = frame_of(PyUnicode_Check(message) ? 0x81 : 0x82, encoded, key);
+    Py_DECREF(encoded);
     return frame;
 }
 
@@ -357,6 +401,8 @@ static PyMethodDef methods[] = {
      mask_pieces_doc},
     {"parse_messages", (PyCFunction)(void (*)(void))speedups_parse_messages, METH_FASTCALL,
      parse_messages_doc},
+    {"build_frame", (PyCFunction)(void (*)(void))speedups_build_frame, METH_FASTCALL,
+     build_frame_doc},
     {"build_message", (PyCFunction)(void (*)(void))speedups_build_message, METH_FASTCALL,
      build_message_doc},
     {"stored_size", (PyCFunction)speedups_stored_size, METH_O, stored_size_doc},

@@ -91,21 +91,13 @@ def close_payload(code: int | None, reason: str = "") -> bytes:
     return struct.pack("!H", code) + reason.encode()
 
 
-# The headers of all short frames that a server sends: one look-up builds them.
-_SHORT = {
-    first: tuple(bytes((first, length)) for length in range(126))
-    for first in (0x80, 0x81, 0x82, 0x88, 0x89, 0x8A, 0x00, 0x01, 0x02)
-}
-
-
-def build_frame(first: int, payload: Buffer, key: bytes | None = None) -> bytes:
+def build_frame_python(first: int, payload: Buffer, key: bytes | None = None) -> bytes:
     """One frame: ``first`` is FIN, RSV1-3 and the opcode; a ``key`` masks it (client to server)."""
-    length = len(payload)
-    if key is not None:
-        return build_header(first, length, 0x80) + key + mask(payload, key)
-    if length < 126 and first in _SHORT:
-        return _SHORT[first][length] + payload
-    return build_header(first, length) + payload
+    if key is None:
+        return build_header(first, len(payload)) + payload
+    if len(key) != 4:
+        raise ValueError("a masking key has 4 bytes")
+    return build_header(first, len(payload), 0x80) + key + mask(payload, key)
 
 
 def build_header(first: int, length: int, mask_bit: int = 0) -> bytes:
@@ -119,12 +111,10 @@ def build_header(first: int, length: int, mask_bit: int = 0) -> bytes:
 
 def build_message_python(message: str | Buffer, key: bytes | None = None) -> bytes:
     """The one frame of a message: of text for a str, else of bytes; a ``key`` masks it."""
-    if key is not None and len(key) != 4:
-        raise ValueError("a masking key has 4 bytes")
     if isinstance(message, str):
-        return build_frame(0x81, message.encode(), key)
+        return build_frame_python(0x81, message.encode(), key)
     data = bytes(message) if isinstance(message, memoryview) else message
-    return build_frame(0x82, data, key)
+    return build_frame_python(0x82, data, key)
 
 
 # A text with more than one character outside ASCII is made for its message alone: nothing
@@ -146,10 +136,12 @@ def stored_size_python(data: Data) -> int:
 # with, and the rest. It takes only what is plainly right. It has no twin in Python: without
 # it the driver's own loop reads these messages, too.
 parse_messages: Callable[[bool, int, bytes], tuple[list[Any], bytes]] | None = None
+build_frame = build_frame_python
 build_message = build_message_python
 stored_size = stored_size_python
 try:
     from faye_wsgi.driver._speedups import (  # type: ignore[import-not-found,no-redef]
+        build_frame,
         build_message,
         parse_messages,
         stored_size,

@@ -24,6 +24,7 @@ from ..support import frames
 TWINS = {
     "mask": masking.mask_python,
     "mask_pieces": masking.mask_pieces_python,
+    "build_frame": driver_frames.build_frame_python,
     "build_message": driver_frames.build_message_python,
     "stored_size": driver_frames.stored_size_python,
 }
@@ -62,6 +63,26 @@ def test_a_message_becomes_the_shortest_frame(
 ) -> None:
     assert build(message, key) == encode(message, key)
     assert build(message) == encode(message, None)
+
+
+@pytest.mark.parametrize("build", implementations("build_frame"))
+@settings(deadline=None)
+@given(st.integers(0, 255), st.binary(max_size=300) | SIZES.map(bytes), st.none() | KEY)
+def test_a_frame_has_its_first_byte_and_the_shortest_header(
+    build: Any, first: int, payload: bytes, key: bytes | None
+) -> None:
+    fin, rsv = bool(first & 0x80), first >> 4 & 7
+    expected = frames.frame(first & 15, payload, fin=fin, rsv=rsv, mask=key)
+    assert build(first, payload, key) == build(first, memoryview(payload), key) == expected
+
+
+@pytest.mark.parametrize("build", implementations("build_frame"))
+@pytest.mark.parametrize(
+    "wrong", [(), (1,), (256, b""), (-1, b""), (1, "a"), (1, b"a", b"123"), (1, b"a", 5)]
+)
+def test_what_is_no_frame(build: Any, wrong: tuple[Any, ...]) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        build(*wrong)
 
 
 @pytest.mark.parametrize("build", implementations("build_message"))

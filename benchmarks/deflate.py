@@ -300,9 +300,7 @@ def incoming(texts: list[str], count: int, takeover: bool) -> dict[str, Callable
 
         def run() -> None:
             for frame in itertools.islice(itertools.cycle(frames), count):
-                messages, rest = one.receive_messages(frame)  # as a connection does
-                if rest:
-                    one.receive_data(rest)
+                one.receive_data(frame)
 
         return run
 

@@ -184,7 +184,8 @@ def test_everything_works_without_c() -> None:
     run(ROOT, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TRANSPORT, FAYE_WSGI_PURE="1")
     pure = (
         "from faye_wsgi.driver import frames;"
-        "assert frames.parse_messages is frames.parse_messages_python"
+        "assert frames.build_message is frames.build_message_python;"
+        "assert frames.parse_messages is None"
     )
     run(ROOT, "-c", pure, FAYE_WSGI_PURE="1")
 

@@ -1,5 +1,6 @@
 /* Optional accelerants for faye_wsgi.driver: pure functions, each with a Python twin
- * under the same tests. Nothing here keeps state or knows the protocol's rules. */
+ * under the same tests (parse_messages has the driver's loop for one). Nothing here keeps
+ * state; what is not plainly right is left to the driver, which knows the protocol's rules. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -158,25 +159,18 @@ read_binary(const unsigned char *in, Py_ssize_t size, const unsigned char *key)
     return bytes;
 }
 
-/* What a run may hold. */
-struct limits {
-    int masked, rsv_mask;
-    uint64_t max_length;
-};
-
 /* The sizes of the frame at the start of data: its header's, 0 if this is no whole plain
- * message; *length gets its payload's. */
+ * message; *length gets its payload's. A length that the peer has declared is compared with
+ * what is left, and never added to a pointer before that. */
 static Py_ssize_t
-measure_message(const unsigned char *data, Py_ssize_t size, const struct limits *limits,
+measure_message(const unsigned char *data, Py_ssize_t size, int masked, uint64_t max_length,
                 uint64_t *length)
 {
     Py_ssize_t header = 2;
     uint64_t minimum = 0;
     int i;
 
-    if (size < 2 || (data[1] >> 7) != limits->masked)
-        return 0;
-    if ((data[0] & ~limits->rsv_mask) != 0x81 && (data[0] & ~limits->rsv_mask) != 0x82)
+    if (size < 2 || (data[1] >> 7) != masked || (data[0] != 0x81 && data[0] != 0x82))
         return 0;
     *length = data[1] & 0x7f;
     if (*length >= 126) {
@@ -188,76 +182,11 @@ measure_message(const unsigned char *data, Py_ssize_t size, const struct limits 
         for (*length = 0, i = 2; i < header; i++)
             *length = *length << 8 | data[i];
     }
-    header += limits->masked ? 4 : 0;
-    if (*length < minimum || *length > limits->max_length || size < header ||
+    header += masked ? 4 : 0;
+    if (*length < minimum || *length > max_length || size < header ||
             *length > (uint64_t)(size - header))
         return 0;
     return header;
-}
-
-/* What a run makes of a frame; NULL without an error set ends the run before it. */
-typedef PyObject *(*read_frame)(int first, const unsigned char *in, Py_ssize_t size,
-                                const unsigned char *key);
-
-static PyObject *
-read_message(int first, const unsigned char *in, Py_ssize_t size, const unsigned char *key)
-{
-    return first == 0x81 ? read_text(in, size, key) : read_binary(in, size, key);
-}
-
-static PyObject *
-read_pair(int first, const unsigned char *in, Py_ssize_t size, const unsigned char *key)
-{
-    PyObject *payload = read_binary(in, size, key);
-    return payload == NULL ? NULL : Py_BuildValue("(iN)", first, payload);
-}
-
-/* The results of read for all frames of a run, and the bytes that follow it. */
-static PyObject *
-parse_run(PyObject *data, const struct limits *limits, read_frame read)
-{
-    const unsigned char *bytes = (const unsigned char *)PyBytes_AS_STRING(data);
-    Py_ssize_t size = PyBytes_GET_SIZE(data), pos = 0;
-    PyObject *rest, *pair, *run = PyList_New(0);
-
-    while (run != NULL) {
-        uint64_t length = 0;
-        Py_ssize_t header = measure_message(bytes + pos, size - pos, limits, &length);
-        const unsigned char *payload = bytes + pos + header;
-        PyObject *item;
-        int failed;
-
-        if (header == 0)
-            break;
-        item = read(bytes[pos], payload, (Py_ssize_t)length, limits->masked ? payload - 4 : NULL);
-        if (item == NULL) {
-            if (PyErr_Occurred())
-                Py_CLEAR(run);
-            break;
-        }
-        failed = PyList_Append(run, item) < 0;
-        Py_DECREF(item);
-        if (failed)
-            Py_CLEAR(run);
-        pos += header + (Py_ssize_t)length;
-    }
-    if (run == NULL)
-        return NULL;
-    rest = PyBytes_FromStringAndSize((const char *)bytes + pos, size - pos);
-    pair = rest == NULL ? NULL : PyTuple_Pack(2, run, rest);
-    Py_XDECREF(rest);
-    Py_DECREF(run);
-    return pair;
-}
-
-/* Reads the arguments that both functions begin with; returns 0 with an error set. */
-static int
-read_limits(PyObject *const *args, struct limits *limits)
-{
-    limits->rsv_mask = 0;
-    limits->masked = PyObject_IsTrue(args[0]);
-    limits->max_length = PyLong_AsUnsignedLongLong(args[1]);
-    return limits->masked >= 0 && !PyErr_Occurred();
 }
 
 PyDoc_STRVAR(parse_messages_doc,
@@ -268,47 +197,54 @@ PyDoc_STRVAR(parse_messages_doc,
 static PyObject *
 speedups_parse_messages(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    struct limits limits;
+    const unsigned char *data;
+    Py_ssize_t size, pos = 0;
+    PyObject *rest, *pair, *run;
+    uint64_t max_length;
+    int masked;
 
     (void)module;
     if (count != 3 || !PyBytes_Check(args[2])) {
         PyErr_SetString(PyExc_TypeError, "parse_messages() takes a bool, an int and bytes");
         return NULL;
     }
-    return read_limits(args, &limits) ? parse_run(args[2], &limits, read_message) : NULL;
-}
-
-PyDoc_STRVAR(parse_frames_doc,
-"parse_frames(masked, max_length, rsv_mask, data)\n--\n\n"
-"The same for messages of extensions: the first byte and the payload of each frame.\n"
-"rsv_mask has the RSV bits that may be set.");
-
-static PyObject *
-speedups_parse_frames(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-    struct limits limits;
-    long rsv_mask;
-
-    (void)module;
-    if (count != 4 || !PyBytes_Check(args[3])) {
-        PyErr_SetString(PyExc_TypeError, "parse_frames() takes a bool, two ints and bytes");
+    masked = PyObject_IsTrue(args[0]);
+    max_length = PyLong_AsUnsignedLongLong(args[1]);
+    if (masked < 0 || PyErr_Occurred() || (run = PyList_New(0)) == NULL)
         return NULL;
+    data = (const unsigned char *)PyBytes_AS_STRING(args[2]);
+    size = PyBytes_GET_SIZE(args[2]);
+    while (run != NULL) {
+        uint64_t length = 0;
+        Py_ssize_t header = measure_message(data + pos, size - pos, masked, max_length, &length);
+        const unsigned char *payload = data + pos + header, *key = masked ? payload - 4 : NULL;
+        PyObject *message;
+
+        if (header == 0)
+            break;
+        if (data[pos] == 0x81)
+            message = read_text(payload, (Py_ssize_t)length, key);
+        else
+            message = read_binary(payload, (Py_ssize_t)length, key);
+        if (message == NULL && !PyErr_Occurred())
+            break; /* no UTF-8: the driver says so */
+        if (message == NULL || PyList_Append(run, message) < 0)
+            Py_CLEAR(run);
+        Py_XDECREF(message);
+        pos += header + (Py_ssize_t)length;
     }
-    if (!read_limits(args, &limits))
+    if (run == NULL)
         return NULL;
-    rsv_mask = PyLong_AsLong(args[2]);
-    if (rsv_mask == -1 && PyErr_Occurred())
-        return NULL;
-    limits.rsv_mask = (int)(rsv_mask & 0x70);
-    return parse_run(args[3], &limits, read_pair);
+    rest = PyBytes_FromStringAndSize((const char *)data + pos, size - pos);
+    pair = rest == NULL ? NULL : PyTuple_Pack(2, run, rest);
+    Py_XDECREF(rest);
+    Py_DECREF(run);
+    return pair;
 }
 
-PyDoc_STRVAR(build_message_doc,
-"build_message(message, key=None)\n--\n\n"
-"The one frame of a message: of text for a str, else of bytes; masked where there is a key.");
-
+/* A whole frame, its header in the shortest form; a key masks it. */
 static PyObject *
-build_frame(unsigned char first, const char *payload, Py_ssize_t size, const char *key)
+new_frame(unsigned char first, const char *payload, Py_ssize_t size, const char *key)
 {
     unsigned char header[14];
     Py_ssize_t length = 2;
@@ -342,44 +278,99 @@ build_frame(unsigned char first, const char *payload, Py_ssize_t size, const cha
     return frame;
 }
 
+/* A frame of bytes, or of anything that has them. */
+static PyObject *
+frame_of(unsigned char first, PyObject *payload, const char *key)
+{
+    Py_buffer data;
+    PyObject *frame;
+
+    if (PyObject_GetBuffer(payload, &data, PyBUF_SIMPLE) < 0)
+        return NULL;
+    frame = new_frame(first, data.buf, data.len, key);
+    PyBuffer_Release(&data);
+    return frame;
+}
+
+/* Reads the argument that is a masking key, None or not there; returns 0 with an error set. */
+static int
+read_key(PyObject *const *args, Py_ssize_t count, Py_ssize_t place, const char **key)
+{
+    *key = NULL;
+    if (count <= place || args[place] == Py_None)
+        return 1;
+    if (!PyBytes_CheckExact(args[place])) {
+        PyErr_SetString(PyExc_TypeError, "a masking key is bytes");
+        return 0;
+    }
+    if (PyBytes_GET_SIZE(args[place]) != 4) {
+        PyErr_SetString(PyExc_ValueError, "a masking key has 4 bytes");
+        return 0;
+    }
+    *key = PyBytes_AS_STRING(args[place]);
+    return 1;
+}
+
+PyDoc_STRVAR(build_frame_doc,
+"build_frame(first, payload, key=None)\n--\n\n"
+"One frame: first is FIN, RSV1-3 and the opcode; masked where there is a key.");
+
+static PyObject *
+speedups_build_frame(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    const char *key;
+    long first;
+
+    (void)module;
+    if (count < 2 || count > 3) {
+        PyErr_SetString(PyExc_TypeError, "build_frame() takes an int, a payload, and a key");
+        return NULL;
+    }
+    first = PyLong_AsLong(args[0]);
+    if ((first == -1 && PyErr_Occurred()) || !read_key(args, count, 2, &key))
+        return NULL;
+    if (first < 0 || first > 255) {
+        PyErr_SetString(PyExc_ValueError, "the first byte of a frame is one byte");
+        return NULL;
+    }
+    return frame_of((unsigned char)first, args[1], key);
+}
+
+PyDoc_STRVAR(build_message_doc,
+"build_message(message, key=None)\n--\n\n"
+"The one frame of a message: of text for a str, else of bytes; masked where there is a key.");
+
 static PyObject *
 speedups_build_message(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    Py_buffer data;
     PyObject *frame, *encoded, *message = count > 0 ? args[0] : NULL;
-    const char *key = NULL;
+    const char *key;
 
     (void)module;
-    if (count < 1 || count > 2 ||
-            (count == 2 && args[1] != Py_None && !PyBytes_CheckExact(args[1]))) {
-        PyErr_SetString(PyExc_TypeError, "build_message() takes a message, and bytes or None");
+    if (count < 1 || count > 2) {
+        PyErr_SetString(PyExc_TypeError, "build_message() takes a message, and a key");
         return NULL;
     }
-    if (count == 2 && args[1] != Py_None) {
-        if (PyBytes_GET_SIZE(args[1]) != 4) {
-            PyErr_SetString(PyExc_ValueError, "a masking key has 4 bytes");
-            return NULL;
-        }
-        key = PyBytes_AS_STRING(args[1]);
-    }
+    if (!read_key(args, count, 1, &key))
+        return NULL;
     if (PyUnicode_Check(message)) {
 #if PY_VERSION_HEX < 0x030C0000
         if (PyUnicode_READY(message) < 0)
             return NULL;
 #endif
         if (PyUnicode_IS_ASCII(message))
-            return build_frame(0x81, (const char *)PyUnicode_1BYTE_DATA(message),
-                               PyUnicode_GET_LENGTH(message), key);
-        if ((encoded = PyUnicode_AsUTF8String(message)) == NULL)
-            return NULL;
-        frame = build_frame(0x81, PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded), key);
-        Py_DECREF(encoded);
-        return frame;
+            return new_frame(0x81, (const char *)PyUnicode_1BYTE_DATA(message),
+                             PyUnicode_GET_LENGTH(message), key);
+        encoded = PyUnicode_AsUTF8String(message);
     }
-    if (PyObject_GetBuffer(message, &data, PyBUF_SIMPLE) < 0)
+    else if (PyMemoryView_Check(message))
+        encoded = PyBytes_FromObject(message); /* its bytes need not lie together */
+    else
+        return frame_of(0x82, message, key);
+    if (encoded == NULL)
         return NULL;
-    frame = build_frame(0x82, data.buf, data.len, key);
-    PyBuffer_Release(&data);
+    frame = frame_of(PyUnicode_Check(message) ? 0x81 : 0x82, encoded, key);
+    Py_DECREF(encoded);
     return frame;
 }
 
@@ -410,8 +401,8 @@ static PyMethodDef methods[] = {
      mask_pieces_doc},
     {"parse_messages", (PyCFunction)(void (*)(void))speedups_parse_messages, METH_FASTCALL,
      parse_messages_doc},
-    {"parse_frames", (PyCFunction)(void (*)(void))speedups_parse_frames, METH_FASTCALL,
-     parse_frames_doc},
+    {"build_frame", (PyCFunction)(void (*)(void))speedups_build_frame, METH_FASTCALL,
+     build_frame_doc},
     {"build_message", (PyCFunction)(void (*)(void))speedups_build_message, METH_FASTCALL,
      build_message_doc},
     {"stored_size", (PyCFunction)speedups_stored_size, METH_O, stored_size_doc},

@@ -7,11 +7,9 @@ its own field.
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, NoReturn
+from typing import Any
 
-from faye_wsgi.driver.base import Driver, ReadyState
-from faye_wsgi.driver.events import Event
-from faye_wsgi.driver.masking import Buffer
+from faye_wsgi.driver.base import Driver
 from faye_wsgi.http.headers import HeadersLike, check_headers
 from faye_wsgi.http.messages import Response
 
@@ -94,45 +92,24 @@ def _encode(lines: list[str]) -> bytes:
 class EventStream(Driver):
     """The driver of a stream: what ``encode_…`` made goes out, and nothing comes in.
 
-    ``binary`` takes encoded bytes. Either side closes by ending TCP.
+    ``message`` takes encoded bytes. What a client sends while it is being answered means
+    nothing in HTTP, and is dropped. Either side closes by ending TCP.
     """
 
     __slots__ = ()
 
-    version = ""
-    has_closing_handshake = False
-    has_codes = False
-    has_pongs = False
-    has_fragments = False
+    features = Driver.features._replace(binary=True)
 
-    def receive_data(self, data: bytes, room: int | None = None) -> list[Event]:
-        """Drop it: an HTTP client has nothing to say while it is being answered."""
-        return []
-
-    @property
-    def build(self) -> Callable[[Any], bytes]:
-        return bytes
-
-    def text(self, message: str) -> NoReturn:
-        raise TypeError("an event stream takes encoded events")
-
-    def binary(self, message: Buffer) -> bytes:
+    def message(self, message: str | bytes) -> bytes:
+        if isinstance(message, str):
+            raise TypeError("an event stream takes encoded events")
         return bytes(message)
 
-    def fragment(self, data: bytes, opcode: int, fin: bool) -> NoReturn:
-        raise TypeError("an event stream has no fragments")
+    def fragment(self, data: bytes, opcode: int, fin: bool) -> bytes:
+        raise TypeError("an event stream has no fragmented messages")
 
     def ping(self, data: bytes) -> bytes:
         return encode_comment(data.decode("utf-8", "replace"))
 
-    def close(self, code: int, reason: str) -> bytes:
-        if self.state == ReadyState.OPEN:
-            self.state = ReadyState.CLOSING
-        return b""
-
-    def closing_frame(self) -> bytes:
-        self.state = ReadyState.CLOSED
-        return b""
-
-    def _end(self, events: list[Event], code: int | None, reason: str | None) -> None:
+    def _end(self, events: list[Any], code: int | None, reason: str | None) -> None:
         super()._end(events, None, None)  # HTTP has no close codes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 from enum import IntEnum
+from typing import Any, Callable
 
 from faye_wsgi.driver.events import Data
 from faye_wsgi.driver.masking import Buffer, mask
@@ -20,7 +21,6 @@ __all__ = [
     "check_close",
     "close_payload",
     "is_valid_close_code",
-    "parse_frames",
     "parse_messages",
     "stored_size",
 ]
@@ -91,21 +91,13 @@ def close_payload(code: int | None, reason: str = "") -> bytes:
     return struct.pack("!H", code) + reason.encode()
 
 
-# The headers of all short frames that a server sends: one look-up builds them.
-_SHORT = {
-    first: tuple(bytes((first, length)) for length in range(126))
-    for first in (0x80, 0x81, 0x82, 0x88, 0x89, 0x8A, 0x00, 0x01, 0x02)
-}
-
-
-def build_frame(first: int, payload: Buffer, key: bytes | None = None) -> bytes:
+def build_frame_python(first: int, payload: Buffer, key: bytes | None = None) -> bytes:
     """One frame: ``first`` is FIN, RSV1-3 and the opcode; a ``key`` masks it (client to server)."""
-    length = len(payload)
-    if key is not None:
-        return build_header(first, length, 0x80) + key + mask(payload, key)
-    if length < 126 and first in _SHORT:
-        return _SHORT[first][length] + payload
-    return build_header(first, length) + payload
+    if key is None:
+        return build_header(first, len(payload)) + payload
+    if len(key) != 4:
+        raise ValueError("a masking key has 4 bytes")
+    return build_header(first, len(payload), 0x80) + key + mask(payload, key)
 
 
 def build_header(first: int, length: int, mask_bit: int = 0) -> bytes:
@@ -117,78 +109,12 @@ def build_header(first: int, length: int, mask_bit: int = 0) -> bytes:
     return struct.pack("!BBQ", first, mask_bit | 127, length)
 
 
-# The run of whole, unfragmented messages with which nearly everything that arrives begins,
-# and their answers: what a driver does most, so that it has C twins. They take only what is
-# plainly right; all else is left to the driver's own loop, which knows what is wrong.
-
-
-def parse_messages_python(masked: bool, max_length: int, data: bytes) -> tuple[list[Data], bytes]:
-    """The run of whole messages at the start of ``data``, and the rest of it."""
-    messages: list[Data] = []
-    pos = 0
-    while True:
-        first, payload, end = _parse_frame(masked, max_length, 0, data, pos)
-        try:
-            if not first:
-                break
-            messages.append(payload if first & 15 == Opcode.BINARY else str(payload, "utf-8"))
-        except UnicodeDecodeError:
-            break
-        pos = end
-    return messages, data[pos:]
-
-
-def parse_frames_python(
-    masked: bool, max_length: int, rsv_mask: int, data: bytes
-) -> tuple[list[tuple[int, bytes]], bytes]:
-    """The same for messages of extensions: the first byte and the payload of each frame.
-
-    ``rsv_mask`` has the RSV bits that may be set.
-    """
-    frames: list[tuple[int, bytes]] = []
-    pos = 0
-    while True:
-        first, payload, end = _parse_frame(masked, max_length, rsv_mask, data, pos)
-        if not first:
-            return frames, data[pos:]
-        frames.append((first, payload))
-        pos = end
-
-
-def _parse_frame(
-    masked: bool, max_length: int, rsv_mask: int, data: bytes, pos: int
-) -> tuple[int, bytes, int]:
-    # The first byte, the payload and where it ends; zeros for what is no whole message.
-    nothing = 0, b"", 0
-    size = len(data)
-    if size - pos < 2:
-        return nothing
-    first, length = data[pos], data[pos + 1] & 0x7F
-    body = pos + 2
-    if first & ~rsv_mask not in (0x81, 0x82) or data[pos + 1] >> 7 != masked:
-        return nothing
-    if length > 125:
-        minimum = 126 if length == 126 else 65536
-        body += 2 if length == 126 else 8
-        length = int.from_bytes(data[pos + 2 : body], "big")
-        if size < body or length < minimum:
-            return nothing
-    body += 4 if masked else 0
-    end = body + length
-    if length > max_length or end > size:
-        return nothing
-    payload = data[body:end]
-    return first, mask(payload, data[body - 4 : body]) if masked else payload, end
-
-
 def build_message_python(message: str | Buffer, key: bytes | None = None) -> bytes:
     """The one frame of a message: of text for a str, else of bytes; a ``key`` masks it."""
-    if key is not None and len(key) != 4:
-        raise ValueError("a masking key has 4 bytes")
     if isinstance(message, str):
-        return build_frame(0x81, message.encode(), key)
+        return build_frame_python(0x81, message.encode(), key)
     data = bytes(message) if isinstance(message, memoryview) else message
-    return build_frame(0x82, data, key)
+    return build_frame_python(0x82, data, key)
 
 
 # A text with more than one character outside ASCII is made for its message alone: nothing
@@ -206,14 +132,17 @@ def stored_size_python(data: Data) -> int:
     return size * ((sys.getsizeof(data) - _TEXT_HEADER) // (size + 1))
 
 
-parse_messages = parse_messages_python
-parse_frames = parse_frames_python
+# ``parse_messages(masked, max_length, data)`` gives the whole messages that ``data`` begins
+# with, and the rest. It takes only what is plainly right. It has no twin in Python: without
+# it the driver's own loop reads these messages, too.
+parse_messages: Callable[[bool, int, bytes], tuple[list[Any], bytes]] | None = None
+build_frame = build_frame_python
 build_message = build_message_python
 stored_size = stored_size_python
 try:
     from faye_wsgi.driver._speedups import (  # type: ignore[import-not-found,no-redef]
+        build_frame,
         build_message,
-        parse_frames,
         parse_messages,
         stored_size,
     )

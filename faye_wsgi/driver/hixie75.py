@@ -8,13 +8,12 @@ the byte that makes it one, so any split of the input gives the same events.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable
 
 from faye_wsgi.driver.base import Driver, ReadyState
-from faye_wsgi.driver.events import Event, MessageEvent
+from faye_wsgi.driver.events import Data, Event
 from faye_wsgi.driver.frames import MAX_WIDTH, CloseCode
 from faye_wsgi.driver.hybi import MAX_LENGTH
-from faye_wsgi.driver.masking import Buffer
 from faye_wsgi.driver.server_handshake import Protocols, choose_protocol, refusal
 from faye_wsgi.driver.utf8 import Utf8Validator
 from faye_wsgi.http.headers import check_headers
@@ -38,11 +37,6 @@ class Hixie75(Driver):
     header_prefix = "WebSocket-"  # begins the names of headers that differ by draft
     # §4.1: clients compare the first 85 bytes, with this space in 'Web Socket'.
     phrase = "Web Socket Protocol Handshake"
-    has_closing_handshake = False
-    has_pongs = False
-    has_binary = False
-    has_codes = False
-    has_fragments = False
 
     def __init__(self, *, protocol: str = "", max_length: int = MAX_LENGTH) -> None:
         super().__init__(protocol)
@@ -61,8 +55,8 @@ class Hixie75(Driver):
 
     # In
 
-    def receive_data(self, data: bytes, room: int | None = None) -> list[Event]:
-        events: list[Event] = []
+    def receive_data(self, data: bytes, room: int | None = None) -> list[Data | Event]:
+        events: list[Data | Event] = []
         pos = 0
         while pos < len(data) and not self._ended:
             pos = self._phase(self, events, data, pos)
@@ -74,7 +68,7 @@ class Hixie75(Driver):
 
     # The phases, §5.3. The high bit of a frame's type tells how its end is known.
 
-    def _begin_frame(self, events: list[Event], data: bytes, pos: int) -> int:
+    def _begin_frame(self, events: list[Data | Event], data: bytes, pos: int) -> int:
         self._type = data[pos]
         self._length = 0
         if self._type & 0x80:
@@ -86,7 +80,7 @@ class Hixie75(Driver):
             self._phase = Hixie75._skip_to_terminator
         return pos + 1
 
-    def _read_length(self, events: list[Event], data: bytes, pos: int) -> int:
+    def _read_length(self, events: list[Data | Event], data: bytes, pos: int) -> int:
         # Seven bits a byte, the highest first; the eighth says that more follow.
         byte = data[pos]
         self._length = self._length << 7 | byte & 0x7F
@@ -99,7 +93,7 @@ class Hixie75(Driver):
             self._receive_empty_frame(events)
         return pos + 1
 
-    def _skip_length(self, events: list[Event], data: bytes, pos: int) -> int:
+    def _skip_length(self, events: list[Data | Event], data: bytes, pos: int) -> int:
         # The draft gives these frames no meaning: their data is discarded.
         skipped = min(self._length, len(data) - pos)
         self._length -= skipped
@@ -107,7 +101,7 @@ class Hixie75(Driver):
             self._phase = Hixie75._begin_frame
         return pos + skipped
 
-    def _skip_to_terminator(self, events: list[Event], data: bytes, pos: int) -> int:
+    def _skip_to_terminator(self, events: list[Data | Event], data: bytes, pos: int) -> int:
         end = data.find(TERMINATOR, pos)
         stop = len(data) if end < 0 else end
         self._length += stop - pos
@@ -117,7 +111,7 @@ class Hixie75(Driver):
             self._phase = Hixie75._begin_frame
         return stop if end < 0 else stop + 1
 
-    def _read_text(self, events: list[Event], data: bytes, pos: int) -> int:
+    def _read_text(self, events: list[Data | Event], data: bytes, pos: int) -> int:
         end = data.find(TERMINATOR, pos)
         stop = len(data) if end < 0 else end
         room = self._max_length - len(self._payload)
@@ -135,48 +129,32 @@ class Hixie75(Driver):
             self._end_message(events)
         return stop if end < 0 else stop + 1
 
-    def _end_message(self, events: list[Event]) -> None:
+    def _end_message(self, events: list[Data | Event]) -> None:
         payload, self._payload = self._payload, bytearray()
         self._phase, self._validator = Hixie75._begin_frame, None
         if self.state == ReadyState.OPEN:  # after our close, messages are dropped
-            events.append(MessageEvent(str(payload, "utf-8")))
+            events.append(str(payload, "utf-8"))
 
-    def _receive_empty_frame(self, events: list[Event]) -> None:
+    def _receive_empty_frame(self, events: list[Data | Event]) -> None:
         """A frame whose length is 0; hixie-76 gives one of them a meaning."""
 
-    def _fail_length(self, events: list[Event]) -> None:
+    def _fail_length(self, events: list[Data | Event]) -> None:
         message = f"a frame is longer than {self._max_length} bytes"
         self._fail(events, CloseCode.MESSAGE_TOO_BIG, message)
 
-    def _end(self, events: list[Event], code: int | None, reason: str | None) -> None:
+    def _end(self, events: list[Data | Event], code: int | None, reason: str | None) -> None:
         super()._end(events, None, None)  # the drafts have no codes
         self._payload, self._validator = bytearray(), None
 
     # Out
 
-    def text(self, message: str) -> bytes:
+    def message(self, message: str | bytes) -> bytes:
+        if not isinstance(message, str):
+            raise TypeError(f"{self.version} has no binary messages")
         return b"\x00%b\xff" % message.encode()
 
-    def binary(self, message: Buffer) -> NoReturn:
-        raise TypeError(f"{self.version} has no binary messages")
 
-    def fragment(self, data: bytes, opcode: int, fin: bool) -> NoReturn:
-        raise TypeError(f"{self.version} has no fragmented messages")
-
-    def ping(self, data: bytes) -> None:
-        return None
-
-    def close(self, code: int, reason: str) -> bytes:
-        if self.state == ReadyState.OPEN:
-            self.state = ReadyState.CLOSING
-        return b""
-
-    def closing_frame(self) -> bytes:
-        self.state = ReadyState.CLOSED
-        return b""
-
-
-Phase = Callable[[Hixie75, list[Event], bytes, int], int]
+Phase = Callable[[Hixie75, list[Any], bytes, int], int]
 
 
 def handshake(

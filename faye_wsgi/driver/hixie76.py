@@ -14,7 +14,7 @@ from typing import Any, Callable
 
 from faye_wsgi.driver import hixie75
 from faye_wsgi.driver.base import Driver, ReadyState
-from faye_wsgi.driver.events import Event, OpenEvent
+from faye_wsgi.driver.events import Data, Event, OpenEvent
 from faye_wsgi.driver.hixie75 import Hixie75
 from faye_wsgi.driver.hybi import MAX_LENGTH
 from faye_wsgi.driver.server_handshake import refusal
@@ -40,7 +40,7 @@ class Hixie76(Hixie75):
     version = "hixie-76"
     header_prefix = "Sec-WebSocket-"
     phrase = "WebSocket Protocol Handshake"
-    has_closing_handshake = True
+    features = Hixie75.features._replace(closing_handshake=True)
 
     def __init__(
         self, challenge: bytes, *, protocol: str = "", max_length: int = MAX_LENGTH
@@ -59,7 +59,7 @@ class Hixie76(Hixie75):
 
     # In
 
-    def receive_data(self, data: bytes, room: int | None = None) -> list[Event]:
+    def receive_data(self, data: bytes, room: int | None = None) -> list[Data | Event]:
         missing = BODY_LENGTH - len(self._body)
         if not missing:
             return super().receive_data(data)
@@ -77,20 +77,21 @@ class Hixie76(Hixie75):
         self._answer = digest.digest()
         self.state = ReadyState.OPEN
 
-    def _receive_empty_frame(self, events: list[Event]) -> None:
+    def _receive_empty_frame(self, events: list[Data | Event]) -> None:
         # §5.3: FF 00 is the closing handshake.
         if self._type == 0xFF:
             self._is_close_owed = True
             self._end(events, None, None)
 
-    def _fail(self, events: list[Event], code: int, message: str) -> None:
+    def _fail(self, events: list[Data | Event], code: int, message: str) -> None:
         self._is_close_owed = True
         super()._fail(events, code, message)
 
     # Out
 
-    def text(self, message: str) -> bytes:
-        return self.output() + super().text(message)
+    def message(self, message: str | bytes) -> bytes:
+        frame = super().message(message)
+        return self.output() + frame
 
     def close(self, code: int, reason: str) -> bytes:
         if self.state == ReadyState.CONNECTING:

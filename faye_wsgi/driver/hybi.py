@@ -1,21 +1,24 @@
-"""RFC 6455, the data phase: one flat parse loop over what arrived.
+"""RFC 6455, the data phase: one loop over what arrived.
 
 The loop takes a whole frame where all of it is there, which is nearly always, and a
 payload piece by piece where it is not, so that limits hold on declared lengths and a
 bad byte of UTF-8 is found when it arrives. ``_rest`` never holds more than the start
 of a header or of a control frame, unless an extension has made messages of more bytes than
 there was room for: then it holds all that came behind the last of them.
+
+Compiled by Cython, with the types of ``hybi.pxd``. Lengths come from the peer and go up to
+2**64 - 1. In C a sum of them can overflow: so a length is compared with what is left, and
+never added to a position before that.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from functools import lru_cache, partial
 from typing import Any, Callable
 
-from faye_wsgi.driver.base import Driver, ReadyState
-from faye_wsgi.driver.events import Data, Event, MessageEvent, PingEvent, PongEvent
+from faye_wsgi.driver.assembly import Assembly
+from faye_wsgi.driver.base import Driver, Features, ReadyState
+from faye_wsgi.driver.events import Data, Event, PingEvent, PongEvent
 from faye_wsgi.driver.frames import (
     MAX_WIDTH,
     CloseCode,
@@ -25,12 +28,10 @@ from faye_wsgi.driver.frames import (
     build_message,
     close_payload,
     is_valid_close_code,
-    parse_frames,
     parse_messages,
     stored_size,
 )
-from faye_wsgi.driver.masking import Buffer, mask, mask_pieces, random_bytes
-from faye_wsgi.driver.utf8 import Utf8Validator
+from faye_wsgi.driver.masking import Buffer, mask, random_bytes
 from faye_wsgi.errors import ExtensionError
 from faye_wsgi.extensions.base import Message
 from faye_wsgi.extensions.negotiation import Pipeline
@@ -39,25 +40,17 @@ __all__ = ["MAX_FRAGMENTS", "MAX_LENGTH", "Hybi"]
 
 MAX_LENGTH = 2**26 - 1
 MAX_FRAGMENTS = 16384
-LARGE_PIECE = 1024
 LARGE_MESSAGE = 32768  # bytes of a message that is not worth copying behind its header
+NO_LIMIT = sys.maxsize
 
-_FIN = 0x80
-_TEXT = _FIN | Opcode.TEXT
-_BINARY = _FIN | Opcode.BINARY
+# The bits of a frame's first byte, RFC 6455 §5.2, as plain numbers: C compares them fast.
+_FIN, _RSV, _CONTROL = 0x80, 0x70, 0x08
+_CONTINUATION, _TEXT, _BINARY = 0, 1, 2
+_CLOSE, _PING, _PONG = 8, 9, 10
 
-
-Received = tuple[Sequence[Data], bytes]
-
-
-@lru_cache(maxsize=64)
-def _short_way(masked: bool, max_length: int) -> Callable[[bytes], Received]:
-    # One for all connections with the same settings
-    return partial(parse_messages, masked, max_length)
-
-
-def _receive_nothing(data: bytes) -> Received:
-    return (), data
+_OPEN = ReadyState.OPEN
+_FEATURES = Features(closing_handshake=True, codes=True, pongs=True, binary=True, fragments=True)
+_WITH_EXTENSIONS = _FEATURES._replace(fragments=False)  # they work on whole messages
 
 
 class Hybi(Driver):
@@ -69,31 +62,21 @@ class Hybi(Driver):
     """
 
     __slots__ = (
+        "_arriving",
         "_client",
         "_closing",
-        "_fin",
-        "_fragments",
-        "_frame",
-        "_key",
-        "_mask_bit",
+        "_is_masked",
         "_max_fragments",
         "_max_length",
-        "_opcode",
-        "_payload",
         "_pipeline",
-        "_pong",
+        "_pongs",
         "_random",
-        "_remaining",
         "_rest",
         "_room",
-        "_rsv",
-        "_stored",
-        "_validator",
-        "receive_messages",
+        "_rsv_mask",
     )
 
     version = "hybi-13"
-    receive_messages: Callable[[bytes], Received]  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -106,58 +89,83 @@ class Hybi(Driver):
         random: Callable[[int], bytes] = random_bytes,
     ) -> None:
         super().__init__(protocol)
-        self._pipeline = pipeline
         self._client = client
-        self._mask_bit = 0 if client else 0x80  # of what arrives: RFC 6455 §5.1
+        self._is_masked = not client  # what arrives: RFC 6455 §5.1
         self._max_length = min(max_length, 2**63 - 1)  # RFC 6455 §5.2: no frame is longer
-        self._max_fragments = max_fragments
+        self._max_fragments = min(max_fragments, NO_LIMIT)
+        self._pipeline = pipeline
+        self._rsv_mask = 0 if pipeline is None else pipeline.rsv_mask
         self._random = random
         self._rest = b""  # the start of a header or control frame, or what is held back
-        self._room = 0  # bytes of messages that extensions may still make; below 0: too many
-        # The message that is arriving, while it is not whole:
-        self._opcode = 0  # 0: there is none
-        self._rsv = 0
-        self._payload: list[bytes | bytearray] | None = None
-        self._stored = 0
-        self._validator: Utf8Validator | None = None
-        self._fragments = 0
-        # The frame that is arriving, while its payload is not whole:
-        self._remaining = 0
-        self._frame: list[bytes | bytearray] = []
-        self._key = b""
-        self._fin = False
+        self._room = NO_LIMIT  # bytes of messages that may still come; below 0: too many came
+        self._arriving: Assembly | None = None  # the message of which a part has come
         # What is owed to the peer:
-        self._pong: bytes | None = None
+        self._pongs: list[bytes] = []  # the payloads of pings that are not answered yet
         self._closing: bytes | None = None  # the payload of a close frame
-        self._choose_way()
+
+    @property
+    def features(self) -> Features:  # type: ignore[override]
+        return _FEATURES if self._pipeline is None else _WITH_EXTENSIONS
+
+    @property
+    def read_size(self) -> int:  # type: ignore[override]
+        # What one read holds may be inflated, up to 1000 times, and what there is no room for
+        # is held back.
+        return 65536 if self._pipeline is None else 4096
+
+    @property
+    def holds_back(self) -> bool:
+        return self._room < 0 and bool(self._rest)
+
+    @property
+    def missing(self) -> int:
+        return 0 if self._arriving is None else self._arriving.remaining
+
+    @property
+    def expected(self) -> int:
+        arriving = self._arriving
+        if arriving is None:
+            return 0
+        size = arriving.stored + arriving.remaining
+        return size * MAX_WIDTH if arriving.opcode == _TEXT else size
 
     # In
 
-    def receive_data(self, data: bytes, room: int | None = None) -> list[Event]:
-        events: list[Event] = []
-        # Plain messages are no longer than what came, and after our close frame all are dropped.
-        if room is None or self._pipeline is None or self.state != ReadyState.OPEN:
-            room = sys.maxsize
-        self._room = room
+    def receive_data(self, data: bytes, room: int | None = None) -> list[Data | Event]:
+        events: list[Data | Event] = []
         if self._rest:
             data = self._rest + data
             self._rest = b""
-        if self._pipeline is not None and not self._opcode:
-            data = self._receive_frames(events, data)
-            if not data:  # nearly always
-                return events
+        if self._pipeline is not None and self.state is _OPEN:
+            self._room = NO_LIMIT if room is None else min(room, NO_LIMIT)
+        else:
+            # Plain messages are no longer than what came, and behind our own close frame all
+            # are dropped. So there is always room.
+            self._room = NO_LIMIT
+            # 1. Nearly always only whole messages come, and the scanner in C takes them all.
+            # It stops before anything else, good or bad, which is left to the loop below.
+            if (
+                self.state is _OPEN
+                and self._arriving is None
+                and not self._ended
+                and parse_messages is not None
+            ):
+                events, data = parse_messages(self._is_masked, self._max_length, data)
+                if not data:
+                    return events
         pos = 0
         size = len(data)
         while self._room >= 0 and not self._ended:
-            # 1. the payload of a frame that came in pieces
-            if self._remaining:
+            # 2. The payload of a frame that comes in pieces.
+            arriving = self._arriving
+            if arriving is not None and arriving.remaining:
                 if pos == size:
                     break
-                end = min(size, pos + self._remaining)
-                self._receive_payload(events, data[pos:end])
-                pos = end
+                payload = data[pos : pos + min(arriving.remaining, size - pos)]
+                pos += len(payload)
+                self._receive_piece(events, payload)
                 continue
-            # 2. the two bytes that every header has
+            # 3. The two bytes that every header has.
             if size - pos < 2:
                 break
             first = data[pos]
@@ -166,91 +174,67 @@ class Hybi(Driver):
             if error:
                 self._fail(events, CloseCode.PROTOCOL_ERROR, error)
                 break
-            # 3. the length, in its shortest form
+            # 4. The length, which must have its shortest form (RFC 6455 §5.2).
             length = second & 0x7F
             body = pos + 2
-            if length == 126:
-                body += 2
-                if size < body:
-                    break
-                length = data[pos + 2] << 8 | data[pos + 3]
-                minimum = 126
-            elif length == 127:
-                body += 8
+            if length > 125:
+                minimum = 126 if length == 126 else 65536
+                body += 2 if length == 126 else 8
                 if size < body:
                     break
                 length = int.from_bytes(data[pos + 2 : body], "big")
-                minimum = 65536
-            else:
-                minimum = 0
-            if length < minimum or length >> 63:
-                self._fail(events, CloseCode.PROTOCOL_ERROR, "a frame length is badly encoded")
-                break
-            # 4. the limits, before anything is stored
-            if first & 8 == 0 and not self._within_limits(events, first, length):
-                break
-            # 5. the masking key and the payload
+                if length < minimum or length >> 63:
+                    self._fail(events, CloseCode.PROTOCOL_ERROR, "a frame length is badly encoded")
+                    break
+            # 5. The limits, before anything is stored.
+            if not first & _CONTROL:
+                error = self._check_limits(first, length)
+                if error:
+                    self._fail(events, CloseCode.MESSAGE_TOO_BIG, error)
+                    break
+            # 6. The masking key.
             key = b""
             if second & 0x80:
                 body += 4
                 if size < body:
                     break
                 key = data[body - 4 : body]
-            end = body + length
-            if first & 8:
-                if size < end:
-                    break
-                payload = data[body:end]
-                self._receive_control(events, first & 15, mask(payload, key) if key else payload)
-            elif end <= size and first & _FIN and not self._opcode:
-                payload = data[body:end]
-                self._receive_message(events, first, mask(payload, key) if key else payload)
+            # 7. The payload: of a whole message, of a control frame, of a part of a message.
+            left = size - body
+            is_whole = length <= left
+            if is_whole and first & _FIN and arriving is None or first & _CONTROL:
+                if not is_whole:
+                    break  # a control frame is small: it waits until all of it is there
+                pos = body + length
+                payload = data[body:pos]
+                if key:
+                    payload = mask(payload, key)
+                if first & _CONTROL:
+                    self._receive_control(events, first & 15, payload)
+                else:
+                    self._receive_message(events, first, payload)
             else:
-                end = min(end, size)
-                self._begin_frame(first, length, key)
-                self._receive_payload(events, data[body:end])
-            pos = end
+                if arriving is None:
+                    # A compressed text is checked when it has been inflated.
+                    arriving = self._arriving = Assembly(first, self._pipeline is None)
+                arriving.begin_frame(first, length, key)
+                payload = data[body : body + min(length, left)]
+                pos = body + len(payload)
+                self._receive_piece(events, payload)
         if not self._ended and pos < size:
             self._rest = data[pos:]
-        self._choose_way()
         return events
-
-    def _choose_way(self) -> None:
-        # The short way is open between messages; those of extensions go through the pipeline,
-        # and after our close frame they are dropped.
-        is_short = not (self._rest or self._opcode or self._ended)
-        self.receive_messages = _receive_nothing
-        if is_short and self._pipeline is None and self.state == ReadyState.OPEN:
-            self.receive_messages = _short_way(not self._client, self._max_length)
-
-    @property
-    def read_size(self) -> int:  # type: ignore[override]
-        # What one read holds may be inflated, up to 1000 times, and what there is no room for
-        # is held back.
-        return super().read_size if self._pipeline is None else 4096
-
-    @property
-    def holds_back(self) -> bool:
-        return self._room < 0 and bool(self._rest)
-
-    @property
-    def missing(self) -> int:
-        return self._remaining
-
-    @property
-    def expected(self) -> int:
-        if not self._opcode:
-            return 0
-        size = self._stored + self._remaining
-        return size * MAX_WIDTH if self._opcode == Opcode.TEXT else size
 
     def _check_header(self, first: int, second: int) -> str:
         # RFC 6455 §5.1, §5.2, §5.4, §5.5; the checks stand in the order of the bytes, so
         # that every split of the input finds the same fault.
         opcode = first & 15
-        if (first == _TEXT or first == _BINARY) and not self._opcode:
+        is_new = self._arriving is None
+        starts = opcode == _TEXT or opcode == _BINARY
+        if starts and is_new and not first & _RSV:
             pass
-        elif first & 0x70 & ~self._allowed_rsv(opcode):
+        elif first & _RSV & ~(self._rsv_mask if starts and is_new else 0):
+            # RFC 7692 §6: on the first frame of a message, and where a session owns the bit.
             return "reserved bits are set that no extension uses"
         elif opcode > 10 or 2 < opcode < 8:
             return f"opcode {opcode} is unknown"
@@ -259,152 +243,67 @@ class Hybi(Driver):
                 return "a control frame is fragmented"
             if second & 0x7F > 125:
                 return "a control frame is longer than 125 bytes"
-        elif opcode == Opcode.CONTINUATION and not self._opcode:
+        elif opcode == _CONTINUATION and is_new:
             return "a continuation frame has no message to continue"
-        elif opcode != Opcode.CONTINUATION and self._opcode:
+        elif opcode != _CONTINUATION and not is_new:
             return "a new message begins before the last one ended"
-        if second & 0x80 != self._mask_bit:
+        if second >> 7 != self._is_masked:
             return "a server masked its frame" if self._client else "a client frame is not masked"
         return ""
 
-    def _allowed_rsv(self, opcode: int) -> int:
-        # RFC 7692 §6: on the first frame of a message, and where a session owns the bit.
-        if self._pipeline is None or self._opcode or opcode not in (Opcode.TEXT, Opcode.BINARY):
-            return 0
-        return self._pipeline.rsv_mask
-
-    def _within_limits(self, events: list[Event], first: int, length: int) -> bool:
+    def _check_limits(self, first: int, length: int) -> str:
+        arriving = self._arriving
         limit = self._max_length
-        if self._rsv if self._opcode else first & 0x70:
+        stored = 0 if arriving is None else arriving.stored
+        if (first if arriving is None else arriving.first) & _RSV:
             limit += limit // 8 + 64  # what does not compress has become longer
-        if self._stored + length > limit:
-            message = f"a message is longer than {self._max_length} bytes"
-        elif self._opcode and self._fragments >= self._max_fragments:
-            message = f"a message has more than {self._max_fragments} frames"
-        else:
-            return True
-        self._fail(events, CloseCode.MESSAGE_TOO_BIG, message)
-        return False
+        if stored + length > limit:
+            return f"a message is longer than {self._max_length} bytes"
+        if arriving is not None and arriving.frames >= self._max_fragments:
+            return f"a message has more than {self._max_fragments} frames"
+        return ""
 
-    def _receive_frames(self, events: list[Event], data: bytes) -> bytes:
-        # The short way of a pipeline: the whole messages that data begins with.
-        if self._ended or self._room < 0:
-            return data
-        assert self._pipeline is not None
-        masked, rsv_mask = not self._client, self._pipeline.rsv_mask
-        frames, rest = parse_frames(masked, self._max_length, rsv_mask, data)
-        for number, (first, payload) in enumerate(frames):
-            if self._room < 0:
-                done = (len(payload) for _, payload in frames[:number])
-                return data[sum(map(self._frame_size, done)) :]
-            self._receive_message(events, first, payload)
-            if self._ended:
-                return b""
-        return rest
+    def _receive_piece(self, events: list[Data | Event], piece: bytes) -> None:
+        arriving = self._arriving
+        assert arriving is not None
+        if not arriving.add(piece):
+            self._fail_utf8(events)
+        elif arriving.fin and not arriving.remaining:
+            self._arriving = None
+            self._receive_message(events, arriving.first, arriving.payload())
 
-    def _frame_size(self, length: int) -> int:
-        return len(build_header(0, length)) + (0 if self._client else 4) + length
-
-    def _receive_message(self, events: list[Event], first: int, payload: bytes) -> None:
+    def _receive_message(self, events: list[Data | Event], first: int, payload: bytes) -> None:
         opcode = first & 15
         if self._pipeline is not None:
             try:
-                message = Message.from_frame(first, payload)
-                message = self._pipeline.process_incoming(message)
+                message = self._pipeline.process_incoming(Message.from_frame(first, payload))
             except ExtensionError as error:
                 self._fail(events, error.code, str(error))
                 return
             opcode, payload = message.opcode, message.data
-        if opcode == Opcode.BINARY:
-            self._emit(events, payload)
-            return
-        try:
-            text = str(payload, "utf-8")
-        except UnicodeDecodeError:
-            self._fail_utf8(events)
-        else:
-            self._emit(events, text)
-
-    def _emit(self, events: list[Event], data: str | bytes) -> None:
-        if self.state == ReadyState.OPEN:  # after our close frame, messages are dropped
-            events.append(MessageEvent(data))
+        data: Data = payload
+        if opcode != _BINARY:
+            try:
+                data = str(payload, "utf-8")
+            except UnicodeDecodeError:
+                self._fail_utf8(events)
+                return
+        if self.state is _OPEN:  # behind our close frame, messages are dropped
+            events.append(data)
             if self._pipeline is not None:
                 self._room -= stored_size(data)
 
-    def _begin_frame(self, first: int, length: int, key: bytes) -> None:
-        if not self._opcode:
-            self._opcode, self._rsv = first & 15, first & 0x70
-            self._payload = []
-            self._fragments = 0
-            if self._opcode == Opcode.TEXT and self._pipeline is None:
-                self._validator = Utf8Validator()
-        self._fragments += 1
-        self._fin = bool(first & _FIN)
-        self._remaining = length
-        self._key = key
-
-    def _receive_payload(self, events: list[Event], piece: bytes) -> None:
-        assert self._payload is not None
-        self._remaining -= len(piece)
-        last = self._fin and not self._remaining
-        if self._validator is not None:  # text is looked at as it arrives
-            piece = self._unmask(piece)
-            if not self._validator.accepts(piece, last):
-                self._fail_utf8(events)
-                return
-        self._store(piece)
-        if not self._remaining:
-            self._end_frame()
-        if last:
-            self._end_message(events)
-
-    def _unmask(self, piece: bytes) -> bytes:
-        if not self._key:
-            return piece
-        turn = len(piece) & 3
-        piece, key = mask(piece, self._key), self._key
-        self._key = key[turn:] + key[:turn]
-        return piece
-
-    def _store(self, piece: bytes) -> None:
-        # Large pieces are kept as they came, to be copied once; small ones go together,
-        # for a list of bytes takes far more room than the bytes.
-        frame = self._frame
-        self._stored += len(piece)
-        if len(piece) >= LARGE_PIECE:
-            frame.append(piece)
-        elif not piece:
-            pass
-        elif frame and isinstance(frame[-1], bytearray):
-            frame[-1] += piece
-        else:
-            frame.append(bytearray(piece))
-
-    def _end_frame(self) -> None:
-        assert self._payload is not None
-        frame, self._frame = self._frame, []
-        if self._key and self._validator is None:
-            self._payload.append(mask_pieces(frame, self._key))
-        else:
-            self._payload += frame
-
-    def _end_message(self, events: list[Event]) -> None:
-        payload, opcode = self._payload, self._opcode
-        assert payload is not None
-        self._opcode, self._payload, self._stored, self._validator = 0, None, 0, None
-        self._receive_message(events, opcode | self._rsv, b"".join(payload))
-
-    def _receive_control(self, events: list[Event], opcode: int, payload: bytes) -> None:
-        if opcode == Opcode.PING:
-            if self.state == ReadyState.OPEN:
-                self._pong = payload  # RFC 6455 §5.5.3: only the latest needs an answer
+    def _receive_control(self, events: list[Data | Event], opcode: int, payload: bytes) -> None:
+        if opcode == _PING:
+            if self.state is _OPEN:
+                self._pongs.append(payload)  # RFC 6455 §5.5.2: each ping has its own pong
             events.append(PingEvent(payload))
-        elif opcode == Opcode.PONG:
+        elif opcode == _PONG:
             events.append(PongEvent(payload))
         else:
             self._receive_close(events, payload)
 
-    def _receive_close(self, events: list[Event], payload: bytes) -> None:
+    def _receive_close(self, events: list[Data | Event], payload: bytes) -> None:
         # RFC 6455 §5.5.1, §7.1.5
         if not payload:
             self._closing = b""
@@ -422,48 +321,32 @@ class Hybi(Driver):
         self._closing = payload[:2]  # RFC 6455 §5.5.1: the reply echoes the code
         self._end(events, code, reason)
 
-    def _fail(self, events: list[Event], code: int, message: str) -> None:
+    def _fail(self, events: list[Any], code: int, message: str) -> None:
         self._closing = close_payload(code, message)
         super()._fail(events, code, message)
 
-    def _fail_utf8(self, events: list[Event]) -> None:
+    def _fail_utf8(self, events: list[Any]) -> None:
         self._fail(events, CloseCode.INVALID_DATA, "a text is not valid UTF-8")
 
-    def _end(self, events: list[Event], code: int | None, reason: str | None) -> None:
+    def _end(self, events: list[Any], code: int | None, reason: str | None) -> None:
         super()._end(events, code, reason)
         self._rest = b""
-        self._remaining, self._payload, self._stored, self._validator = 0, None, 0, None
-        self._frame = []
+        self._arriving = None
 
     # Out
 
-    @property
-    def has_fragments(self) -> bool:  # type: ignore[override]
-        """Extensions work on whole messages."""
-        return self._pipeline is None
-
-    @property
-    def shares_frames(self) -> bool:
-        """A client's frames have a masking key each, and extensions make something else of them."""
-        return not self._client and self._pipeline is None
-
-    @property
-    def build(self) -> Callable[[str | bytes], bytes]:
-        if self._pipeline is not None:
-            return self.message
-        return self._mask_message if self._client else build_message
-
-    def _mask_message(self, message: str | bytes) -> bytes:
-        return build_message(message, self._random(4))
+    def message(self, message: str | bytes) -> bytes:
+        if self._pipeline is None:
+            return build_message(message, self._random(4) if self._client else None)
+        return self._build_processed(self._pipeline.process_outgoing(_unprocessed(message)))
 
     def shared_message(self, message: str | bytes, shared: dict[Any, Any]) -> bytes:
-        if self._client:
+        if self._client:  # each of its frames has a key of its own
             return self.message(message)
         if self._pipeline is not None:
-            opcode = Opcode.TEXT if isinstance(message, str) else Opcode.BINARY
-            data = message.encode() if isinstance(message, str) else message
-            outgoing = self._pipeline.process_shared(Message(opcode, data), shared)
-            return build_frame(_FIN | outgoing.rsv | outgoing.opcode, outgoing.data)
+            return self._build_processed(
+                self._pipeline.process_shared(_unprocessed(message), shared)
+            )
         frame: bytes | None = shared.get(None)
         if frame is None:
             frame = shared[None] = build_message(message)
@@ -474,53 +357,49 @@ class Hybi(Driver):
             return None
         if isinstance(message, str):
             payload = message.encode()
-            return build_header(_TEXT, len(payload)), payload
-        return build_header(_BINARY, len(message)), message
-
-    def text(self, message: str) -> bytes:
-        if self._pipeline is not None:
-            return self._process(Opcode.TEXT, message.encode())
-        return self._build(_TEXT, message.encode())
-
-    def binary(self, message: Buffer) -> bytes:
-        if isinstance(message, memoryview):
-            message = message.tobytes()  # whose length is in bytes
-        if self._pipeline is not None:
-            return self._process(Opcode.BINARY, bytes(message))
-        return self._build(_BINARY, message)
-
-    def _process(self, opcode: Opcode, data: bytes) -> bytes:
-        assert self._pipeline is not None
-        message = self._pipeline.process_outgoing(Message(opcode, data))
-        return self._build(_FIN | message.rsv | message.opcode, message.data)
+            return build_header(_FIN | _TEXT, len(payload)), payload
+        return build_header(_FIN | _BINARY, len(message)), message
 
     def fragment(self, data: bytes, opcode: int, fin: bool) -> bytes:
         return self._build((_FIN if fin else 0) | opcode, data)
 
     def ping(self, data: bytes) -> bytes | None:
-        return self._build(_FIN | Opcode.PING, data)
+        return self._build(_FIN | _PING, data)
 
     def close(self, code: int, reason: str) -> bytes:
-        if self.state != ReadyState.OPEN:
+        if self.state != _OPEN:
             return b""
         self.state = ReadyState.CLOSING
-        self._choose_way()
-        self._pong = None
-        return self._build(_FIN | Opcode.CLOSE, close_payload(code, reason))
+        self._pongs = []
+        return self._build(_FIN | _CLOSE, close_payload(code, reason))
 
     def output(self) -> bytes:
-        pong, self._pong = self._pong, None
-        return b"" if pong is None else self._build(_FIN | Opcode.PONG, pong)
+        if not self._pongs:
+            return b""
+        pongs, self._pongs = self._pongs, []
+        return b"".join([self._build(_FIN | _PONG, payload) for payload in pongs])
+
+    def drop_pongs(self) -> None:
+        del self._pongs[:-1]
 
     def closing_frame(self) -> bytes:
         frame = b""
-        if self.state == ReadyState.OPEN and self._closing is not None:
-            frame = self.output() + self._build(_FIN | Opcode.CLOSE, self._closing)
+        if self.state == _OPEN and self._closing is not None:
+            frame = self.output() + self._build(_FIN | _CLOSE, self._closing)
         self.state = ReadyState.CLOSED
-        self._choose_way()
         if self._pipeline is not None:
             self._pipeline.close()
         return frame
 
+    def _build_processed(self, message: Message) -> bytes:
+        return self._build(_FIN | message.rsv | message.opcode, message.data)
+
     def _build(self, first: int, payload: Buffer) -> bytes:
         return build_frame(first, payload, self._random(4) if self._client else None)
+
+
+def _unprocessed(message: str | Buffer) -> Message:
+    """A message as the extensions take it."""
+    if isinstance(message, str):
+        return Message(Opcode.TEXT, message.encode())
+    return Message(Opcode.BINARY, bytes(message))

@@ -202,7 +202,7 @@ class Closing:
             return
         if self.phase is not Phase.OPEN:
             return
-        if connection.driver.has_codes:
+        if connection.driver.features.codes:
             self.own_close = CloseEvent(code, reason)
         self.signal(Signal.CLOSE)
         frame = connection.driver.close(code, reason)
@@ -211,7 +211,7 @@ class Closing:
         connection.clock.expect_end(patience, self._give_up)
         connection.read_on()  # what still comes is dropped, but for the peer's close frame
         connection.call_soon(connection.changed.notify_all)
-        if not connection.driver.has_closing_handshake:
+        if not connection.driver.features.closing_handshake:
             self.note_end()
             connection.call_soon(self.check)
 

@@ -1,5 +1,6 @@
 # The types of connection.py, for Cython: see docs/architecture.md.
 
+from faye_wsgi.driver.base cimport Driver
 from faye_wsgi.transport.closing cimport Closing
 from faye_wsgi.transport.crossing cimport Crossing
 from faye_wsgi.transport.dispatcher cimport Dispatcher
@@ -9,15 +10,16 @@ from faye_wsgi.transport.stream cimport Stream
 
 
 cdef class Connection:
-    cdef public object _thread, cancel, changed, driver, hub, keepalive, settings
+    cdef public object _thread, cancel, changed, hub, keepalive, settings
     cdef public Backlog backlog
     cdef public Closing closing
     cdef public Crossing crossing
     cdef public Dispatcher dispatcher
+    cdef public Driver driver
     cdef public Inbox inbox
     cdef public Outbox outbox
     cdef public Stream stream
-    cdef public bint _is_plain, heard
+    cdef public bint _inflates, heard
 
-    cpdef _deal_with(self, items)
+    cpdef _deal_with(self, list items)
     cpdef _check_backlog(self)

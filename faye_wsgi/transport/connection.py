@@ -22,7 +22,6 @@ from faye_wsgi.driver.events import (
     DrainEvent,
     ErrorEvent,
     Event,
-    MessageEvent,
     OpenEvent,
     PongEvent,
 )
@@ -49,7 +48,7 @@ class Connection:
     """One connection, from before its opening handshake to after its end."""
 
     __slots__ = (
-        "_is_plain",
+        "_inflates",
         "_thread",
         "backlog",
         "cancel",
@@ -76,7 +75,7 @@ class Connection:
         self.driver: Driver | None = None  # until it is opened
         self.stream: Stream | None = None
         self.keepalive: Keepalive | None = None  # until a timer is needed
-        self._is_plain = True  # what was read last were whole messages and no more
+        self._inflates = False  # extensions may make messages longer, so that the rest waits
         self.heard = False  # something was read since the last ping that wants a sign of life
         self.changed = Condition(hub)  # the room, the opening, the end
         self.crossing = Crossing(hub, self.guard)
@@ -141,6 +140,7 @@ class Connection:
     def _open(self, driver: Driver, sock: Any, head: bytes) -> None:
         self.cancel = None
         self.driver = driver
+        self._inflates = not driver.features.fragments
         self.stream = Stream(sock, self.hub.loop, self)
         self.stream.read_size = driver.read_size
         self.outbox.use(driver, self.stream)
@@ -186,32 +186,25 @@ class Connection:
         self.heard = True
         if self.closing.close_event is not None:
             return  # what follows the peer's close frame is nothing to us
-        items = self._parse(data)
-        if len(items) == 1 and self.inbox.hand_over(items[0]):
+        items = self.driver.receive_data(data, self.backlog.room)  # type: ignore[union-attr]
+        # The usual case: one message, for which a greenlet waits.
+        if len(items) == 1 and not self._inflates and self.inbox.hand_over(items[0]):
             return
         self._deal_with(items)
 
-    def _parse(self, data: bytes) -> Any:
-        driver: Any = self.driver
-        messages, rest = driver.receive_messages(data)
-        self._is_plain = not rest and not driver.holds_back
-        if self._is_plain:
-            return messages
-        items = list(messages)
-        for event in driver.receive_data(rest, self.backlog.room):
-            items.append(event.data if type(event) is MessageEvent else event)
-        return items
-
-    def _deal_with(self, items: Any) -> None:
+    def _deal_with(self, items: list[Data | Event]) -> None:
+        """Hand out what a read has brought, in order."""
         gets_messages = self.dispatcher.gets_messages
+        has_events = False
         for item in items:
             if type(item) is not str and type(item) is not bytes:
-                self.note(item)
+                has_events = True
+                self.note(item)  # type: ignore[arg-type]
             elif gets_messages:
                 self.dispatcher.put(item)
             else:
                 self.inbox.put(item)
-        if not self._is_plain:
+        if has_events:
             self._answer_pings()
         self.inbox.deliver()
         self.dispatcher.deliver()
@@ -219,19 +212,17 @@ class Connection:
         self.closing.check()
 
     def _check_backlog(self) -> None:
-        """Stop reading where so much waits that nothing more may come; else go on."""
-        driver, stream = self.driver, self.stream
+        """Stop reading where so much waits that nothing more may come."""
+        driver, stream, backlog = self.driver, self.stream, self.backlog
         if driver is None or stream is None or stream.closed:
             return
-        if self._is_plain:
-            if self.backlog.check_full() and self.state == ReadyState.OPEN:
-                stream.pause_reading()
-            return
-        stream.expect(driver.missing, driver.read_size)
-        self.backlog.arriving = driver.expected
-        is_full = self.backlog.check_full()
-        if driver.holds_back:
-            # Bytes wait in the driver: the peer's end of TCP must not overtake them.
+        expected = driver.expected
+        if expected or backlog.arriving:
+            stream.expect(driver.missing, driver.read_size)
+            backlog.arriving = expected
+        is_full = backlog.check_full()
+        if self._inflates and driver.holds_back:
+            # The peer's end of TCP must not overtake the bytes that wait in the driver.
             stream.pause_reading()
             if not is_full:  # the consumer was fast
                 self.call_soon(self._receive_held_back)
@@ -245,7 +236,7 @@ class Connection:
         if driver is None or stream is None or stream.closed or not driver.holds_back:
             return
         stream.resume_reading()
-        self._deal_with(self._parse(b""))
+        self._deal_with(driver.receive_data(b"", self.backlog.room))
 
     def read_on(self) -> None:
         """There is room again."""
@@ -349,17 +340,21 @@ class Connection:
         if frame is None:
             return False
         stream.write(frame)
-        if driver.has_pongs:
+        if driver.features.pongs:
             self.clock.sent_ping(data, callback)
         return True
 
     def _answer_pings(self) -> None:
-        # While the peer does not read, one pong is owed, however many pings it sends.
         driver, stream = self.driver, self.stream
-        if driver is not None and stream is not None and not stream.is_blocked:
-            output = driver.output()
-            if output:
-                stream.write(output)
+        if driver is None or stream is None:
+            return
+        if stream.is_blocked:
+            # The peer does not read: memory stays bounded, however many pings it sends.
+            driver.drop_pongs()
+            return
+        output = driver.output()
+        if output:
+            stream.write(output)
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Begin the closing handshake. Does not wait; does nothing a second time."""

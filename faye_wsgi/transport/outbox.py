@@ -45,7 +45,6 @@ class Outbox:
     """The sending side of one connection."""
 
     __slots__ = (
-        "_build",
         "_connection",
         "_crossing",
         "_deferred",
@@ -54,7 +53,6 @@ class Outbox:
         "_hub",
         "_is_alone",
         "_plain",
-        "_shares",
         "_stream",
         "_thread",
         "_turned_at",
@@ -70,8 +68,6 @@ class Outbox:
         self._stream: Stream | None = None
         # The driver, where a message is no more than its frame on the stream; else None.
         self._plain: Driver | None = None
-        self._build: Any = None  # the driver's function that makes a message's frame
-        self._shares = False  # its frames are those of other connections, too
         self._is_alone = getcurrent().parent is None  # the hub runs only while we wait
         self._turned_at = monotonic()
         self._unsent: list[Any] = []  # messages from before open
@@ -96,9 +92,7 @@ class Outbox:
     def use(self, driver: Driver, stream: Stream) -> None:
         """From now on messages go to ``stream``."""
         self._stream = stream
-        self._build = driver.build
         self._plain = None if self._is_alone else driver
-        self._shares = driver.shares_frames
 
     def forget(self) -> None:
         """In the child of a fork: nothing goes out."""
@@ -126,7 +120,7 @@ class Outbox:
             self._send_any(message, timeout)
             return
         try:
-            frame: bytes = self._build(message)
+            frame = driver.message(message)
         except Exception as error:
             self._not_built(error)
             raise
@@ -144,7 +138,7 @@ class Outbox:
             self._crossing.run()
         if not isinstance(message, (str, bytes)):
             driver: Any = self._connection.driver
-            if self._check_state() == _OPEN and not is_elsewhere and driver.has_fragments:
+            if self._check_state() == _OPEN and not is_elsewhere and driver.features.fragments:
                 self._send_fragments(_pieces(message), timeout)
                 return
             message = _whole(message)
@@ -172,8 +166,8 @@ class Outbox:
         driver = self._connection.driver
         if isinstance(message, str):
             message.encode()
-        elif driver is not None and not driver.has_binary:
-            driver.binary(message)
+        elif driver is not None and not driver.features.binary:
+            driver.message(message)
 
     def _write(self, message: str | bytes) -> bool:
         """Build and write a message's frame; whether something waits for the kernel now."""
@@ -184,7 +178,7 @@ class Outbox:
             if large is not None:
                 return stream.write_large(*large)  # type: ignore[no-any-return]
         try:
-            frame = self._build(message)
+            frame = driver.message(message)
         except ExtensionError as error:
             self._not_built(error)
             raise
@@ -203,24 +197,25 @@ class Outbox:
         """Send one that goes to many, without waiting; False: too much waits already."""
         driver = self._plain
         if (
-            not self._shares
-            or driver is None
-            or self._crossing.jobs
+            driver is None
             or driver.state is not _OPEN
+            or self._crossing.jobs
             or _get_ident() != self._thread
-            or self._stream.is_blocked  # type: ignore[union-attr]
         ):
-            return self._offer(message, shared)
-        frame: bytes | None = shared.get(None)
-        if frame is None:
-            frame = shared[None] = self._build(message)
-        self._stream.write(frame)  # type: ignore[union-attr]
+            return self._offer(message)
+        stream: Any = self._stream
+        if stream.is_blocked and not self.has_room:
+            return False
+        try:
+            stream.write(driver.shared_message(message, shared))
+        except (ExtensionError, TypeError) as error:  # the drafts have no binary messages
+            self._not_built(error)
         return True
 
-    def _offer(self, message: Data, shared: dict[Any, Any]) -> bool:
-        """``send_shared``, whatever the driver is, the state, and the thread."""
+    def _offer(self, message: Data) -> bool:
+        """``send_shared`` where the message is not just written."""
         driver = self._connection.driver
-        if driver is not None and not driver.has_binary and not isinstance(message, str):
+        if driver is not None and not driver.features.binary and not isinstance(message, str):
             return True
         state = self._connection.state
         if state not in (ReadyState.CONNECTING, _OPEN):
@@ -232,14 +227,9 @@ class Outbox:
             self._crossing.hand_over(self._send_handed_over, message)
         elif state != _OPEN:
             self._keep_unsent(message)
-        elif self._plain is None or self._crossing.jobs:
-            self._crossing.run()
-            self._write(message)
         else:
-            try:
-                self._stream.write(self._plain.shared_message(message, shared))  # type: ignore[union-attr]
-            except ExtensionError as error:
-                self._not_built(error)
+            self._crossing.run()
+            self._write_late(message)
         return True
 
     # Back-pressure, and turns

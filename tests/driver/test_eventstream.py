@@ -276,12 +276,12 @@ def test_headers_that_would_break_the_stream(headers: dict[str, str]) -> None:
 
 def test_the_driver_hands_encoded_events_on() -> None:
     driver = EventStream()
-    assert driver.state == ReadyState.OPEN and not driver.has_closing_handshake
-    assert driver.binary(encode_event("x")) == b"data: x\r\n\r\n"
+    assert driver.state == ReadyState.OPEN and not driver.features.closing_handshake
+    assert driver.message(encode_event("x")) == b"data: x\r\n\r\n"
     assert driver.ping(b"") == b":\r\n\r\n"
     assert driver.ping(b"a\nb\xff") == ": a\r\n: b\ufffd\r\n\r\n".encode()
     with pytest.raises(TypeError):
-        driver.text("x")
+        driver.message("x")
     with pytest.raises(TypeError):
         driver.fragment(b"x", 1, True)
 

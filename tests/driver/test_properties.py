@@ -11,16 +11,18 @@ import os
 import struct
 import zlib
 from typing import NamedTuple
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from faye_wsgi.driver import hybi
 from faye_wsgi.driver.events import (
     CloseEvent,
+    Data,
     ErrorEvent,
     Event,
-    MessageEvent,
     PingEvent,
     PongEvent,
 )
@@ -70,14 +72,14 @@ controls = st.builds(
 
 
 @st.composite
-def messages(draw: st.DrawFn) -> tuple[list[Sent], list[Event]]:
+def messages(draw: st.DrawFn) -> tuple[list[Sent], list[Data | Event]]:
     """The frames of one message, control frames between them, and the events they make."""
     message: str | bytes = draw(data)
     opcode = frames.TEXT if isinstance(message, str) else frames.BINARY
     payload = message.encode() if isinstance(message, str) else message
     cuts = sorted(draw(st.lists(st.integers(0, len(payload)), max_size=MAX_FRAGMENTS - 1)))
     sent: list[Sent] = []
-    events: list[Event] = []
+    events: list[Data | Event] = []
     for start, end in zip([0, *cuts], [*cuts, len(payload)]):
         if draw(st.integers(0, 3)) == 0:
             control = draw(controls)
@@ -86,7 +88,7 @@ def messages(draw: st.DrawFn) -> tuple[list[Sent], list[Event]]:
         sent.append(Sent(opcode, payload[start:end], False))
         opcode = frames.CONTINUATION
     sent[-1] = sent[-1]._replace(fin=True)
-    return sent, [*events, MessageEvent(message)]
+    return sent, [*events, message]
 
 
 def event_of(control: Sent) -> Event:
@@ -193,6 +195,39 @@ def test_any_split_gives_the_same_events(stream: tuple[bool, bytes], cuts: list[
     assert found + one_by_one.receive_eof() == expected
 
 
+@pytest.mark.skipif(hybi.parse_messages is None, reason="the C extension was not built")
+@examples
+@given(anything, st.lists(st.integers(0, 1 << 30), max_size=3))
+def test_the_scanner_never_changes_the_events(stream: tuple[bool, bytes], cuts: list[int]) -> None:
+    client, encoded = stream
+    with_it, without_it = driver(client), driver(client)
+    for piece in cut(encoded, cuts):
+        found = with_it.receive_data(piece)
+        with mock.patch.object(hybi, "parse_messages", None):
+            expected = without_it.receive_data(piece)
+        assert (found, with_it.missing, with_it.expected) == (
+            expected,
+            without_it.missing,
+            without_it.expected,
+        )
+    assert with_it.receive_eof() == without_it.receive_eof()
+
+
+@pytest.mark.skipif(hybi.parse_messages is None, reason="the C extension was not built")
+def test_the_scanner_is_used_between_plain_messages_alone() -> None:
+    scanned = mock.Mock(side_effect=hybi.parse_messages)
+    with mock.patch.object(hybi, "parse_messages", scanned):
+        subject = driver(False)
+        assert subject.receive_data(frames.text("a")) == ["a"]
+        assert scanned.call_count == 1
+        subject.receive_data(frames.text("a", fin=False))
+        assert subject.receive_data(frames.frame(0, b"b")) == ["ab"]
+        subject.close(1000, "")
+        assert subject.receive_data(frames.text("dropped")) == []
+        assert deflating().receive_data(frames.text("a")) == ["a"]
+    assert scanned.call_count == 2
+
+
 @examples
 @given(anything, st.integers(0, 1 << 30))
 def test_what_is_owed_is_the_same_after_any_split(stream: tuple[bool, bytes], at: int) -> None:
@@ -214,7 +249,7 @@ def test_any_room_gives_the_same_events(
     expected = deflating().receive_data(encoded)
     expected += [] if expected[-1:] == [CloseEvent(1000, "bye")] else [CloseEvent(1006, "")]
     reader, turns = deflating(), itertools.cycle(given_rooms)
-    found: list[Event] = []
+    found: list[Data | Event] = []
     for piece in cut(encoded, cuts):
         found += take_turn(reader, piece, next(turns))
     while reader.holds_back:
@@ -222,10 +257,10 @@ def test_any_room_gives_the_same_events(
     assert found + reader.receive_eof() == expected
 
 
-def take_turn(reader: Hybi, data: bytes, room: int) -> list[Event]:
+def take_turn(reader: Hybi, data: bytes, room: int) -> list[Data | Event]:
     """The events of one call: no message begins where there is no room."""
     events = reader.receive_data(data, room)
-    sizes = [stored_size(e.data) for e in events if isinstance(e, MessageEvent)]
+    sizes = [stored_size(e) for e in events if isinstance(e, (str, bytes))]
     assert sum(sizes[:-1]) <= room or not sizes
     assert room >= 0 or not events
     return events
@@ -236,7 +271,7 @@ def take_turn(reader: Hybi, data: bytes, room: int) -> list[Event]:
 def test_the_end_never_changes_what_was_said(stream: tuple[bool, bytes]) -> None:
     # A longer input has the shorter one's events first: none is ever taken back.
     client, encoded = stream
-    so_far: list[Event] = []
+    so_far: list[Data | Event] = []
     for end in range(0, len(encoded) + 1, max(1, len(encoded) // 8)):
         found = driver(client).receive_data(encoded[:end])
         assert found[: len(so_far)] == so_far
@@ -249,7 +284,7 @@ def test_the_end_never_changes_what_was_said(stream: tuple[bool, bytes]) -> None
 @examples
 @given(conversations, roles, keys)
 def test_we_read_what_is_encoded_by_hand(
-    conversation: tuple[list[Sent], list[Event]], client: bool, key: bytes
+    conversation: tuple[list[Sent], list[Data | Event]], client: bool, key: bytes
 ) -> None:
     sent, events = conversation
     encoded = b"".join(by_hand(frame, None if client else key) for frame in sent)
@@ -259,7 +294,7 @@ def test_we_read_what_is_encoded_by_hand(
 @examples
 @given(conversations, roles)
 def test_we_read_what_websockets_encodes(
-    conversation: tuple[list[Sent], list[Event]], client: bool
+    conversation: tuple[list[Sent], list[Data | Event]], client: bool
 ) -> None:
     theirs = pytest.importorskip("websockets.frames")
     sent, events = conversation
@@ -273,7 +308,7 @@ def test_we_read_what_websockets_encodes(
 @examples
 @given(conversations, roles)
 def test_websockets_reads_what_we_encode(
-    conversation: tuple[list[Sent], list[Event]], client: bool
+    conversation: tuple[list[Sent], list[Data | Event]], client: bool
 ) -> None:
     protocol = pytest.importorskip("websockets.protocol")
     sent, _ = conversation
@@ -295,9 +330,9 @@ def encode(ours: Hybi, frame: Sent) -> bytes:
     if frame.opcode == frames.PING:
         return ours.ping(frame.payload) or b""
     if frame.fin and frame.opcode == frames.TEXT:
-        return ours.text(frame.payload.decode())
+        return ours.message(frame.payload.decode())
     if frame.fin and frame.opcode == frames.BINARY:
-        return ours.binary(frame.payload)
+        return ours.message(frame.payload)
     return ours.fragment(frame.payload, frame.opcode, frame.fin)
 
 
@@ -306,9 +341,9 @@ def encode(ours: Hybi, frame: Sent) -> bytes:
 def test_long_messages_both_ways(client: bool, size: int, unit: bytes) -> None:
     payload = (unit * size)[:size]
     sender, reader = Hybi(client=client), Hybi(client=not client)
-    encoded = sender.binary(payload)
+    encoded = sender.message(payload)
     assert frames.parse(encoded)[0][0].payload == payload
-    assert reader.receive_data(encoded) == [MessageEvent(payload)]
+    assert reader.receive_data(encoded) == [payload]
 
 
 # Nothing raises, whatever arrives, whatever is asked for, in whatever order
@@ -324,7 +359,7 @@ calls = st.lists(
 def test_nothing_raises(stream: tuple[bool, bytes], order: list[str]) -> None:
     client, encoded = stream
     subject = driver(client)
-    events: list[Event] = []
+    events: list[Data | Event] = []
     step = len(encoded) // (order.count("data") + 1) + 1
     for name in [*order, "rest"]:
         if name in ("data", "rest"):
@@ -347,7 +382,7 @@ def call(subject: Hybi, name: str) -> bytes | None:
     if name == "close":
         return subject.close(1000, "bye")
     if name == "text":
-        return subject.text("x")
+        return subject.message("x")
     if name == "ping":
         return subject.ping(b"x")
     return subject.output() if name == "output" else subject.closing_frame()
@@ -366,23 +401,24 @@ def check_output(sent: bytes | None, client: bool) -> None:
             assert frame.close_reason is not None
 
 
-def check_events(events: list[Event]) -> None:
+def check_events(events: list[Data | Event]) -> None:
     """One close, at the very end; at most one error, right before it."""
     assert [type(event) for event in events].count(CloseEvent) == 1
     assert isinstance(events[-1], CloseEvent)
     errors = [index for index, event in enumerate(events) if isinstance(event, ErrorEvent)]
     assert errors in ([], [len(events) - 2])
     for event in events:
-        if isinstance(event, MessageEvent):
-            size = len(event.data.encode() if isinstance(event.data, str) else event.data)
+        if isinstance(event, (str, bytes)):
+            size = len(event.encode() if isinstance(event, str) else event)
             assert size <= MAX_LENGTH
 
 
 def check_memory(subject: Hybi) -> None:
     """Never more than the start of a header or control frame, and one message."""
     assert len(subject._rest) <= MAX_HEADER + MAX_CONTROL
-    assert subject._payload is None or len(subject._payload) <= MAX_LENGTH
-    assert subject._pong is None or len(subject._pong) <= MAX_CONTROL
+    arriving = subject._arriving
+    assert arriving is None or arriving.stored <= MAX_LENGTH
+    assert all(len(payload) <= MAX_CONTROL for payload in subject._pongs)
 
 
 @examples
@@ -392,6 +428,8 @@ def test_memory_is_bounded(stream: tuple[bool, bytes], cuts: list[int]) -> None:
     subject = driver(client)
     for piece in cut(encoded, cuts):
         subject.receive_data(piece)
+        subject.drop_pongs()  # as for a peer that does not read
+        assert len(subject._pongs) <= 1
         check_memory(subject)
 
 
@@ -402,7 +440,7 @@ def test_a_declared_length_reserves_nothing(opcode: int, length: int) -> None:
     header = bytes([0x80 | opcode, 0x80 | size]) + struct.pack(form, length) + bytes(4)
     subject = Hybi(max_length=2**62)
     subject.receive_data(header)
-    assert sum(map(len, subject._payload or ())) == 0
+    assert subject._arriving is None or subject._arriving.payload() == b""
     assert subject._rest == b""
 
 

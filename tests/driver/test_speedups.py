@@ -1,17 +1,22 @@
-"""The C functions against their Python twins, and both against a reading by hand."""
+"""The C functions against their Python twins, and both against a reading by hand.
+
+The scanner of messages has no twin: the driver's loop must agree with it.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import importlib
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faye_wsgi.driver import frames as driver_frames
-from faye_wsgi.driver import masking
+from faye_wsgi.driver import hybi, masking
+from faye_wsgi.driver.events import ErrorEvent
 from faye_wsgi.driver.hybi import Hybi
 
 from ..support import frames
@@ -19,8 +24,7 @@ from ..support import frames
 TWINS = {
     "mask": masking.mask_python,
     "mask_pieces": masking.mask_pieces_python,
-    "parse_messages": driver_frames.parse_messages_python,
-    "parse_frames": driver_frames.parse_frames_python,
+    "build_frame": driver_frames.build_frame_python,
     "build_message": driver_frames.build_message_python,
     "stored_size": driver_frames.stored_size_python,
 }
@@ -32,7 +36,6 @@ except ImportError:
 
 needs_c = pytest.mark.skipif(speedups is None, reason="the C extension was not built")
 
-FIRST_BYTES = st.sampled_from([0x81, 0x82, 0xC1, 0xE2])
 KEY = st.binary(min_size=4, max_size=4)
 SIZES = st.sampled_from([0, 1, 7, 8, 9, 125, 126, 127, 300, 65535, 65536, 70000])
 TEXTS = st.one_of(st.text(max_size=300), SIZES.map("x".__mul__), SIZES.map("ü".__mul__))
@@ -62,6 +65,26 @@ def test_a_message_becomes_the_shortest_frame(
     assert build(message) == encode(message, None)
 
 
+@pytest.mark.parametrize("build", implementations("build_frame"))
+@settings(deadline=None)
+@given(st.integers(0, 255), st.binary(max_size=300) | SIZES.map(bytes), st.none() | KEY)
+def test_a_frame_has_its_first_byte_and_the_shortest_header(
+    build: Any, first: int, payload: bytes, key: bytes | None
+) -> None:
+    fin, rsv = bool(first & 0x80), first >> 4 & 7
+    expected = frames.frame(first & 15, payload, fin=fin, rsv=rsv, mask=key)
+    assert build(first, payload, key) == build(first, memoryview(payload), key) == expected
+
+
+@pytest.mark.parametrize("build", implementations("build_frame"))
+@pytest.mark.parametrize(
+    "wrong", [(), (1,), (256, b""), (-1, b""), (1, "a"), (1, b"a", b"123"), (1, b"a", 5)]
+)
+def test_what_is_no_frame(build: Any, wrong: tuple[Any, ...]) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        build(*wrong)
+
+
 @pytest.mark.parametrize("build", implementations("build_message"))
 def test_buffers_and_what_is_none(build: Any) -> None:
     assert build(bytearray(b"abc")) == build(memoryview(b"abc")) == b"\x82\x03abc"
@@ -75,30 +98,14 @@ def test_buffers_and_what_is_none(build: Any) -> None:
             build("abc", key)
 
 
-@pytest.mark.parametrize("parse", implementations("parse_messages"))
+@needs_c
 @settings(deadline=None)
 @given(messages=st.lists(MESSAGES, max_size=5), key=st.none() | KEY, rest=st.binary(max_size=1))
 def test_a_run_of_messages_is_read_back(
-    parse: Any, messages: list[Any], key: bytes | None, rest: bytes
+    messages: list[Any], key: bytes | None, rest: bytes
 ) -> None:
     run = b"".join(encode(message, key) for message in messages)
-    assert parse(key is not None, 2**20, run + rest) == (messages, rest)
-
-
-@pytest.mark.parametrize("parse", implementations("parse_frames"))
-@settings(deadline=None)
-@given(
-    messages=st.lists(st.tuples(FIRST_BYTES, st.binary(max_size=300))),
-    key=st.none() | KEY,
-    rest=st.binary(max_size=1),
-)
-def test_a_run_of_frames_is_read_back(
-    parse: Any, messages: list[Any], key: bytes | None, rest: bytes
-) -> None:
-    run = b"".join(
-        frames.frame(first & 15, data, rsv=first >> 4 & 7, mask=key) for first, data in messages
-    )
-    assert parse(key is not None, 2**20, 0x60, run + rest) == (messages, rest)
+    assert speedups.parse_messages(key is not None, 2**20, run + rest) == (messages, rest)
 
 
 @needs_c
@@ -110,19 +117,22 @@ def test_a_run_of_frames_is_read_back(
     cut=st.integers(0, 20),
     limit=st.sampled_from([0, 5, 125, 126, 2**20]),
 )
-def test_twins_stop_at_the_same_byte(
+def test_the_scanner_and_the_loop_agree(
     messages: list[Any], key: bytes | None, changes: Any, cut: int, limit: int
 ) -> None:
+    """What the scanner takes is what the driver's loop makes of the same bytes."""
     run = bytearray(b"".join(encode(message, key) for message in messages))
     for place, value in changes:
         run[place % len(run)] = value
     data = bytes(run[: len(run) - cut])
-    masked = key is not None
-    twin = driver_frames.parse_messages_python(masked, limit, data)
-    assert speedups.parse_messages(masked, limit, data) == twin
-    for rsv_mask in (0, 0x40, 0x70):
-        pairs = driver_frames.parse_frames_python(masked, limit, rsv_mask, data)
-        assert speedups.parse_frames(masked, limit, rsv_mask, data) == pairs
+    found, rest = speedups.parse_messages(key is not None, limit, data)
+    with mock.patch.object(hybi, "parse_messages", None):
+        driver = Hybi(client=key is None, max_length=limit)
+        assert driver.receive_data(data[: len(data) - len(rest)]) == found
+        assert driver.missing == 0 and driver._rest == b""
+        # It stops before what is no whole plain message, and not earlier.
+        after = driver.receive_data(rest)
+    assert not after or rest[0] not in (0x81, 0x82) or isinstance(after[0], ErrorEvent)
 
 
 @needs_c
@@ -144,9 +154,7 @@ def test_pieces_are_unmasked_together(pieces: list[Any], key: bytes) -> None:
         ("parse_messages", (True, 1)),
         ("parse_messages", (True, -1, b"a")),
         ("parse_messages", (True, 1, "a")),
-        ("parse_frames", (True, 1, b"a")),
-        ("parse_frames", (True, 1, "a", b"a")),
-        ("parse_frames", (True, 1, 0, bytearray(b"a"))),
+        ("parse_messages", (True, 1, bytearray(b"a"))),
         ("stored_size", (1,)),
     ],
 )
@@ -178,18 +186,3 @@ def test_a_character_is_counted_the_same_whatever_is_kept_beside_it(
     if len(text) == 1:
         ctypes.pythonapi.PyUnicode_AsUTF8(ctypes.py_object(fresh))
     assert size_of(str(text.encode(), "utf-8")) == counted
-
-
-@settings(deadline=None)
-@given(st.lists(MESSAGES, max_size=4), st.binary(max_size=20), st.integers(0, 50))
-def test_the_short_way_and_the_loop_agree(messages: list[Any], tail: bytes, split: int) -> None:
-    """receive_messages and receive_data together report what receive_data alone does."""
-    data = b"".join(encode(message, b"\1\2\3\4") for message in messages) + tail
-    both, alone = Hybi(), Hybi()
-    found: list[Any] = []
-    for piece in (data[:split], data[split:]):
-        short, rest = both.receive_messages(piece)
-        found += short
-        found += [getattr(event, "data", event) for event in both.receive_data(rest)]
-    expected = alone.receive_data(data[:split]) + alone.receive_data(data[split:])
-    assert found == [getattr(event, "data", event) for event in expected]

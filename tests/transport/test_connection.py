@@ -228,7 +228,7 @@ def test_the_message_that_is_arriving_counts(opcode: int, size: int, fragments: 
         sender = gevent.spawn(both.peer.send, sent)
         assert queued(both) == [first]
         driver: Any = both.connection.driver
-        assert driver._stored + len(first) < 100_000
+        assert driver._arriving.stored + len(first) < 100_000
         assert both.connection.receive(TIMEOUT) == first
         assert len(both.connection.receive(TIMEOUT)) == size
         sender.get(timeout=TIMEOUT)
@@ -838,6 +838,23 @@ def test_a_ping_is_answered_and_told_of(both: Pair) -> None:
     both.peer.send_frame(frames.PING, b"hello")
     assert both.peer.read_frame()[:2] == (frames.PONG, b"hello")
     until(lambda: both.sink.names == ["ping"])
+
+
+def test_each_ping_is_answered_in_order_between_messages(both: Pair) -> None:
+    both.sink.on("message", lambda event: both.connection.send(event.data))
+    for n in range(10):
+        data = frames.frame(frames.PING, b"%d" % n) + frames.text(f"{n}")
+        both.peer.send(data + frames.frame(frames.PING, b"again"))
+    pongs: list[bytes] = []
+    texts: list[str] = []
+    while len(pongs) < 20 or len(texts) < 10:
+        frame = both.peer.read_frame()
+        if frame.opcode == frames.PONG:
+            pongs.append(frame.payload)
+        else:
+            texts.append(frame.text)
+    assert pongs == [payload for n in range(10) for payload in (b"%d" % n, b"again")]
+    assert texts == [f"{n}" for n in range(10)]
 
 
 def test_callbacks_latency_and_a_pong_that_answers_earlier_pings(both: Pair) -> None:

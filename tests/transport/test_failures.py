@@ -30,7 +30,7 @@ class Fragile(Hybi):
     """A driver that can be broken."""
 
     def break_down(self, error: BaseException) -> None:
-        self.receive_messages = self.close = raising(error)  # type: ignore[method-assign]
+        self.receive_data = self.close = raising(error)  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from faye_wsgi.driver.events import CloseEvent, ErrorEvent, Event
+from faye_wsgi.driver.events import CloseEvent, Data, ErrorEvent, Event
 from faye_wsgi.driver.hybi import Hybi
 
 from ..support import frames
@@ -89,11 +89,14 @@ def evaluate(value: str) -> Any:
     return eval(value, {"__builtins__": {"bytes": bytes}})
 
 
-def seen(events: list[Event]) -> list[list[Any]]:
+def seen(events: list[Data | Event]) -> list[list[Any]]:
     """Events as ``events:`` writes them."""
     found: list[list[Any]] = []
     failed = False
     for event in events:
+        if isinstance(event, (str, bytes)):
+            found.append(["message", event])
+            continue
         values = [getattr(event, name) for name in type(event).__slots__]
         if isinstance(event, ErrorEvent):
             failed, values = True, []
@@ -121,7 +124,7 @@ def run(case: Case, pieces: list[bytes]) -> tuple[list[list[Any]], list[list[Any
     options = dict(pair.split("=") for line in case.get("options", []) for pair in line.split())
     limits: Any = {name: int(value) for name, value in options.items()}
     driver = Hybi(client=case.get("role") == ["client"], **limits)
-    events = [event for piece in pieces for event in driver.receive_data(piece)]
+    events: list[Data | Event] = [event for piece in pieces for event in driver.receive_data(piece)]
     if "eof" in case:
         events += driver.receive_eof()
     return seen(events), owed(driver)

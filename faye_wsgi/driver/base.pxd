@@ -1,0 +1,9 @@
+# The types of base.py, for Cython: see docs/architecture.md.
+
+
+cdef class Driver:
+    cdef public object protocol, state
+    cdef public bint _ended
+
+    cpdef list receive_data(self, bytes data, room=*)
+    cpdef bytes message(self, message)

@@ -12,6 +12,7 @@ from faye_wsgi.http.headers import split_list
 from faye_wsgi.http.messages import Request
 
 __all__ = [
+    "Environ",
     "environ_of",
     "host_of",
     "is_eventsource",
@@ -203,10 +204,10 @@ def host_of(environ: Environ, trust_forwarded: bool = False) -> str:
     return f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
 
 
-def url_of(environ: Environ, schemes: Mapping[bool, str], trust_forwarded: bool = False) -> str:
-    """The request's URL; ``schemes`` names the one for a plain and the one for a secure one."""
-    scheme = schemes[is_secure(environ, trust_forwarded)]
-    # PEP 3333: the path is bytes in the clothes of ISO 8859-1.
+def url_of(environ: Environ, scheme: str, trust_forwarded: bool = False) -> str:
+    """The request's URL; ``scheme`` is that of a plain one, and gets an s for a secure one."""
+    scheme += "s" if is_secure(environ, trust_forwarded) else ""
+    # PEP 3333: a server decodes the bytes of the path as ISO 8859-1.
     path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
     query = environ.get("QUERY_STRING", "")
     tail = f"?{query}" if query else ""

@@ -32,7 +32,7 @@ from faye_wsgi.transport.stream import READ_SIZE, PlainSocket, tune
 from faye_wsgi.transport.tls import TlsSocket
 from faye_wsgi.wsgi.servers import Place
 
-__all__ = ["Taken", "Void", "VoidPair", "has_failed", "take"]
+__all__ = ["Taken", "Void", "VoidPair", "take"]
 
 # The interpreter's sockets that were left with a VoidPair, which look as they did.
 _taken: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -227,16 +227,6 @@ class VoidPair:
             pass
         self._ours.close()
         return status
-
-
-def has_failed(status: int | None) -> bool:
-    """Whether a view has failed, by the status of its response: 5xx, or none at all.
-
-    Every server that is known writes a status where the view returns. gunicorn writes none
-    where it raises StopIteration, SystemExit or GreenletExit, or is killed; nor do servers
-    with threads, where what it raises ends the thread.
-    """
-    return status is None or status >= 500
 
 
 def _status_of(data: Any) -> int | None:

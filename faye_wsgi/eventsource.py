@@ -22,7 +22,7 @@ from faye_wsgi.http.url import without_query
 from faye_wsgi.transport import hubs
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.iterable import Body, IterableStream
-from faye_wsgi.transport.settings import check_seconds, check_timeout, make_settings
+from faye_wsgi.transport.settings import Settings, check_seconds, check_timeout, make_settings
 from faye_wsgi.wsgi.environ import is_eventsource
 from faye_wsgi.wsgi.handover import Handover
 
@@ -71,8 +71,8 @@ class EventSource(EventTarget):
         headers: HeadersLike = None,
         retry: float | None = 5,
         ping: float | None = 10,
-        high_water: int = 65536,
-        close_timeout: float = 30.0,
+        high_water: int = Settings.high_water,
+        close_timeout: float = Settings.close_timeout,
         last_event_id_param: str | None = None,
         trust_forwarded: bool = False,
     ) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, ClassVar
+from typing import TYPE_CHECKING, Any, Callable, ClassVar
 
 from faye_wsgi.driver import server_handshake
-from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH
 from faye_wsgi.endpoint import Endpoint
 from faye_wsgi.errors import HandshakeError
 from faye_wsgi.extensions.negotiation import Extensions, check_extensions
 from faye_wsgi.http.headers import HeadersLike, check_headers
 from faye_wsgi.http.origins import Origins, check_origins
-from faye_wsgi.transport.settings import MAX_QUEUE_BYTES, check_size, make_settings
+from faye_wsgi.transport.settings import Options, make_settings, takes_options
 from faye_wsgi.wsgi.environ import is_websocket
 from faye_wsgi.wsgi.handover import Handover
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["WebSocket"]
 
@@ -61,6 +63,7 @@ class WebSocket(Endpoint):
 
     is_websocket = staticmethod(is_websocket)
 
+    @takes_options
     def __init__(
         self,
         request: Any,
@@ -68,17 +71,10 @@ class WebSocket(Endpoint):
         *,
         extensions: Extensions = (),
         headers: HeadersLike = None,
-        max_length: int = MAX_LENGTH,
-        max_fragments: int = MAX_FRAGMENTS,
-        ping: float | None = None,
-        ping_timeout: float | None = None,
-        close_timeout: float = 30.0,
         origins: Origins = "same",
-        max_queue: int = 64,
-        max_queue_bytes: int = MAX_QUEUE_BYTES,
-        high_water: int = 65536,
         trust_forwarded: bool = False,
         allow_drafts: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         """Answer the handshake of ``request``: an environ, or a request that has one.
 
@@ -86,39 +82,19 @@ class WebSocket(Endpoint):
             function of the client's list that returns one of them or None.
         :param extensions: one extension, or several in the order of preference.
         :param headers: dict or pairs added to the response.
-        :param max_length: largest incoming message in bytes, over all its fragments;
-            a longer one closes the connection with 1009. Default 2^26 - 1.
-        :param max_fragments: most frames in one message. Default 16384.
-        :param ping: seconds between pings; None (default) sends none.
-        :param ping_timeout: seconds to wait for a sign of life after a ping, before the
-            connection is closed with 1006. Default: as ``ping``.
-        :param close_timeout: seconds to wait for the peer's close frame. Default 30.
         :param origins: 'same' (default): a page must come from this host; a list of
             origins (``https://example.com``) or compiled patterns; None for any page.
-        :param max_queue: most messages held for a view that does not read. Default 64.
-            Reading stops there, checked after each read of up to 64 KiB.
-        :param max_queue_bytes: the same in bytes, as they are stored: a text takes 1, 2 or
-            4 for each character. One message may be larger. Default 2^20.
-        :param high_water: bytes waiting for the peer above which ``send`` blocks.
-            Default 65536.
         :param trust_forwarded: believe ``X-Forwarded-Host`` and ``-Proto``: only behind
             a proxy that sets them.
         :param allow_drafts: accept the drafts hixie-75 and hixie-76, too. Default False.
+        :param options: those of every connection, on a server as on a client, which
+            :class:`faye_wsgi.transport.settings.Settings` describes.
 
         Raises TypeError and ValueError for wrong arguments, HijackError on a server
         whose socket cannot be taken, and RuntimeError where this request's connection has
         been taken: there is one for a request.
         """
-        settings = make_settings(
-            ping=ping,
-            ping_timeout=ping_timeout,
-            close_timeout=close_timeout,
-            max_queue=max_queue,
-            max_queue_bytes=max_queue_bytes,
-            max_length=max_length,
-            high_water=high_water,
-        )
-        check_size("max_fragments", max_fragments)
+        settings = make_settings(**options)
         registered = check_extensions(extensions)
         added = check_headers(headers, server_handshake.RESERVED_HEADERS)
         protocols = server_handshake.check_protocols(protocols)
@@ -132,8 +108,8 @@ class WebSocket(Endpoint):
                 protocols=protocols,
                 headers=added,
                 extensions=registered,
-                max_length=max_length,
-                max_fragments=max_fragments,
+                max_length=settings.max_length,
+                max_fragments=settings.max_fragments,
                 origins=origins,
                 allow_drafts=allow_drafts,
             )

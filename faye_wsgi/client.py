@@ -102,8 +102,8 @@ class Client(Endpoint):
             :class:`faye_wsgi.transport.settings.Settings` describes.
 
         Raises TypeError and ValueError for wrong arguments, OSError for files of ``tls``
-        that cannot be read. Whatever else fails is told by the ``error`` and ``close``
-        events, and raised by ``wait_open`` and ``receive`` as HandshakeError.
+        that cannot be read. All other failures come as the ``error`` and ``close`` events,
+        and as the HandshakeError that ``wait_open`` and ``receive`` raise.
         """
         settings = make_settings(**options)
         check_seconds("open_timeout", open_timeout)
@@ -174,7 +174,7 @@ class Client(Endpoint):
     receive.__doc__ = Endpoint.receive.__doc__
 
     def __enter__(self) -> Client:
-        """Wait until it is open, so that nothing is lost that the block sends."""
+        """Wait until it is open: leaving the block before would give up all that it has sent."""
         try:
             self.wait_open()
         except BaseException as error:
@@ -185,8 +185,8 @@ class Client(Endpoint):
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         """Close: with 1000, or with 1011 if an exception leaves the block.
 
-        Outside a greenlet of gevent's this waits for the end, for nothing else would bring
-        it about: ``close_timeout`` seconds at most.
+        Outside a greenlet of gevent's this waits for the end, ``close_timeout`` seconds at
+        most: there the hub runs only while something waits.
         """
         super().__exit__(kind, error, traceback)
         hubs.end_alone(self._connection)
@@ -228,7 +228,7 @@ class Client(Endpoint):
         retry: Callable[[HandshakeError], bool],
         options: dict[str, Any],
     ) -> Iterator[Client]:
-        def tell(delay: float) -> None:
+        def report(delay: float) -> None:
             level = logging.INFO if failure is None else logging.WARNING
             reason = failure or f"closed with {ws.close_code}"
             shown = without_query(ws.url)
@@ -247,7 +247,7 @@ class Client(Endpoint):
                 failure = str(error)
             finally:
                 ws.__exit__(None, None, None)
-            backoff.wait(tell)
+            backoff.wait(report)
 
     def _opened(self, opened: Opened) -> None:
         self._status_code = opened.status_code
@@ -265,9 +265,10 @@ class Client(Endpoint):
 
 @dataclass(frozen=True, repr=False)
 class _Opening:
-    """The way to an open connection, over redirects; nothing in it changes.
+    """The way to an open connection, over redirects: each redirect makes a new one.
 
-    Without a repr of what it holds, which gevent would log with its greenlet.
+    It has no repr of its fields, for gevent logs a greenlet with its function, and the headers
+    may hold secrets.
     """
 
     url: Url
@@ -306,7 +307,7 @@ class _Opening:
         return self.tls or make_client_tls()
 
     def _redirected(self, error: HandshakeError) -> _Opening:
-        """Where ``error`` sends us; ``error`` itself if it does not, or not so far."""
+        """The way to where ``error`` redirects; raises it if that is nowhere, or too far."""
         headers = {name.lower(): value for name, value in error.headers}
         location = headers.get("location")
         if error.status_code not in _REDIRECTS or not location or not self._follows(error):
@@ -328,7 +329,8 @@ class _Opening:
         return replace(here, url=url)
 
     def _follows(self, error: HandshakeError) -> bool:
-        # A proxy's redirect is none of the server's (and nobody could tell where it leads).
+        # A refusal with another code than 1002 is the proxy's, which does not speak for the
+        # server: its redirects are not followed.
         if self.url.path or error.code != 1002 or self.redirects < 0:
             return False
         if self.redirects == 0:
@@ -337,7 +339,7 @@ class _Opening:
         return True
 
     def _without_secrets(self) -> _Opening:
-        """The same for another origin: what the user gave for the first one stays behind."""
+        """The same for another origin, without the credentials and headers for the first one."""
         headers = tuple(pair for pair in self.headers if pair[0].lower() in _HARMLESS)
         tls = self.tls
         if isinstance(self.tls_option, Mapping):

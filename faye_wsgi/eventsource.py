@@ -34,9 +34,9 @@ log = logging.getLogger("faye_wsgi")
 class EventSource(EventTarget):
     """A stream of server-sent events to one client.
 
-    Send from the view, or return ``es.response`` and send from elsewhere: when the view
-    has returned, the stream lives on as long as anybody holds the object or listens to
-    it. The client's disconnect is noticed at once, without a write.
+    Send from the view, or return ``es.response`` and send from elsewhere. When the view has
+    returned, the stream lives on as long as something refers to the object, or it has
+    listeners. The client's disconnect is noticed at once, without a write.
 
     Where the server's socket cannot be taken (HTTP/2, an unknown server), the same
     object streams through the WSGI iterable of its response. There, nothing goes out
@@ -92,7 +92,7 @@ class EventSource(EventTarget):
         :param trust_forwarded: believe ``X-Forwarded-Host`` and ``-Proto`` in ``url``.
 
         Raises TypeError and ValueError for wrong arguments, and RuntimeError where this
-        request's connection has been taken: there is one for a request.
+        request's connection has been taken before: a request has one WebSocket or EventSource.
         """
         check_seconds("retry", retry)
         settings = make_settings(ping=ping, close_timeout=close_timeout, high_water=high_water)
@@ -223,7 +223,9 @@ class EventSource(EventTarget):
 
     def _listeners_changed(self) -> None:
         if self._connection.is_over:
-            self._connection.set_sink(self)  # or we may be gone before our listener's turn
+            # The sink may be a weak reference. A late listener for ``close`` is called in
+            # another turn of the hub, and this object must live until then.
+            self._connection.set_sink(self)
         if self._connection.listeners_changed():
             hubs.tell_in_thread(self._connection)
 

@@ -49,10 +49,10 @@ class WebSocket(Endpoint):
     server. A bad handshake does not raise: the object is CLOSED from the start, and its
     ``response`` is the HTTP error for the server to send.
 
-    ``environ`` is the request's environ; where the connection lives on when the view has
-    returned, only the text of it (the path, the headers, ...) is kept, and 16 KiB of that at
-    most: of other headers than those of a handshake what fits. On threaded servers, that is
-    so from the start.
+    ``environ`` is the request's environ. Where the connection lives on when the view has
+    returned, only its text (the path, the headers, ...) is kept, at most 16 KiB: headers that
+    have nothing to do with the handshake are left out first. On threaded servers that is so
+    from the start.
     """
 
     __slots__ = ("_handover",)
@@ -92,7 +92,7 @@ class WebSocket(Endpoint):
 
         Raises TypeError and ValueError for wrong arguments, HijackError on a server
         whose socket cannot be taken, and RuntimeError where this request's connection has
-        been taken: there is one for a request.
+        been taken before: a request has one WebSocket or EventSource.
         """
         settings = make_settings(**options)
         registered = check_extensions(extensions)

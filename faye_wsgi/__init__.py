@@ -24,8 +24,8 @@ __version__ = "0.1.0"
 
 
 def _find_sources_alone() -> None:
-    # A compiled module lies beside its source and is found first. The finders of this
-    # package's folders are replaced by such as know no compiled modules.
+    # A compiled module lies beside its source, and Python finds it first. So the finders of
+    # this package's folders are replaced by finders of sources.
     for folder in os.scandir(os.path.dirname(__file__)):
         if folder.is_dir():
             finder = FileFinder(folder.path, (SourceFileLoader, SOURCE_SUFFIXES))
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         WebSocketError,
     )
     from faye_wsgi.eventsource import EventSource
+    from faye_wsgi.extensions.permessage_deflate import PermessageDeflate, permessage_deflate
     from faye_wsgi.websocket import WebSocket
 
 _EXPORTS = {
@@ -59,11 +60,13 @@ _EXPORTS = {
     "ExtensionError": "faye_wsgi.errors",
     "HandshakeError": "faye_wsgi.errors",
     "HijackError": "faye_wsgi.errors",
+    "PermessageDeflate": "faye_wsgi.extensions.permessage_deflate",
     "ProtocolError": "faye_wsgi.errors",
     "ReadyState": "faye_wsgi.driver.base",
     "WebSocket": "faye_wsgi.websocket",
     "WebSocketError": "faye_wsgi.errors",
     "broadcast": "faye_wsgi.endpoint",
+    "permessage_deflate": "faye_wsgi.extensions.permessage_deflate",
 }
 
 __all__ = [
@@ -74,11 +77,13 @@ __all__ = [
     "ExtensionError",
     "HandshakeError",
     "HijackError",
+    "PermessageDeflate",
     "ProtocolError",
     "ReadyState",
     "WebSocket",
     "WebSocketError",
     "broadcast",
+    "permessage_deflate",
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Union
+from typing import TYPE_CHECKING, Any, Callable, Union
 from urllib.request import getproxies_environment, proxy_bypass
 
 from webob.headers import ResponseHeaders
@@ -13,7 +13,6 @@ from webob.headers import ResponseHeaders
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.client_handshake import RESERVED_HEADERS, ClientHandshake, Opened
 from faye_wsgi.driver.events import Data
-from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH
 from faye_wsgi.driver.server_handshake import check_protocols
 from faye_wsgi.endpoint import Endpoint
 from faye_wsgi.errors import ConnectionClosed, HandshakeError
@@ -24,14 +23,18 @@ from faye_wsgi.http.url import PROXY_SCHEMES, Url, parse_url, resolve, without_q
 from faye_wsgi.transport import dial, hubs
 from faye_wsgi.transport.backoff import Backoff
 from faye_wsgi.transport.settings import (
-    MAX_QUEUE_BYTES,
+    Options,
     check_seconds,
     check_size,
     check_timeout,
     make_settings,
+    takes_options,
 )
 from faye_wsgi.transport.tls import ClientTls, TlsOption, make_client_tls
 from faye_wsgi.wsgi import worker
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Client", "heals"]
 
@@ -63,6 +66,7 @@ class Client(Endpoint):
 
     __slots__ = ("_headers", "_status_code", "_url")
 
+    @takes_options
     def __init__(
         self,
         url: str,
@@ -75,14 +79,7 @@ class Client(Endpoint):
         ca: Any = None,
         max_redirects: int = 0,
         open_timeout: float | None = 10.0,
-        close_timeout: float = 30.0,
-        ping: float | None = None,
-        ping_timeout: float | None = None,
-        max_length: int = MAX_LENGTH,
-        max_fragments: int = MAX_FRAGMENTS,
-        max_queue: int = 64,
-        max_queue_bytes: int = MAX_QUEUE_BYTES,
-        high_water: int = 65536,
+        **options: Unpack[Options],
     ) -> None:
         """Begin to connect to ``url``.
 
@@ -101,34 +98,14 @@ class Client(Endpoint):
         :param max_redirects: redirects to follow. Default 0. Credentials and headers of
             yours do not go to another origin, nor anything from ``wss://`` to ``ws://``.
         :param open_timeout: seconds until it must be open, all in all. Default 10.
-        :param close_timeout: seconds to wait for the peer's close frame, and for its end
-            of TCP. Default 30.
-        :param ping: seconds between pings; None (default) sends none.
-        :param ping_timeout: seconds to wait for a sign of life after a ping, before the
-            connection is closed with 1006. Default: as ``ping``.
-        :param max_length: largest incoming message in bytes, over all its fragments;
-            a longer one closes the connection with 1009. Default 2^26 - 1.
-        :param max_fragments: most frames in one message. Default 16384.
-        :param max_queue: most messages held for who does not read. Default 64.
-        :param max_queue_bytes: the same in bytes, as they are stored: a text takes 1, 2 or
-            4 for each character. One message may be larger. Default 2^20.
-        :param high_water: bytes waiting for the peer above which ``send`` blocks.
-            Default 65536.
+        :param options: those of every connection, on a client as on a server, which
+            :class:`faye_wsgi.transport.settings.Settings` describes.
 
         Raises TypeError and ValueError for wrong arguments, OSError for files of ``tls``
-        that cannot be read. Whatever else fails is told by the ``error`` and ``close``
-        events, and raised by ``wait_open`` and ``receive`` as HandshakeError.
+        that cannot be read. All other failures come as the ``error`` and ``close`` events,
+        and as the HandshakeError that ``wait_open`` and ``receive`` raise.
         """
-        settings = make_settings(
-            ping=ping,
-            ping_timeout=ping_timeout,
-            close_timeout=close_timeout,
-            max_queue=max_queue,
-            max_queue_bytes=max_queue_bytes,
-            max_length=max_length,
-            high_water=high_water,
-        )
-        check_size("max_fragments", max_fragments)
+        settings = make_settings(**options)
         check_seconds("open_timeout", open_timeout)
         if max_redirects != 0:
             check_size("max_redirects", max_redirects)
@@ -139,8 +116,8 @@ class Client(Endpoint):
             handshake={
                 "protocols": _check_offer(protocols),
                 "extensions": check_extensions(extensions),
-                "max_length": max_length,
-                "max_fragments": max_fragments,
+                "max_length": settings.max_length,
+                "max_fragments": settings.max_fragments,
             },
             headers=tuple(check_headers(headers, RESERVED_HEADERS)),
             proxy=_check_proxy(proxy, target),
@@ -197,7 +174,7 @@ class Client(Endpoint):
     receive.__doc__ = Endpoint.receive.__doc__
 
     def __enter__(self) -> Client:
-        """Wait until it is open, so that nothing is lost that the block sends."""
+        """Wait until it is open: leaving the block before would give up all that it has sent."""
         try:
             self.wait_open()
         except BaseException as error:
@@ -208,8 +185,8 @@ class Client(Endpoint):
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         """Close: with 1000, or with 1011 if an exception leaves the block.
 
-        Outside a greenlet of gevent's this waits for the end, for nothing else would bring
-        it about: ``close_timeout`` seconds at most.
+        Outside a greenlet of gevent's this waits for the end, ``close_timeout`` seconds at
+        most: there the hub runs only while something waits.
         """
         super().__exit__(kind, error, traceback)
         hubs.end_alone(self._connection)
@@ -251,7 +228,7 @@ class Client(Endpoint):
         retry: Callable[[HandshakeError], bool],
         options: dict[str, Any],
     ) -> Iterator[Client]:
-        def tell(delay: float) -> None:
+        def report(delay: float) -> None:
             level = logging.INFO if failure is None else logging.WARNING
             reason = failure or f"closed with {ws.close_code}"
             shown = without_query(ws.url)
@@ -270,7 +247,7 @@ class Client(Endpoint):
                 failure = str(error)
             finally:
                 ws.__exit__(None, None, None)
-            backoff.wait(tell)
+            backoff.wait(report)
 
     def _opened(self, opened: Opened) -> None:
         self._status_code = opened.status_code
@@ -288,9 +265,10 @@ class Client(Endpoint):
 
 @dataclass(frozen=True, repr=False)
 class _Opening:
-    """The way to an open connection, over redirects; nothing in it changes.
+    """The way to an open connection, over redirects: each redirect makes a new one.
 
-    Without a repr of what it holds, which gevent would log with its greenlet.
+    It has no repr of its fields, for gevent logs a greenlet with its function, and the headers
+    may hold secrets.
     """
 
     url: Url
@@ -329,7 +307,7 @@ class _Opening:
         return self.tls or make_client_tls()
 
     def _redirected(self, error: HandshakeError) -> _Opening:
-        """Where ``error`` sends us; ``error`` itself if it does not, or not so far."""
+        """The way to where ``error`` redirects; raises it if that is nowhere, or too far."""
         headers = {name.lower(): value for name, value in error.headers}
         location = headers.get("location")
         if error.status_code not in _REDIRECTS or not location or not self._follows(error):
@@ -351,7 +329,8 @@ class _Opening:
         return replace(here, url=url)
 
     def _follows(self, error: HandshakeError) -> bool:
-        # A proxy's redirect is none of the server's (and nobody could tell where it leads).
+        # A refusal with another code than 1002 is the proxy's, which does not speak for the
+        # server: its redirects are not followed.
         if self.url.path or error.code != 1002 or self.redirects < 0:
             return False
         if self.redirects == 0:
@@ -360,7 +339,7 @@ class _Opening:
         return True
 
     def _without_secrets(self) -> _Opening:
-        """The same for another origin: what the user gave for the first one stays behind."""
+        """The same for another origin, without the credentials and headers for the first one."""
         headers = tuple(pair for pair in self.headers if pair[0].lower() in _HARMLESS)
         tls = self.tls
         if isinstance(self.tls_option, Mapping):

@@ -1,4 +1,4 @@
-"""Django: a view that is given its WebSocket, or its EventSource.
+"""Django: the decorators of views that get a WebSocket or an EventSource.
 
     @websocket(ping=25)
     def chat(request, ws, room):
@@ -10,9 +10,9 @@
         for item in items(after=es.last_event_id):
             es.send(item.json, id=item.id)
 
-A database connection that Django would close at the end of a request is closed before
-the connection is served, and after each listener, so that an idle one holds none. Nor does
-it hold a transaction: ``ATOMIC_REQUESTS`` leaves these views out.
+Database connections that Django would close at the end of a request are closed before the
+view runs, and after each listener, so that an idle WebSocket holds none. Nor does it hold a
+transaction: ``ATOMIC_REQUESTS`` leaves these views out.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def _call(view: View, connection: Any, request: Any, *args: Any, **kwargs: Any) 
 
 
 def _not_atomic(view: View) -> View:
-    # A transaction around a view that lasts would hold its locks as long (ATOMIC_REQUESTS).
+    # ATOMIC_REQUESTS puts a transaction around each view. Around one that lasts for hours it
+    # would hold its locks as long.
     try:
         aliases = list(connections)
     except ImproperlyConfigured:  # imported without settings
@@ -53,14 +54,14 @@ websocket = make_decorator(WebSocket, _request, _call, close_idle_connections, _
 websocket.__doc__ = """``@websocket`` or ``@websocket(protocols, **options)``, as of WebSocket.
 
 The view gets the request and the WebSocket, and what it returns is not used. It goes below
-Django's own decorators (``@login_required``), which see an ordinary view. TypeError for a
-view that would never run (a generator, an async function), and for an option that there
-is not.
+Django's own decorators (``@login_required``), which see an ordinary view. Raises TypeError
+for a view that would never run (a generator, an async function), and for an option that
+there is not.
 """
 
 eventsource = make_decorator(EventSource, _request, _call, close_idle_connections, _not_atomic)
 eventsource.__doc__ = """``@eventsource`` or ``@eventsource(**options)``, as of EventSource.
 
 The same as ``websocket``, with an EventSource. When the view ends, the stream goes on as
-long as anybody holds it or listens to it.
+long as something refers to it, or it has listeners.
 """

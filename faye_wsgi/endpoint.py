@@ -1,13 +1,15 @@
-"""What a connection is to its user, whichever side opened it: an endpoint (RFC 6455 §1.2).
+"""What a connection is to its user, on either side: an endpoint (RFC 6455 §1.2).
 
-Events and their listeners, blocking calls, streams and pipes, and ``broadcast`` to many.
+``EventTarget`` has events and their listeners; EventSource is one, too. ``Endpoint`` adds what a
+WebSocket has: its state, blocking calls, and streams. ``pipe`` joins an endpoint to something
+else, ``broadcast`` sends to many. Nothing here does I/O: all of it goes to the ``Connection``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Callable, TypeVar, Union, cast, overload
+from typing import TYPE_CHECKING, Any, Callable, TypeVar, Union, cast, overload
 
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import Data, Event, EventType
@@ -26,23 +28,29 @@ Destination = TypeVar("Destination")
 Message = Union[str, bytes, bytearray, memoryview]
 
 
-class EventTarget:
-    """Something that happens to, and that tells its listeners.
+# Events
 
-    For each event type there is an attribute ``on<type>`` with one listener, which runs
-    before those that ``on`` registered; these run in the order of their registration.
+
+class EventTarget:
+    """An object with events, which calls their listeners.
+
+    For each event type there is an attribute ``on<type>`` (made by ``handler``) with one
+    listener, which runs before those that ``on`` registered; these run in the order of their
+    registration.
+
+    Any thread may add and remove listeners, while the connection's calls them. So those of a
+    type are a tuple, which is replaced and never changed.
     """
 
-    __slots__ = ("_after_listeners", "_handlers", "_listeners", "_told_handler")
+    __slots__ = ("_after_listeners", "_called_handler", "_handlers", "_listeners")
 
     EVENTS: frozenset[EventType] = frozenset()
 
     def __init__(self) -> None:
-        # Tuples: a round of calls is not disturbed by listeners that come and go.
         self._listeners: dict[str, tuple[Listener, ...]] = {}
         self._handlers: dict[str, Listener | None] = {}
-        self._told_handler: Listener | None = None  # ``onclose``, when it has run
-        self._after_listeners: Callable[[], object] | None = None
+        self._called_handler: Listener | None = None  # ``onclose``, when it has been called
+        self._after_listeners: Callable[[], object] | None = None  # must run after each
 
     @overload
     def on(self, type: EventType) -> Callable[[Listener], Listener]: ...
@@ -78,11 +86,14 @@ class EventTarget:
             self._listeners_changed()
 
     def has_listeners(self, type: EventType) -> bool:
-        """Whether anybody listens for the events of a type."""
+        """Whether there are listeners for the events of a type."""
         return bool(self._listeners.get(type) or self._handlers.get(type))
 
     def sole_listener(self, type: EventType) -> Listener | None:
-        """Who alone is to be called with the events of a type; None where there is more to do."""
+        """The only listener for the events of a type, if calling it is all there is to do.
+
+        The inbox calls it without ``dispatch``, which is faster.
+        """
         listeners = self._listeners.get(type, ())
         handler = self._handlers.get(type)
         if handler is not None:
@@ -91,14 +102,14 @@ class EventTarget:
 
     @property
     def has_any_listeners(self) -> bool:
-        """Whether anybody listens for anything."""
+        """Whether there are listeners for events of any type."""
         return any(self._listeners.values()) or any(self._handlers.values())
 
     def dispatch(self, event: Event) -> None:
-        """Run the listeners of an event, one after the other; what one raises ends it.
+        """Call the listeners of an event, one after the other, until one raises.
 
-        Those of ``close`` are forgotten before they run, so that each runs once: what is
-        registered later is told by another dispatch of the same event.
+        Those of ``close`` are removed before they are called, so that each is called once:
+        those that are registered later get another dispatch of the same event.
         """
         event.target = self
         type = event.type
@@ -109,7 +120,7 @@ class EventTarget:
                 listeners = (handler, *listeners)
         if type == "close":
             self._listeners.pop(type, None)
-            self._told_handler = self._handlers.pop(type, None) or self._told_handler
+            self._called_handler = self._handlers.pop(type, None) or self._called_handler
         try:
             for listener in listeners:
                 listener(event)
@@ -123,25 +134,28 @@ class EventTarget:
             raise ValueError(f"there is no event {type!r}: there are {names}")
 
     def _listeners_changed(self) -> None:
-        """Listeners came or went."""
+        """For subclasses: listeners were added or removed."""
 
 
 def handler(type: str) -> Any:
     """The property ``on<type>``: one listener, or None."""
 
     def get(self: EventTarget) -> Listener | None:
-        told = self._told_handler if type == "close" else None
-        return self._handlers.get(type) or told
+        called = self._called_handler if type == "close" else None
+        return self._handlers.get(type) or called
 
     def set(self: EventTarget, listener: Listener | None) -> None:
         if listener is not None and not callable(listener):
             raise TypeError("a listener is a function of one event, or None")
         self._handlers[type] = listener
         if type == "close":
-            self._told_handler = None
+            self._called_handler = None
         self._listeners_changed()
 
     return cast(Any, property(get, set, doc=f"The first listener for {type!r} events, or None."))
+
+
+# The endpoint
 
 
 class Endpoint(EventTarget):
@@ -182,10 +196,10 @@ class Endpoint(EventTarget):
 
     # State
 
-    @property
-    def url(self) -> str:
-        """The URL of the WebSocket."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        @property
+        def url(self) -> str: ...  # a server reads it from the request, a client is given it
 
     @property
     def ready_state(self) -> ReadyState:
@@ -366,7 +380,8 @@ def pipe(source: Any, destination: Any, end: bool = True) -> None:
     write = _writer(destination)
 
     def forward(event: Any) -> None:
-        # Listeners run one at a time: while this blocks, the source's queue fills.
+        # Listeners run one at a time. So while this blocks, messages wait in the source's
+        # inbox, and when that is full, the peer has to wait.
         try:
             write(event.data)
         except ConnectionClosed:
@@ -391,7 +406,7 @@ def _writer(destination: Any) -> Callable[[Any], object]:
             return method  # type: ignore[no-any-return]
     if callable(destination):
         return destination  # type: ignore[no-any-return]
-    raise TypeError("a pipe ends in something with write or send, or in a function")
+    raise TypeError("the destination of a pipe has write or send, or is a function")
 
 
 # Many connections
@@ -416,5 +431,6 @@ def broadcast(connections: Iterable[Endpoint], message: Message) -> list[Endpoin
     if not isinstance(message, (str, bytes)):
         raise TypeError(f"a message to many is str or bytes, not {type(message)}")
     shared: dict[Any, Any] = {}
-    # A copy, since other threads may add to a set meanwhile.
+    # A copy, since other threads may add to ``connections`` meanwhile, and a set that grows
+    # while it is iterated raises.
     return [one for one in tuple(connections) if not one._outbox.send_shared(message, shared)]

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import weakref
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qs
 
 from faye_wsgi.driver.base import ReadyState
-from faye_wsgi.driver.events import Event, EventType
 from faye_wsgi.driver.eventstream import (
     EventStream,
     encode_comment,
@@ -25,26 +22,21 @@ from faye_wsgi.http.url import without_query
 from faye_wsgi.transport import hubs
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.iterable import Body, IterableStream
-from faye_wsgi.transport.settings import check_seconds, check_timeout, make_settings
-from faye_wsgi.wsgi import responses
-from faye_wsgi.wsgi.environ import environ_of, is_eventsource, text_of, url_of
-from faye_wsgi.wsgi.handover import own_environ, take_over
-from faye_wsgi.wsgi.hijack import has_failed
-from faye_wsgi.wsgi.servers import find_place
+from faye_wsgi.transport.settings import Settings, check_seconds, check_timeout, make_settings
+from faye_wsgi.wsgi.environ import is_eventsource
+from faye_wsgi.wsgi.handover import Handover
 
 __all__ = ["EventSource"]
 
 log = logging.getLogger("faye_wsgi")
 
-_SCHEMES = {False: "http", True: "https"}
-
 
 class EventSource(EventTarget):
     """A stream of server-sent events to one client.
 
-    Send from the view, or return ``es.response`` and send from elsewhere: when the view
-    has returned, the stream lives on as long as anybody holds the object or listens to
-    it. The client's disconnect is noticed at once, without a write.
+    Send from the view, or return ``es.response`` and send from elsewhere. When the view has
+    returned, the stream lives on as long as something refers to the object, or it has
+    listeners. The client's disconnect is noticed at once, without a write.
 
     Where the server's socket cannot be taken (HTTP/2, an unknown server), the same
     object streams through the WSGI iterable of its response. There, nothing goes out
@@ -58,11 +50,8 @@ class EventSource(EventTarget):
         "__dict__",
         "__weakref__",
         "_connection",
-        "_response",
-        "_serve",
-        "environ",
+        "_handover",
         "last_event_id",
-        "url",
     )
 
     CONNECTING, OPEN, CLOSING, CLOSED = ReadyState
@@ -82,8 +71,8 @@ class EventSource(EventTarget):
         headers: HeadersLike = None,
         retry: float | None = 5,
         ping: float | None = 10,
-        high_water: int = 65536,
-        close_timeout: float = 30.0,
+        high_water: int = Settings.high_water,
+        close_timeout: float = Settings.close_timeout,
         last_event_id_param: str | None = None,
         trust_forwarded: bool = False,
     ) -> None:
@@ -103,42 +92,36 @@ class EventSource(EventTarget):
         :param trust_forwarded: believe ``X-Forwarded-Host`` and ``-Proto`` in ``url``.
 
         Raises TypeError and ValueError for wrong arguments, and RuntimeError where this
-        request's connection has been taken: there is one for a request.
+        request's connection has been taken before: a request has one WebSocket or EventSource.
         """
         check_seconds("retry", retry)
         settings = make_settings(ping=ping, close_timeout=close_timeout, high_water=high_water)
         head = response(headers)
         retry_line = b"" if retry is None else encode_retry(retry)
         super().__init__()
-        environ = environ_of(request)
-        self.environ = environ
-        self.url = url_of(environ, _SCHEMES, trust_forwarded)
-        self.last_event_id = _last_event_id(environ, last_event_id_param)
-        self._after_listeners = responses.after_listener(request)
-        self._serve: responses.Serve = None
-        if environ.get("REQUEST_METHOD") == "HEAD":  # RFC 9110 §9.3.2: it has no body
-            stream = IterableStream(self, settings, b"")
-            stream.end_unread()
-            self._connection: Any = stream
-            self._response = responses.stream_response(request, head.headers, ())
+        handover = Handover(request, "http", trust_forwarded, needs_owner=True)
+        self._handover = handover
+        self._after_listeners = handover.after_listeners
+        self.last_event_id = _last_event_id(handover.environ, last_event_id_param)
+        if handover.environ.get("REQUEST_METHOD") == "HEAD":  # RFC 9110 §9.3.2: it has no body
+            self._connection: Any = IterableStream(self, settings, b"")
+            self._connection.end_unread()
+            handover.send_through(head.headers, ())
             return
         try:
-            place = find_place(environ)
+            # Before there is a Connection, which makes a hub for its thread. gevent would
+            # leave that hub's descriptors behind in the threads of an unknown server.
+            handover.check_server()
         except HijackError as error:
             _warn_once(str(error))
-            stream = IterableStream(self, settings, encode_comment())
-            self._connection = stream
-            self._response = responses.stream_response(request, head.headers, Body(stream))
+            self._connection = IterableStream(self, settings, encode_comment())
+            handover.send_through(head.headers, Body(self._connection))
             if retry_line:
-                stream.send(retry_line)
+                self._connection.send(retry_line)
             return
         self._connection = Connection(self, settings)
         opening = head.encode() + retry_line
-        self._serve = take_over(
-            environ, place, self._connection, EventStream(), opening, self._view_over
-        )
-        self.environ = own_environ(environ, text_of)
-        self._response = responses.taken_response(request, 200, self._serve)
+        handover.take_over(self, self._connection, EventStream(), opening, 200)
 
     def __enter__(self) -> EventSource:
         return self
@@ -146,11 +129,21 @@ class EventSource(EventTarget):
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         """Close, after what was sent."""
         self.close()
-        if error is not None and self._serve is not None:
-            hubs.end_in_thread(self._connection)  # the exception takes its thread away
+        if error is not None:
+            self._handover.end_in_thread()
 
     def __repr__(self) -> str:
         return f"<EventSource {without_query(self.url)} {self._connection.state.name}>"
+
+    @property
+    def url(self) -> str:
+        """The URL that the client asked for."""
+        return self._handover.url
+
+    @property
+    def environ(self) -> dict[str, Any]:
+        """The request's environ; only text of it where the stream outlives its view."""
+        return self._handover.environ
 
     @property
     def ready_state(self) -> ReadyState:
@@ -173,7 +166,7 @@ class EventSource(EventTarget):
     @property
     def response(self) -> Any:
         """What the view returns: a WSGI application, or Django's response to its request."""
-        return self._response
+        return self._handover.response
 
     def send(
         self,
@@ -228,19 +221,11 @@ class EventSource(EventTarget):
             self.send(message)
         self.close()
 
-    def _view_over(self, status: int | None) -> None:
-        self.environ = text_of(self.environ)
-        self._response = None
-        if has_failed(status):
-            self._connection.close()
-        elif not self.has_any_listeners:
-            # Nobody can send once nobody holds this object, so the hub must not.
-            self._connection.set_sink(_Weak(self))
-            weakref.finalize(self, self._connection.close).atexit = False
-
     def _listeners_changed(self) -> None:
         if self._connection.is_over:
-            self._connection.set_sink(self)  # or we may be gone before our listener's turn
+            # The sink may be a weak reference. A late listener for ``close`` is called in
+            # another turn of the hub, and this object must live until then.
+            self._connection.set_sink(self)
         if self._connection.listeners_changed():
             hubs.tell_in_thread(self._connection.closing)
 
@@ -248,30 +233,6 @@ class EventSource(EventTarget):
 @cache
 def _warn_once(reason: str) -> None:
     log.warning("event streams go out only when their views have returned: %s", reason)
-
-
-class _Weak:
-    """A sink that does not keep its EventSource alive."""
-
-    __slots__ = ("_target",)
-
-    def __init__(self, target: EventSource) -> None:
-        self._target: Callable[[], EventSource | None] = weakref.ref(target)
-
-    def __repr__(self) -> str:
-        return repr(self._target())
-
-    def has_listeners(self, type: EventType) -> bool:
-        target = self._target()
-        return target is not None and target.has_listeners(type)
-
-    def sole_listener(self, type: EventType) -> None:
-        """It would be kept alive."""
-
-    def dispatch(self, event: Event) -> None:
-        target = self._target()
-        if target is not None:
-            target.dispatch(event)
 
 
 def _last_event_id(environ: dict[str, Any], param: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Flask: a view that is given its WebSocket, or its EventSource.
+"""Flask: the decorators of views that get a WebSocket or an EventSource.
 
 @app.route('/rooms/<room>', websocket=True)
 @websocket(protocols=['chat'], ping=25)
@@ -31,7 +31,7 @@ def _environ(*args: Any) -> Any:
 
 
 def _call(view: View, connection: Any, *args: Any, **kwargs: Any) -> Any:
-    # Flask passes a route's variables by name: what is left is the self of a class's view.
+    # Flask passes a route's variables by name. What comes by position is a method's self.
     return view(*args, connection, **kwargs)
 
 
@@ -40,7 +40,7 @@ websocket.__doc__ = """``@websocket`` or ``@websocket(protocols, **options)``, a
 
 The view gets the WebSocket as its first argument, and what it returns is not used. It goes
 below ``@app.route`` and below the decorators of other extensions (``@login_required``),
-which see an ordinary view. TypeError for a view that would never run (a generator, an
+which see an ordinary view. Raises TypeError for a view that would never run (a generator, an
 async function), and for an option that there is not.
 """
 
@@ -48,5 +48,5 @@ eventsource = make_decorator(EventSource, _environ, _call)
 eventsource.__doc__ = """``@eventsource`` or ``@eventsource(**options)``, as of EventSource.
 
 The same as ``websocket``, with an EventSource. When the view ends, the stream goes on as
-long as anybody holds it or listens to it.
+long as something refers to it, or it has listeners.
 """

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Any, Callable, ClassVar
+from typing import TYPE_CHECKING, Any, Callable, ClassVar
 
 from faye_wsgi.driver import server_handshake
-from faye_wsgi.driver.base import ReadyState
-from faye_wsgi.driver.frames import CloseCode
-from faye_wsgi.driver.hixie76 import find_handshake
-from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH
 from faye_wsgi.endpoint import Endpoint
 from faye_wsgi.errors import HandshakeError
 from faye_wsgi.extensions.negotiation import Extensions, check_extensions
 from faye_wsgi.http.headers import HeadersLike, check_headers
-from faye_wsgi.http.origins import Origins, check_origins, is_allowed
-from faye_wsgi.transport import hubs
-from faye_wsgi.transport.settings import MAX_QUEUE_BYTES, check_size, make_settings
-from faye_wsgi.wsgi import responses
-from faye_wsgi.wsgi.environ import environ_of, host_of, is_websocket, read_request, text_of, url_of
-from faye_wsgi.wsgi.handover import own_environ, take_over
-from faye_wsgi.wsgi.hijack import has_failed
-from faye_wsgi.wsgi.servers import check_http_version, find_place
+from faye_wsgi.http.origins import Origins, check_origins
+from faye_wsgi.transport.settings import Options, make_settings, takes_options
+from faye_wsgi.wsgi.environ import is_websocket
+from faye_wsgi.wsgi.handover import Handover
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["WebSocket"]
-
-log = logging.getLogger("faye_wsgi")
-
-_SCHEMES = {False: "ws", True: "wss"}
 
 
 class _Lazy:
@@ -59,13 +49,13 @@ class WebSocket(Endpoint):
     server. A bad handshake does not raise: the object is CLOSED from the start, and its
     ``response`` is the HTTP error for the server to send.
 
-    ``environ`` is the request's environ; where the connection lives on when the view has
-    returned, only the text of it (the path, the headers, ...) is kept, and 16 KiB of that at
-    most: of other headers than those of a handshake what fits. On threaded servers, that is
-    so from the start.
+    ``environ`` is the request's environ. Where the connection lives on when the view has
+    returned, only its text (the path, the headers, ...) is kept, at most 16 KiB: headers that
+    have nothing to do with the handshake are left out first. On threaded servers that is so
+    from the start.
     """
 
-    __slots__ = ("_response", "_serve", "_trust_forwarded", "environ")
+    __slots__ = ("_handover",)
 
     # As in faye. A server that opens no connections of its own never loads the client.
     Client: ClassVar[Any] = _Lazy(_client)
@@ -73,6 +63,7 @@ class WebSocket(Endpoint):
 
     is_websocket = staticmethod(is_websocket)
 
+    @takes_options
     def __init__(
         self,
         request: Any,
@@ -80,17 +71,10 @@ class WebSocket(Endpoint):
         *,
         extensions: Extensions = (),
         headers: HeadersLike = None,
-        max_length: int = MAX_LENGTH,
-        max_fragments: int = MAX_FRAGMENTS,
-        ping: float | None = None,
-        ping_timeout: float | None = None,
-        close_timeout: float = 30.0,
         origins: Origins = "same",
-        max_queue: int = 64,
-        max_queue_bytes: int = MAX_QUEUE_BYTES,
-        high_water: int = 65536,
         trust_forwarded: bool = False,
         allow_drafts: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         """Answer the handshake of ``request``: an environ, or a request that has one.
 
@@ -98,83 +82,53 @@ class WebSocket(Endpoint):
             function of the client's list that returns one of them or None.
         :param extensions: one extension, or several in the order of preference.
         :param headers: dict or pairs added to the response.
-        :param max_length: largest incoming message in bytes, over all its fragments;
-            a longer one closes the connection with 1009. Default 2^26 - 1.
-        :param max_fragments: most frames in one message. Default 16384.
-        :param ping: seconds between pings; None (default) sends none.
-        :param ping_timeout: seconds to wait for a sign of life after a ping, before the
-            connection is closed with 1006. Default: as ``ping``.
-        :param close_timeout: seconds to wait for the peer's close frame. Default 30.
         :param origins: 'same' (default): a page must come from this host; a list of
             origins (``https://example.com``) or compiled patterns; None for any page.
-        :param max_queue: most messages held for a view that does not read. Default 64.
-            Reading stops there, checked after each read of up to 64 KiB.
-        :param max_queue_bytes: the same in bytes, as they are stored: a text takes 1, 2 or
-            4 for each character. One message may be larger. Default 2^20.
-        :param high_water: bytes waiting for the peer above which ``send`` blocks.
-            Default 65536.
         :param trust_forwarded: believe ``X-Forwarded-Host`` and ``-Proto``: only behind
             a proxy that sets them.
         :param allow_drafts: accept the drafts hixie-75 and hixie-76, too. Default False.
+        :param options: those of every connection, on a server as on a client, which
+            :class:`faye_wsgi.transport.settings.Settings` describes.
 
         Raises TypeError and ValueError for wrong arguments, HijackError on a server
         whose socket cannot be taken, and RuntimeError where this request's connection has
-        been taken: there is one for a request.
+        been taken before: a request has one WebSocket or EventSource.
         """
-        settings = make_settings(
-            ping=ping,
-            ping_timeout=ping_timeout,
-            close_timeout=close_timeout,
-            max_queue=max_queue,
-            max_queue_bytes=max_queue_bytes,
-            max_length=max_length,
-            high_water=high_water,
-        )
-        check_size("max_fragments", max_fragments)
+        settings = make_settings(**options)
         registered = check_extensions(extensions)
         added = check_headers(headers, server_handshake.RESERVED_HEADERS)
         protocols = server_handshake.check_protocols(protocols)
         origins = check_origins(origins)
-        environ = environ_of(request)
+        handover = Handover(request, "ws", trust_forwarded)
         super().__init__(settings)
-        self.environ = environ
-        self._trust_forwarded = trust_forwarded
-        self._after_listeners = responses.after_listener(request)
-        self._response: Any = None
-        self._serve: responses.Serve = None
+        self._handover = handover
+        self._after_listeners = handover.after_listeners
         try:
-            parsed = read_request(environ)
-            if parsed.method == "CONNECT" or "upgrade" in parsed.headers:
-                check_http_version(environ)
-            draft = find_handshake(parsed) if allow_drafts else None
-            if draft is not None:
-                driver, answer = draft(
-                    parsed, url=self.url, protocols=protocols, headers=added, max_length=max_length
-                )
-            else:
-                driver, answer = server_handshake.handshake(
-                    parsed,
-                    protocols=protocols,
-                    headers=added,
-                    max_length=max_length,
-                    max_fragments=max_fragments,
-                    extensions=registered,
-                )
-            self._check_origin(parsed.headers.get("origin"), origins)
+            driver, answer = handover.negotiate(
+                protocols=protocols,
+                headers=added,
+                extensions=registered,
+                max_length=settings.max_length,
+                max_fragments=settings.max_fragments,
+                origins=origins,
+                allow_drafts=allow_drafts,
+            )
         except HandshakeError as error:
-            self._refuse(request, error)
-            return
-        place = find_place(environ)
-        self._serve = take_over(
-            environ, place, self._connection, driver, answer.encode(), self._view_over
-        )
-        self.environ = own_environ(environ, text_of)
-        self._response = responses.taken_response(request, 101, self._serve)
+            error.target = self
+            self._handshake_error = error
+            handover.refuse(self._connection, error)
+        else:
+            handover.take_over(self, self._connection, driver, answer, 101)
+
+    @property
+    def environ(self) -> dict[str, Any]:
+        """The request's environ; only text of it where the connection outlives its view."""
+        return self._handover.environ
 
     @property
     def url(self) -> str:
         """The URL that the client asked for: ``ws://`` or ``wss://``."""
-        return url_of(self.environ, _SCHEMES, self._trust_forwarded)
+        return self._handover.url
 
     @property
     def response(self) -> Any:
@@ -183,44 +137,10 @@ class WebSocket(Endpoint):
         It is always safe to return: what the server writes does not reach the client,
         and the access log shows 101. Where the handshake failed, it is the HTTP error.
         """
-        return self._response
+        return self._handover.response
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         """Close: with 1000, or with 1011 if an exception leaves the block."""
         super().__exit__(kind, error, traceback)
-        if error is not None and self._serve is not None:
-            hubs.end_in_thread(self._connection)  # the exception takes its thread away
-
-    def _check_origin(self, origin: str | None, origins: Origins) -> None:
-        host = host_of(self.environ, self._trust_forwarded)
-        if not is_allowed(origin, host, origins):
-            log.warning(
-                "a page of %r may not connect to %r: if it should, pass origins=[%r] "
-                "(or trust_forwarded=True behind a proxy that sets X-Forwarded-Host)",
-                origin,
-                host,
-                origin,
-            )
-            raise server_handshake.refusal(403, "this origin may not connect")
-
-    def _refuse(self, request: Any, error: HandshakeError) -> None:
-        error.target = self
-        self._handshake_error = error
-        self._connection.fail(str(error.reason), error.code, str(error.reason))
-        self._response = responses.error_response(request, error, self._settle)
-
-    def _settle(self) -> None:
-        if hubs.is_alone():  # nobody else runs the hub that tells the listeners
-            hubs.end_in_thread(self._connection)
-
-    def _view_over(self, status: int | None) -> None:
-        """The server has ended the request, with ``status`` in its response, None without one."""
-        self._response = None
-        state = self._connection.state
-        if state == ReadyState.CLOSED:
-            return
-        self.environ = text_of(self.environ)
-        if has_failed(status):
-            self._connection.close(CloseCode.INTERNAL_ERROR, "")
-        elif state == ReadyState.OPEN and not self.has_any_listeners:
-            self._connection.close(CloseCode.NORMAL_CLOSURE, "")
+        if error is not None:
+            self._handover.end_in_thread()

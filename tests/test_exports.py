@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import faye_wsgi
+from faye_wsgi.extensions.permessage_deflate import PermessageDeflate, permessage_deflate
 
 from .test_layers import fresh_python
 
@@ -18,6 +19,7 @@ PROMISED = {
     "ProtocolError",
     "ExtensionError",
     "HijackError",
+    "permessage_deflate",
 }
 
 
@@ -50,6 +52,11 @@ def test_version() -> None:
 def test_as_in_faye() -> None:
     assert faye_wsgi.WebSocket.Client is faye_wsgi.Client
     assert faye_wsgi.WebSocket.EventSource is faye_wsgi.EventSource
+
+
+def test_extensions_are_public_under_both_names() -> None:
+    assert faye_wsgi.permessage_deflate is permessage_deflate
+    assert faye_wsgi.PermessageDeflate is PermessageDeflate
 
 
 def test_importing_the_package_loads_nothing() -> None:

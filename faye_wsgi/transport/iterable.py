@@ -1,8 +1,11 @@
 """A stream through a WSGI iterable, for servers whose socket cannot be taken.
 
-It has the manners of a Connection, as far as an iterable goes: the server asks for the
-next piece when it likes, and a peer that has gone is noticed when something is sent.
-Waiting is done with the ``threading`` module, which is gevent's where that is patched.
+It has the methods of a Connection that EventSource calls. But the server asks for the next piece
+when it likes, and a peer that has gone is noticed only when something is sent.
+
+The server may run on threads or on greenlets, and iterates in one of them while others send. So all
+that they share is changed under one condition of the ``threading`` module, which is gevent's where
+that is patched. Listeners are called without it: they may send, and wait for room.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ MAX_EARLY = 2**20  # bytes kept for a view that sends before it returns the resp
 
 
 class IterableStream:
-    """What is sent comes out of iterating it; a comment every ``ping`` seconds of silence."""
+    """Iterating it gives what is sent, and a comment after every ``ping`` seconds of silence."""
 
     def __init__(self, sink: Sink, settings: Settings, comment: bytes) -> None:
         self._sink = sink
@@ -39,7 +42,7 @@ class IterableStream:
         self.buffered = 0
         self.state = ReadyState.CONNECTING
         self.close_event: CloseEvent | None = None
-        self._is_telling = False  # of the end
+        self._is_dispatching_close = False
         self._is_forgotten = False  # in the child of a fork
         fork.watch(self)
 
@@ -49,7 +52,7 @@ class IterableStream:
         return self.buffered <= self._settings.high_water
 
     def send(self, data: bytes, timeout: float | None = None) -> None:
-        """Hand over encoded bytes; blocks above the high-water mark once the server iterates."""
+        """Send encoded bytes; blocks above the high-water mark once the server iterates."""
         with self._changed:
             if self.state > ReadyState.OPEN:
                 raise self.closed_error()
@@ -92,7 +95,7 @@ class IterableStream:
         with self._changed:
             if self.state == ReadyState.CONNECTING:
                 self.state = ReadyState.OPEN
-        self._tell(OpenEvent())
+        self._dispatch(OpenEvent())
         try:
             piece = self._next_piece()
             while piece:
@@ -102,7 +105,7 @@ class IterableStream:
             self._finish()
 
     def end_unread(self) -> None:
-        """The server has done with the response without iterating it."""
+        """The server has ended the response, maybe without iterating it."""
         self._finish()
 
     def forget(self, hub: Any) -> None:
@@ -126,7 +129,7 @@ class IterableStream:
             self._changed.notify_all()
             ending = self.state != ReadyState.OPEN
         if was_full:
-            self._tell(DrainEvent())
+            self._dispatch(DrainEvent())
         return b"".join(pieces) or (b"" if ending else self._comment)
 
     def _is_due(self) -> bool:
@@ -140,24 +143,24 @@ class IterableStream:
             self.close_event = CloseEvent(None, None)
             self._pieces, self.buffered = [], 0
             self._changed.notify_all()
-        self._tell_end()
+        self._dispatch_close()
 
-    def _tell_end(self) -> None:
-        """Tell of the end, one listener at a time, until there is none that has not heard it."""
-        while self._begins_telling():
+    def _dispatch_close(self) -> None:
+        """Call the listeners for ``close``, one thread at a time, until none is left."""
+        while self._may_dispatch_close():
             try:
-                self._tell(CloseEvent(None, None))
+                self._dispatch(CloseEvent(None, None))
             finally:
-                self._is_telling = False
+                self._is_dispatching_close = False
 
-    def _begins_telling(self) -> bool:
+    def _may_dispatch_close(self) -> bool:
         with self._changed:
-            if self._is_telling or not self._sink.has_listeners("close"):
+            if self._is_dispatching_close or not self._sink.has_listeners("close"):
                 return False
-            self._is_telling = True
+            self._is_dispatching_close = True
             return True
 
-    def _tell(self, event: Event) -> None:
+    def _dispatch(self, event: Event) -> None:
         if self._sink.has_listeners(event.type):
             try:
                 self._sink.dispatch(event)
@@ -171,10 +174,10 @@ class IterableStream:
         if not self._changed.wait_for(lambda: self.has_room or self.state > _OPEN, timeout):
             raise TimeoutError("the peer did not read in time: the message was not sent")
 
-    # A Connection can do more; for a stream there is nothing to it.
+    # What EventSource calls on a Connection, and what is simple here.
 
     def set_sink(self, sink: Sink) -> None:
-        """Tell somebody else from now on."""
+        """Dispatch events to another sink from now on."""
         self._sink = sink
 
     @property
@@ -191,9 +194,9 @@ class IterableStream:
         return self.state == ReadyState.CLOSED
 
     def listeners_changed(self) -> bool:
-        """Only the end waits for listeners here, and is told in a greenlet or thread."""
+        """Call a listener for ``close`` that comes after the end, in a greenlet or thread."""
         if self.is_over and not self._is_forgotten and self._sink.has_listeners("close"):
-            threading.Thread(target=self._tell_end, daemon=True).start()
+            threading.Thread(target=self._dispatch_close, daemon=True).start()
         return False
 
     def open(self, *args: Any) -> None:
@@ -201,7 +204,10 @@ class IterableStream:
 
 
 class Body:
-    """The iterable of the response, whose ``close`` (PEP 3333) ends the stream."""
+    """The iterable of the response, whose ``close`` ends the stream.
+
+    PEP 3333: the server calls ``close`` in any case, also where it has not begun to iterate.
+    """
 
     def __init__(self, stream: IterableStream) -> None:
         self._stream = stream

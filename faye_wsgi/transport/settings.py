@@ -1,26 +1,40 @@
-"""The options of a connection that are the transport's own, and what it measures out itself."""
+"""The options that WebSocket and Client share, and what the transport measures out itself.
+
+``Settings`` has their defaults and says what they mean, ``make_settings`` checks them. The
+constructors take them as ``**options: Unpack[Options]``, from which editors and type checkers
+know them, under ``takes_options``, which shows them to ``help`` and ``inspect.signature``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from numbers import Real
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-from faye_wsgi.driver.hybi import MAX_LENGTH
+from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "GATHER",
     "LARGE",
-    "MAX_QUEUE_BYTES",
     "TURN",
     "TURN_BYTES",
     "TURN_PIECES",
+    "Options",
     "Settings",
     "check_seconds",
     "check_size",
     "check_timeout",
     "make_settings",
+    "takes_options",
 ]
+
+Constructor = TypeVar("Constructor", bound=Callable[..., None])
 
 GATHER = 65536  # bytes: what is gathered goes out when this much is together
 LARGE = 32768  # bytes: what is not worth copying
@@ -30,51 +44,87 @@ TURN = 64
 TURN_BYTES = 2048
 TURN_PIECES = 16
 
-MAX_QUEUE_BYTES = 2**20
-
 
 @dataclass(frozen=True)
 class Settings:
-    """Times are in seconds, sizes in bytes."""
+    """The options of a connection. Times are in seconds, sizes in bytes.
 
+    :param max_length: largest incoming message, over all its fragments; a longer one closes
+        the connection with 1009, before it is stored. Default 2^26 - 1.
+    :param max_fragments: most frames in one message. Default 16384.
+    :param ping: time between pings; None (default) or 0 sends none.
+    :param ping_timeout: time to wait for a sign of life after a ping, before the connection
+        is closed with 1006. Default: as ``ping``.
+    :param close_timeout: time to wait for the peer's close frame, and on a client for the
+        server's end of TCP. Default 30.
+    :param max_queue: most messages held for a view or listener that is behind. Default 64.
+        Reading stops there, checked after each read of up to 64 KiB, until half are gone.
+    :param max_queue_bytes: the same in bytes, as they are stored: a text takes 1, 2 or 4 for
+        each character. One message may be larger. Default 2^20.
+    :param high_water: bytes waiting for the peer above which ``send`` blocks. Default 65536.
+
+    ``awaits_server`` is no option: a client lets the server close TCP (RFC 6455 §7.1.1).
+    """
+
+    max_length: int = MAX_LENGTH
+    max_fragments: int = MAX_FRAGMENTS
     ping: float | None = None
     ping_timeout: float | None = None
     close_timeout: float = 30.0
     max_queue: int = 64
-    max_queue_bytes: int = MAX_QUEUE_BYTES
+    max_queue_bytes: int = 2**20
     high_water: int = 65536
-    awaits_server: bool = False  # RFC 6455 §7.1.1: a client lets the server close TCP
+    awaits_server: bool = False
+
+
+class Options(TypedDict, total=False):
+    """The options as type checkers want them: the names and types of ``Settings``."""
+
+    max_length: int
+    max_fragments: int
+    ping: float | None
+    ping_timeout: float | None
+    close_timeout: float
+    max_queue: int
+    max_queue_bytes: int
+    high_water: int
+
+
+_OPTIONS = {field.name: field for field in fields(Settings) if field.name != "awaits_server"}
+
+
+def takes_options(constructor: Constructor) -> Constructor:
+    """Show each option in the signature of a constructor that takes ``**options``."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    shown = inspect.signature(constructor)
+    own = [one for one in shown.parameters.values() if one.kind != one.VAR_KEYWORD]
+    shared = [
+        inspect.Parameter(name, kind, default=field.default, annotation=field.type)
+        for name, field in _OPTIONS.items()
+    ]
+    setattr(constructor, "__signature__", shown.replace(parameters=own + shared))  # noqa: B010
+    return constructor
+
+
+def make_settings(**options: Unpack[Options]) -> Settings:
+    """The options as settings; TypeError or ValueError where one cannot be meant."""
+    for name in options:
+        if name not in _OPTIONS:
+            raise TypeError(f"there is no option {name!r}")
+    return _make_settings(**options)
 
 
 @lru_cache(maxsize=64, typed=True)  # views pass the same options to every connection
-def make_settings(
-    *,
-    ping: float | None = None,
-    ping_timeout: float | None = None,
-    close_timeout: float = 30.0,
-    max_length: int = MAX_LENGTH,
-    max_queue: int = 64,
-    max_queue_bytes: int = MAX_QUEUE_BYTES,
-    high_water: int = 65536,
-) -> Settings:
-    """The transport's settings; ValueError or TypeError where a value cannot be meant."""
-    check_size("max_length", max_length)
-    check_size("max_queue", max_queue)
-    check_size("high_water", high_water)
-    check_seconds("ping", ping)
-    check_seconds("ping_timeout", ping_timeout)
-    check_size("max_queue_bytes", max_queue_bytes)
-    if close_timeout is None:
+def _make_settings(**options: Any) -> Settings:
+    settings = Settings(**options)
+    for name in ("max_length", "max_fragments", "max_queue", "max_queue_bytes", "high_water"):
+        check_size(name, getattr(settings, name))
+    for name in ("ping", "ping_timeout", "close_timeout"):
+        check_seconds(name, getattr(settings, name))
+    if settings.close_timeout is None:
         raise TypeError("close_timeout is a number of seconds")
-    check_seconds("close_timeout", close_timeout)
-    return Settings(
-        ping=ping or None,
-        ping_timeout=ping_timeout or ping or None,
-        close_timeout=close_timeout,
-        max_queue=max_queue,
-        max_queue_bytes=max_queue_bytes,
-        high_water=high_water,
-    )
+    ping = settings.ping or None
+    return replace(settings, ping=ping, ping_timeout=settings.ping_timeout or ping)
 
 
 def check_size(name: str, size: int) -> None:

@@ -1,4 +1,7 @@
-"""The decorators' common part: a view is given its connection, and its ending is handled."""
+"""What the decorators of Flask and Django have in common.
+
+The view gets its connection. If it raises, the connection is closed with 1011.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _NEVER_RUN = (
 
 
 class Decorator(Protocol):
-    """Bare, ``@websocket``, or with the arguments of a connection, ``@websocket(ping=25)``."""
+    """``@websocket`` alone, or with the arguments of a connection, ``@websocket(ping=25)``."""
 
     @overload
     def __call__(self, view: View, /) -> View: ...
@@ -41,8 +44,8 @@ def make_decorator(
 
     ``connect(request, *args, **options)`` makes the WebSocket or EventSource,
     ``request_of(*args)`` finds the request among the view's arguments, and
-    ``call(view, connection, *args, **kwargs)`` puts the connection among them;
-    ``before()`` comes between the two, and ``mark`` gets the view that the framework sees.
+    ``call(view, connection, *args, **kwargs)`` calls the view with the connection among them.
+    ``before()`` is called before the view, and ``mark`` gets the view that the framework sees.
     """
 
     def decorator(view: Any = None, /, *positional: Any, **options: Any) -> Any:
@@ -53,12 +56,14 @@ def make_decorator(
 
     def decorate(view: View, arguments: Any, options: Any) -> View:
         _check(view)
-        signature(connect).bind(None, *arguments, **options)  # TypeError for what it has not
+        # TypeError for an option that there is not: now, and not at the first request.
+        signature(connect).bind(None, *arguments, **options)
 
         @wraps(view)
         def serve(*args: Any, **kwargs: Any) -> Any:
-            # A list to take it out of: an exception that ``before`` leaves behind (Django's, on
-            # Python 3.9) keeps this frame, and whoever the frame holds would live on.
+            # In a list, from which it is taken, so that this frame does not refer to it. An
+            # exception that ``before`` has handled may keep the frame (Django's does on Python
+            # 3.9), and an EventSource would live as long.
             made = [connect(request_of(*args), *arguments, **options)]
             before()
             return run(made.pop(), args, kwargs)
@@ -76,7 +81,7 @@ def make_decorator(
 def _check(view: View) -> None:
     for is_one, kind in _NEVER_RUN:
         if is_one(view):
-            raise TypeError(f"{kind} would never run: the view is an ordinary function that sends")
+            raise TypeError(f"{kind} would never run: the view must be an ordinary function")
 
 
 def _run(connection: Any, view: Callable[[], Any]) -> None:
@@ -85,6 +90,6 @@ def _run(connection: Any, view: Callable[[], Any]) -> None:
     except BaseException as error:
         if isinstance(error, ConnectionClosed) and error.target is connection:
             return
-        # 1011 for the peer; the framework logs it, once, as it does for any view.
+        # The peer gets 1011. The framework logs the exception, once, as it does for any view.
         connection.__exit__(type(error), error, error.__traceback__)
         raise

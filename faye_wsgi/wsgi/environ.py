@@ -12,6 +12,7 @@ from faye_wsgi.http.headers import split_list
 from faye_wsgi.http.messages import Request
 
 __all__ = [
+    "Environ",
     "environ_of",
     "host_of",
     "is_eventsource",
@@ -53,8 +54,9 @@ _KEPT_FIRST = (
     "HTTP_LAST_EVENT_ID",
     "HTTP_USER_AGENT",
 )
-# Connections share these names and values. No other is interned, for the client chooses it,
-# and CPython 3.12.0 to 3.12.4 keeps what is interned for ever.
+# All connections share one copy of these names and values. No others are shared by
+# ``sys.intern``, for a client chooses them, and CPython 3.12.0 to 3.12.4 never frees an
+# interned string: a client could fill the memory.
 _KNOWN = {
     text: text
     for text in (
@@ -92,7 +94,7 @@ def environ_of(request: Any) -> Environ:
 
 
 def read_request(environ: Environ) -> Request:
-    """The environ's request line and headers, as the handshake wants them."""
+    """The environ's request line and headers, as the handshake reads them."""
     headers = _Headers(environ)
     has_body = environ.get("CONTENT_LENGTH") not in (None, "", "0")
     return Request(
@@ -104,7 +106,10 @@ def read_request(environ: Environ) -> Request:
 
 
 class _Headers(Mapping[str, str]):
-    """The headers of an environ by their lower-case names; a handshake asks for a few."""
+    """The headers of an environ by their lower-case names.
+
+    A view of the environ and no copy, for a handshake reads a few of them.
+    """
 
     __slots__ = ("_environ",)
 
@@ -142,11 +147,11 @@ def _key_of(name: str) -> str:
 def text_of(environ: Environ) -> Environ:
     """The text in an environ: what is worth keeping of it once its view has returned.
 
-    A server's and a framework's objects in it take more room than a connection; and so would
-    all headers that a client may send. So names and values of 16 KiB are kept, as they are
+    A server's and a framework's objects in it take more room than a connection. So do all the
+    headers that a client may send. So 16 KiB are kept at most, names and values as they are
     stored, in this order: the request line, the server, the remote address; Host, Origin,
-    Cookie and what else a handshake says; all that is no header; all other headers. What does
-    not fit any more is left out, name and value.
+    Cookie and the other headers of a handshake; all that is no header; all other headers. What
+    does not fit is left out as a whole, name and value.
     """
     kept: Environ = {}
     room = MAX_KEPT
@@ -180,7 +185,7 @@ def is_eventsource(request: Any) -> bool:
 
 
 def is_secure(environ: Environ, trust_forwarded: bool = False) -> bool:
-    """Whether the client speaks TLS to us, or to a proxy that we trust to say so."""
+    """Whether the client speaks TLS to us, or to a proxy that is trusted to say so."""
     if environ.get("wsgi.url_scheme") == "https":
         return True
     if not trust_forwarded:
@@ -203,10 +208,10 @@ def host_of(environ: Environ, trust_forwarded: bool = False) -> str:
     return f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
 
 
-def url_of(environ: Environ, schemes: Mapping[bool, str], trust_forwarded: bool = False) -> str:
-    """The request's URL; ``schemes`` names the one for a plain and the one for a secure one."""
-    scheme = schemes[is_secure(environ, trust_forwarded)]
-    # PEP 3333: the path is bytes in the clothes of ISO 8859-1.
+def url_of(environ: Environ, scheme: str, trust_forwarded: bool = False) -> str:
+    """The request's URL; ``scheme`` is that of a plain one, and gets an s for a secure one."""
+    scheme += "s" if is_secure(environ, trust_forwarded) else ""
+    # PEP 3333: a server decodes the bytes of the path as ISO 8859-1.
     path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
     query = environ.get("QUERY_STRING", "")
     tail = f"?{query}" if query else ""

@@ -1,101 +1,306 @@
-"""Taking a request's connection: who serves it from now on, and how its view's end is learnt."""
+"""The way of a request: out of its WSGI server's hands, into a ``Connection``.
+
+A request goes this way once, for a WebSocket as for an EventSource:
+
+1. read: ``Handover(request)`` finds the environ, and the framework of the response.
+2. check and negotiate: ``negotiate`` makes a driver and the handshake's answer of it. A bad
+   handshake takes nothing from the server: ``refuse`` makes its HTTP error.
+3. take over: ``take_over`` moves the socket, and opens the ``Connection`` on it. Where it
+   cannot be taken (``check_server``), an event stream goes through ``send_through`` instead.
+4. learn that the view has ended: ``_view_ended`` gets the status of its response.
+
+What serves the connection afterwards depends on the server.
+
+- On greenlets (gunicorn's gevent workers, gevent.pywsgi) it is the hub, which runs for ever.
+  The server is left with a ``Void``, which sees the status that the server writes, and calls
+  ``_view_ended`` in the hub when the server closes it.
+- On threads no hub runs but while the view waits for something. So the response is an iterable,
+  and the server's thread serves the connection inside of it (``_serve``). A view that raises,
+  or returns another response, never gets there. Nothing tells of that at once: the server's
+  environ carries a token, which is collected with it (``_end_with_environ``). So nothing here
+  may refer to that environ, nor to the request, as long as the connection lives.
+"""
 
 from __future__ import annotations
 
+import logging
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Callable
 
-from faye_wsgi.driver.base import Driver
+from faye_wsgi.driver import server_handshake
+from faye_wsgi.driver.base import Driver, ReadyState
+from faye_wsgi.driver.events import Event, EventType
 from faye_wsgi.driver.frames import CloseCode
+from faye_wsgi.driver.hixie76 import find_handshake
+from faye_wsgi.errors import HandshakeError
+from faye_wsgi.http.origins import Origins, is_allowed
 from faye_wsgi.transport import hubs
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.wsgi import worker
-from faye_wsgi.wsgi.hijack import Void, VoidPair, has_failed, take
-from faye_wsgi.wsgi.responses import Serve
-from faye_wsgi.wsgi.servers import Place
+from faye_wsgi.wsgi.environ import Environ, environ_of, host_of, read_request, text_of, url_of
+from faye_wsgi.wsgi.hijack import Void, VoidPair, take
+from faye_wsgi.wsgi.responses import responses_for
+from faye_wsgi.wsgi.servers import check_http_version, find_place
 
-__all__ = ["ViewOver", "own_environ", "take_over"]
+__all__ = ["Handover"]
 
-ViewOver = Callable[[Any], None]
+log = logging.getLogger("faye_wsgi")
 
 
-def take_over(
-    environ: dict[str, Any],
-    place: Place,
-    connection: Connection,
-    driver: Driver,
-    head: bytes,
-    view_over: ViewOver,
-) -> Serve:
-    """Take the socket at ``place`` and open ``connection`` on it with ``head``.
+class Handover:
+    """What becomes of one request.
 
-    ``view_over`` (a method) is called with the status of the view's response when the
-    server has ended the request. Returns what the response must iterate: None where the
-    hub serves the connection, else what serves it in the server's thread.
+    ``environ`` is the request's, later a copy of the text in it. ``response`` is what the view
+    returns; None when the view has ended. ``after_listeners`` must run after each listener.
+
+    ``needs_owner`` decides what happens where a view has returned and left no listeners. A
+    WebSocket is closed, since nothing will ever deal with its messages. An EventSource may
+    still be sent to, so it is closed when nothing refers to it any more.
     """
-    try:
-        taken = take(place)
-    except BaseException:
-        connection.closing.discard()  # it will never need the hub of this thread
-        raise
-    worker.watch()
-    connection.open(driver, taken.socket, head, taken.read_ahead)
-    if isinstance(taken.void, Void):
-        taken.void.watch(partial(connection.guard, view_over))
-        return None
-    token = _watch_request(environ, connection, taken.void)
-    # A weak reference: what nobody holds but the server may end (EventSource).
-    over = weakref.WeakMethod(view_over)
-    return lambda: _serve_in_thread(connection, over, token())
+
+    __slots__ = (
+        "_connection",
+        "_endpoint",
+        "_is_served_in_thread",
+        "_needs_owner",
+        "_responses",
+        "_scheme",
+        "_trust_forwarded",
+        "environ",
+        "response",
+    )
+
+    def __init__(
+        self, request: Any, scheme: str, trust_forwarded: bool, needs_owner: bool = False
+    ) -> None:
+        self.environ = environ_of(request)
+        self.response: Any = None
+        self._responses = responses_for(request)
+        self._scheme = scheme
+        self._trust_forwarded = trust_forwarded
+        self._needs_owner = needs_owner
+        self._endpoint: Any = None
+        self._connection: Any = None
+        self._is_served_in_thread = False
+
+    @property
+    def url(self) -> str:
+        """The URL that the client asked for."""
+        return url_of(self.environ, self._scheme, self._trust_forwarded)
+
+    @property
+    def after_listeners(self) -> Callable[[], object] | None:
+        """What the framework wants done after each listener; None mostly."""
+        return self._responses.after_listeners
+
+    # Check and negotiate
+
+    def negotiate(
+        self,
+        *,
+        protocols: server_handshake.Protocols,
+        headers: Sequence[tuple[str, str]],
+        extensions: Sequence[Any],
+        max_length: int,
+        max_fragments: int,
+        origins: Origins,
+        allow_drafts: bool,
+    ) -> tuple[Driver, bytes]:
+        """Check the opening handshake: the driver for its version, and the answer to send.
+
+        HandshakeError, with the HTTP error in it, where the handshake is bad or the origin may
+        not connect; HijackError where it came over HTTP/2.
+        """
+        request = read_request(self.environ)
+        if request.method == "CONNECT" or "upgrade" in request.headers:
+            check_http_version(self.environ)
+        draft = find_handshake(request) if allow_drafts else None
+        if draft is not None:
+            driver, answer = draft(
+                request, url=self.url, protocols=protocols, headers=headers, max_length=max_length
+            )
+        else:
+            driver, answer = server_handshake.handshake(
+                request,
+                protocols=protocols,
+                headers=headers,
+                max_length=max_length,
+                max_fragments=max_fragments,
+                extensions=extensions,
+            )
+        self._check_origin(request.headers.get("origin"), origins)
+        return driver, answer.encode()
+
+    def _check_origin(self, origin: str | None, origins: Origins) -> None:
+        host = host_of(self.environ, self._trust_forwarded)
+        if not is_allowed(origin, host, origins):
+            log.warning(
+                "a page of %r may not connect to %r: if it should, pass origins=[%r] "
+                "(or trust_forwarded=True behind a proxy that sets X-Forwarded-Host)",
+                origin,
+                host,
+                origin,
+            )
+            raise server_handshake.refusal(403, "this origin may not connect")
+
+    def refuse(self, connection: Connection, error: HandshakeError) -> None:
+        """Answer a bad handshake with its HTTP error; ``connection`` has never opened."""
+        connection.fail(str(error.reason), error.code, str(error.reason))
+        self.response = self._responses.error(self.environ, error, partial(_settle, connection))
+
+    # Take over
+
+    def check_server(self) -> None:
+        """HijackError where this server's socket cannot be taken."""
+        find_place(self.environ)
+
+    def send_through(self, headers: list[tuple[str, str]], body: Iterable[bytes]) -> None:
+        """Leave the socket to the server, which sends what comes out of ``body``."""
+        self.response = self._responses.stream(headers, body)
+
+    def take_over(
+        self, endpoint: Any, connection: Connection, driver: Driver, head: bytes, status: int
+    ) -> None:
+        """Take the socket from the server, and open ``connection`` on it with ``head``.
+
+        The access log shows ``status``. RuntimeError where the socket has been taken before,
+        HijackError where it cannot be.
+        """
+        try:
+            taken = take(find_place(self.environ))
+        except BaseException:
+            connection.closing.discard()  # so that it does not keep the hub of this thread
+            raise
+        worker.watch()
+        self._endpoint, self._connection = endpoint, connection
+        connection.open(driver, taken.socket, head, taken.read_ahead)
+        if isinstance(taken.void, Void):
+            taken.void.watch(partial(connection.guard, self._view_ended))
+            self.response = self._responses.taken(status, None)
+        else:
+            self._is_served_in_thread = True
+            token = _end_with_environ(self.environ, connection, taken.void)
+            self.environ = own_environ(self.environ)
+            self.response = self._responses.taken(status, lambda: self._serve(token()))
+
+    def _serve(self, token: object) -> Iterator[bytes]:
+        """What a threaded server iterates: it has no items, but ends with the connection.
+
+        The generator holds ``token`` so long, for middleware may have passed on a copy of the
+        environ, which is collected as soon as the view has returned.
+        """
+        self._view_ended(101)
+        hubs.end_in_thread(self._connection)
+        return
+        yield b""
+
+    # The view has ended
+
+    def end_in_thread(self) -> None:
+        """An exception leaves the view: wait for the end, if the view's thread serves it.
+
+        The thread will not come back: the server does not iterate the response of a view that
+        raised.
+        """
+        if self._is_served_in_thread:
+            hubs.end_in_thread(self._connection)
+
+    def _view_ended(self, status: int | None) -> None:
+        """The view has ended; ``status`` is that of its response, None where there was none."""
+        endpoint, connection = self._endpoint, self._connection
+        if endpoint is None:
+            return  # a response that is called twice
+        # From here on the connection alone keeps its endpoint alive, and not even that does
+        # where it needs an owner.
+        self.response = self._endpoint = None
+        state = connection.state
+        if state != ReadyState.CLOSED:
+            self.environ = text_of(self.environ)
+        if has_failed(status):
+            connection.close(CloseCode.INTERNAL_ERROR, "")
+        elif endpoint.has_any_listeners:
+            pass  # which deal with the connection from now on
+        elif self._needs_owner:
+            connection.set_sink(_WeakSink(endpoint))
+            weakref.finalize(endpoint, connection.close).atexit = False
+        elif state == ReadyState.OPEN:
+            connection.close(CloseCode.NORMAL_CLOSURE, "")
 
 
-def _serve_in_thread(
-    connection: Connection, view_over: weakref.WeakMethod[Any], token: object
-) -> Iterator[bytes]:
-    over = view_over()
-    if over is not None:
-        over(101)
-    over = None
-    hubs.end_in_thread(connection)
-    return
-    yield b""
+def has_failed(status: int | None) -> bool:
+    """Whether a view has failed, by the status of its response: 5xx, or none at all.
+
+    Every server that is known writes a status where the view returns. gunicorn writes none
+    where it raises StopIteration, SystemExit or GreenletExit, or is killed; nor do servers
+    with threads, where what it raises ends the thread.
+    """
+    return status is None or status >= 500
 
 
-# Threaded servers: the end of a request
+def _settle(connection: Connection) -> None:
+    # In a plain thread the hub runs only while the thread waits. The listeners of a refused
+    # WebSocket would never be called, and the hub never destroyed.
+    if hubs.is_alone():
+        hubs.end_in_thread(connection)
+
+
+class _WeakSink:
+    """Passes a connection's events on to an endpoint, without keeping it alive."""
+
+    __slots__ = ("_target",)
+
+    def __init__(self, target: Any) -> None:
+        self._target: Callable[[], Any] = weakref.ref(target)
+
+    def __repr__(self) -> str:
+        return repr(self._target())
+
+    def has_listeners(self, type: EventType) -> bool:
+        target = self._target()
+        return target is not None and bool(target.has_listeners(type))
+
+    def sole_listener(self, type: EventType) -> None:
+        """None: the inbox would keep the listener, which may hold the endpoint."""
+
+    def dispatch(self, event: Event) -> None:
+        target = self._target()
+        if target is not None:
+            target.dispatch(event)
+
+
+# Threaded servers: the end of the environ
 
 _KEY = "faye_wsgi.request"
 _PLAIN = (bool, int, tuple)
 
 
 class _Token:
-    """Lives in the server's environ, and dies with it."""
+    """An object that can be referred to weakly, which a dict cannot."""
 
     __slots__ = ("__weakref__",)
 
 
-def _watch_request(
-    environ: dict[str, Any], connection: Connection, void: VoidPair
-) -> weakref.ref[Any]:
-    """End ``connection``, if it has not, when the server lets go of ``environ``.
+def _end_with_environ(
+    environ: Environ, connection: Connection, void: VoidPair
+) -> weakref.ref[object]:
+    """End ``connection``, if it has not ended yet, when the server drops ``environ``.
 
-    Returns what whoever serves the connection holds on to meanwhile, for its environ may be
-    a copy that nobody keeps.
+    The danger is that something of ours keeps the token: then the connection would stay for
+    ever, with no thread to serve it. So the return value is a weak reference, and the environ
+    of the endpoint is ``own_environ``.
     """
-    # Whoever keeps the environ keeps the token: a connection's owner keeps ``own_environ``.
     token = environ[_KEY] = _Token()
-    weakref.finalize(token, _request_over, connection, void).atexit = False
+    weakref.finalize(token, _environ_dropped, connection, void).atexit = False
     return weakref.ref(token)
 
 
-def own_environ(
-    environ: dict[str, Any], text_of: Callable[[dict[str, Any]], dict[str, Any]]
-) -> dict[str, Any]:
-    """The environ to keep: not the server's, if that tells by its end that a request is over.
+def own_environ(environ: Environ) -> Environ:
+    """The environ for an endpoint: the server's own, or a copy where that carries a token.
 
-    Nor anything in it that may hold it itself, as Werkzeug's request does: its ``text_of``,
-    numbers and the like.
+    The copy has the text, the numbers and the like, and no objects: any object may refer to
+    the environ itself, as Werkzeug's request does.
     """
     if _KEY not in environ:
         return environ
@@ -103,7 +308,8 @@ def own_environ(
     return {**text_of(environ), **plain}
 
 
-def _request_over(connection: Connection, void: VoidPair) -> None:
+def _environ_dropped(connection: Connection, void: VoidPair) -> None:
+    # This may run in any thread, and in the middle of anything, as garbage collection does.
     failed = has_failed(void.finish())
     code = CloseCode.INTERNAL_ERROR if failed else CloseCode.NORMAL_CLOSURE
     hubs.abandon(connection.closing, code)

@@ -1,13 +1,25 @@
-"""Taking a live socket out of a WSGI server's hands: the transplant, and the void.
+"""Taking a live socket from a WSGI server: the transplant, and the void.
 
-The connection moves out of the server's socket object into one of ours, and a *void* takes
-its place there: the server reads end-of-file from it, and what it writes there vanishes,
-but for the status of its response, by which we learn how the view ended. So the server may
-do what it likes with its object, and nothing is closed twice.
+The descriptor moves out of the server's socket object into one of ours, and a *void* takes its
+place there. The server reads end-of-file from the void, and what it writes there is dropped, but
+for the status of its response, which tells how the view has ended. So the server may write and
+close as it likes: the peer sees none of it, and no descriptor is closed twice.
 
-gevent's socket object keeps the real one in an attribute, and any object that answers the
-same calls will do there: ``Void``. The interpreter's is a descriptor itself, and gets one
-end of a socket pair: ``VoidPair``.
+The danger is what a server does with its own response, which differs from server to server. What
+was tried, and where it fails:
+
+- raising StopIteration in the application: a traceback or 500 under gevent.pywsgi, gunicorn's
+  gevent_pywsgi, Werkzeug and wsgiref, and through any middleware;
+- returning ``[]`` without a call of ``start_response``: 500 almost everywhere;
+- closing the server's socket, then 101: four servers write the 101 to the client all the same,
+  the others log EBADF;
+- leaving the server a descriptor that is closed: EBADF again;
+- ``dup`` alone: gevent.pywsgi reads from its copy before it closes it, and so steals bytes of the
+  peer; gunicorn 27 shuts down the writing side, which both copies share.
+
+There are two kinds of void, for two kinds of socket objects. gevent's keeps the interpreter's
+socket in an attribute, where any object with the same methods will do: ``Void``. The interpreter's
+own is a descriptor and nothing else, so it gets one end of a socket pair: ``VoidPair``.
 
 The private attributes of gevent's and the interpreter's sockets are touched here only.
 """
@@ -32,9 +44,9 @@ from faye_wsgi.transport.stream import READ_SIZE, PlainSocket, tune
 from faye_wsgi.transport.tls import TlsSocket
 from faye_wsgi.wsgi.servers import Place
 
-__all__ = ["Taken", "Void", "VoidPair", "has_failed", "take"]
+__all__ = ["Taken", "Void", "VoidPair", "take"]
 
-# The interpreter's sockets that were left with a VoidPair, which look as they did.
+# The interpreter's sockets that were left with a VoidPair: nothing else tells that they were.
 _taken: weakref.WeakSet[Any] = weakref.WeakSet()
 
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
@@ -42,10 +54,10 @@ _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 
 @dataclass
 class Taken:
-    """A connection that is ours, what the server had read of it, and what we left there.
+    """A socket that is ours now, what the server had read from it, and the void we left there.
 
-    Where it is a ``Void``, the server runs on greenlets, so that the hub goes on serving
-    when the view has returned; else the connection lives in the thread of its view.
+    With a ``Void`` the server runs on greenlets, so that the hub serves the connection when
+    the view has returned. With a ``VoidPair`` it is served in the thread of its view.
     """
 
     socket: Any
@@ -54,7 +66,10 @@ class Taken:
 
 
 def take(place: Place) -> Taken:
-    """Move the connection that a server keeps at ``place`` into our own hands."""
+    """Take the socket that a server keeps at ``place``.
+
+    RuntimeError where it has been taken before; HijackError where it is of an unknown kind.
+    """
     sock = place.socket
     cooperative = isinstance(sock, gevent.socket.socket)
     if not cooperative and not isinstance(sock, _socket.socket):
@@ -75,23 +90,28 @@ def take(place: Place) -> Taken:
     tune(ours)
     moved: Any
     if session is None:
-        # All four, or the interpreter asks the kernel for three of them.
+        # With all four arguments; without the first three the interpreter asks the kernel.
         moved = PlainSocket(ours.family, ours.type, ours.proto, ours.detach())
         if _socket.getdefaulttimeout() is not None:
-            moved.setblocking(False)
+            moved.setblocking(False)  # or the hub would wait in it
     else:
-        sock._sslobj = None
+        sock._sslobj = None  # or the server would end the TLS session, and read from it
         moved = TlsSocket(ours, session)
     return Taken(moved, _read_ahead(place), void)
 
 
 def _read_ahead(place: Place) -> bytes:
-    """What the server has read of the connection, and not used."""
+    """What the server has read from the socket and not used.
+
+    A client may send its first frames in one segment with its handshake, and a client of
+    hixie-76 sends 8 bytes of body. Both are in the server's buffers then.
+    """
     if place.take_buffered is not None:
         return place.take_buffered()
     if place.reader is None:
         return b""
-    # An empty buffer is filled from the void: with nothing, at once.
+    # peek() reads from the socket where the buffer is empty. That is the void by now, which is
+    # at its end: peek() neither waits nor takes what belongs to the new owner.
     size = len(place.reader.peek(1))
     data: bytes = place.reader.read(size) if size else b""
     return data
@@ -99,7 +119,9 @@ def _read_ahead(place: Place) -> bytes:
 
 def _transplant_gevent(sock: Any, void: Void) -> Any:
     ours = sock._sock
-    sock._drop_events_and_close(closefd=False)  # its watchers; the descriptor lives on
+    # Closes gevent's watchers of this descriptor, and leaves the descriptor itself open. A
+    # watcher that stayed would be called for what is ours to read, and outlive the descriptor.
+    sock._drop_events_and_close(closefd=False)
     sock._sock = void
     return ours
 
@@ -109,11 +131,13 @@ def _transplant_native(sock: Any, void: VoidPair) -> Any:
     given = void.give()
     ours = _Pinned(fileno=sock.detach())
     ours.setblocking(False)
+    # The same object on another descriptor: the server, and the files that it has made of its
+    # socket, refer to the object.
     _socket.socket.__init__(sock, socket.AF_UNIX, socket.SOCK_STREAM, 0, given)
     sock._closed = False  # detach() has set it
     if getattr(sock, "_sslobj", None) is not None:
-        # The TLS session asks this object, which it knows by a weak reference, whether
-        # it may wait; and it must outlive the session.
+        # The TLS session has a weak reference to the server's socket object, and asks it for
+        # its timeout. So the object must live as long as the session, and must not wait.
         sock.settimeout(0)
         ours.pin = sock
     return ours
@@ -126,7 +150,11 @@ class _Pinned(_socket.socket):
 
 
 class Void:
-    """What gevent's socket object is left with: at its end, and it drops what is sent."""
+    """What gevent's socket object is left with: a socket at its end, which drops what is sent.
+
+    It has no descriptor. A socket pair was tried first: it cost each connection two descriptors
+    and a watcher.
+    """
 
     __slots__ = ("__weakref__", "_done", "_hub", "_status")
 
@@ -141,25 +169,25 @@ class Void:
         self._done: Callable[[int | None], None] | None = None
 
     def watch(self, done: Callable[[int | None], None]) -> None:
-        """``done`` gets the response's status, in the hub, when the server has closed."""
+        """Call ``done`` in the hub with the response's status when the server has closed."""
         self._done = done
 
     def send(self, data: Any, flags: int = 0) -> int:
-        """Look for the status of the response, and take all."""
+        """Look for the status of the response, and drop the rest."""
         if self._status is None:
             self._status = _status_of(data)
         return memoryview(data).nbytes
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """The end."""
+        """End of file."""
         return b""
 
     def recv_into(self, buffer: Any, size: int = 0, flags: int = 0) -> int:
-        """The end."""
+        """End of file."""
         return 0
 
     def shutdown(self, how: int) -> None:
-        """Nothing is there to be shut down."""
+        """Do nothing."""
 
     def fileno(self) -> int:
         """As of a closed socket."""
@@ -170,7 +198,7 @@ class Void:
         return 0
 
     def setsockopt(self, *args: Any) -> None:
-        """Nothing is there to be set."""
+        """Do nothing."""
 
     def close(self) -> None:
         """The server has ended the request."""
@@ -179,13 +207,20 @@ class Void:
             self._hub.loop.run_callback(done, self._status)
 
     def __del__(self) -> None:
-        # A server that forgets its socket has ended the request, too; in any thread.
+        # A server that drops its socket without closing it has ended the request, too. Garbage
+        # collection may call this in any thread. What else there is: a weakref.finalize cannot
+        # see the status, which goes with the void, so that each connection would need a second
+        # object for it, and an entry in the finalizers' registry.
         done, self._done = self._done, None
         loop = self._hub.loop
         if done is not None and loop is not None:
             loop.run_callback_threadsafe(done, self._status)
 
     def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        # All other methods of a socket (getpeername, ...), which raise as those of a socket that
+        # is not connected. Written out they would be some thirty, not the same in each Python.
+        # Without them an AttributeError reaches the server, which logs a traceback; a closed
+        # socket of the interpreter's in this place raises EBADF, which servers log as well.
         if name.startswith("__"):
             raise AttributeError(name)
         return _not_connected
@@ -196,18 +231,20 @@ def _not_connected(*args: Any, **values: Any) -> NoReturn:
 
 
 class VoidPair:
-    """The same with a descriptor: what the server writes to it can be read here."""
+    """The same with a descriptor: one end for the server, the other tells what it has written."""
 
     __slots__ = ("__weakref__", "_given", "_ours")
 
     def __init__(self) -> None:
-        self._ours, self._given = _socket.socketpair()  # native, even where that is patched
+        # Of ``_socket``, for under monkey patching ``socket`` gives gevent's. With the writing
+        # side shut down the server reads end-of-file; with the reading side open it can write.
+        self._ours, self._given = _socket.socketpair()
         self._ours.shutdown(socket.SHUT_WR)
         self._ours.setblocking(False)
         fork.watch(self)
 
     def forget(self, hub: Any) -> None:
-        """In the child of a fork: what the server writes is the parent's to read."""
+        """In the child of a fork: drop our end, whose bytes are the parent's to read."""
         self._ours.close()
 
     def give(self) -> int:
@@ -216,7 +253,7 @@ class VoidPair:
         return fd
 
     def finish(self) -> int | None:
-        """Read what is there, close, and return the response's status, None if there was none."""
+        """Close our end; returns the response's status, None if the server wrote none."""
         status = None
         try:
             data = self._ours.recv(READ_SIZE)
@@ -227,16 +264,6 @@ class VoidPair:
             pass
         self._ours.close()
         return status
-
-
-def has_failed(status: int | None) -> bool:
-    """Whether a view has failed, by the status of its response: 5xx, or none at all.
-
-    Every server that is known writes a status where the view returns. gunicorn writes none
-    where it raises StopIteration, SystemExit or GreenletExit, or is killed; nor do servers
-    with threads, where what it raises ends the thread.
-    """
-    return status is None or status >= 500
 
 
 def _status_of(data: Any) -> int | None:

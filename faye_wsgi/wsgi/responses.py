@@ -1,7 +1,7 @@
-"""What a view returns, in the terms of its framework; and what must surround its listeners.
+"""What a view returns, in the terms of its framework, and what must run after its listeners.
 
-WSGI, WebOb and Flask views may all return a WSGI application. Django's views return its own
-responses.
+WSGI, WebOb and Flask views may all return a WSGI application. Django's views return responses
+of Django's own.
 """
 
 from __future__ import annotations
@@ -9,124 +9,130 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from http import HTTPStatus
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from webob import Response
 
 from faye_wsgi.errors import HandshakeError
-from faye_wsgi.wsgi.environ import environ_of
+from faye_wsgi.wsgi.environ import Environ
 
 __all__ = [
-    "Serve",
-    "StartResponse",
+    "DjangoResponses",
     "TakenResponse",
-    "after_listener",
+    "WsgiResponses",
     "close_idle_connections",
-    "error_response",
-    "stream_response",
-    "taken_response",
+    "responses_for",
 ]
 
+Headers = list[tuple[str, str]]
 StartResponse = Callable[..., Any]
+# Gives an iterable that serves the connection in the server's thread until it is closed; None
+# where the hub serves it.
 Serve = Optional[Callable[[], Iterable[bytes]]]
+Responses = Union["WsgiResponses", "DjangoResponses"]
+
+
+def responses_for(request: Any) -> Responses:
+    """The responses for a request's framework."""
+    # A request of Django's has loaded ``django.http``, so that nothing is imported here.
+    http = sys.modules.get("django.http") if hasattr(request, "META") else None
+    return _WSGI if http is None else DjangoResponses(http)
+
+
+class WsgiResponses:
+    """For views of WSGI, WebOb and Flask."""
+
+    after_listeners: Callable[[], object] | None = None
+
+    def taken(self, status: int, serve: Serve) -> Any:
+        """The response of a view whose connection was taken; ``status`` is for the access log."""
+        return TakenResponse(f"{status} {HTTPStatus(status).phrase}", serve)
+
+    def error(self, environ: Environ, error: HandshakeError, settle: Callable[[], object]) -> Any:
+        """The HTTP error that answers a bad handshake; ``settle`` is called when it is sent."""
+        headers = _allowed(environ, error.headers)
+        return ErrorResponse(settle, status=error.status_code, headerlist=headers, body=error.body)
+
+    def stream(self, headers: Headers, body: Iterable[bytes]) -> Any:
+        """A response whose ``body`` the server sends."""
+        return Response(status=200, headerlist=_end_to_end(headers), app_iter=body)
 
 
 class TakenResponse(Response):  # type: ignore[misc]
-    """What the server may see of a connection that is not its own any more: a bare status.
-
-    ``serve`` is None where the hub serves the connection; else it gives an iterable
-    that serves it in the server's thread until it is closed.
-    """
+    """All that the server sees of a connection that was taken from it: a bare status."""
 
     def __init__(self, status: str, serve: Serve) -> None:
         super().__init__(status=status, headerlist=[], app_iter=())
         self._serve = serve
 
-    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        # No headers: whatever the server makes of them, it speaks to the void.
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        # No headers, for the server writes them to the void. With them, gunicorn and wsgiref
+        # would check them, and add some of their own.
         start_response(self.status, [])
         return () if self._serve is None else self._serve()
 
 
-def taken_response(request: Any, status: int, serve: Serve) -> Any:
-    """The response of a view whose connection was taken; ``status`` is for the access log."""
-    django = _django_http(request)
-    if django is not None:
-        if serve is None:
-            return django.HttpResponse(status=status)
-        return django.StreamingHttpResponse(_Served(serve), status=status)
-    return TakenResponse(f"{status} {HTTPStatus(status).phrase}", serve)
-
-
 class ErrorResponse(Response):  # type: ignore[misc]
-    """The HTTP error that answers a bad handshake; ``settle`` is called when it is sent."""
+    """The HTTP error that answers a bad handshake."""
 
     def __init__(self, settle: Callable[[], object], **values: Any) -> None:
         super().__init__(**values)
         self._settle = settle
 
-    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         self._settle()
         body: Iterable[bytes] = super().__call__(environ, start_response)
         return body
 
 
-def error_response(request: Any, error: HandshakeError, settle: Callable[[], object]) -> Any:
-    """The HTTP error that answers a bad handshake; ``settle`` is called when it is sent."""
-    headers = _allowed(environ_of(request), error.headers)
-    django = _django_http(request)
-    if django is not None:
-        response = django.HttpResponse(error.body, status=error.status_code)
-        _set_headers(response, headers)
+_WSGI = WsgiResponses()
+
+
+class DjangoResponses:
+    """The same for views of Django; ``http`` is the module ``django.http``."""
+
+    def __init__(self, http: Any) -> None:
+        self._http = http
+        self.after_listeners = close_idle_connections
+
+    def taken(self, status: int, serve: Serve) -> Any:
+        if serve is None:
+            return self._http.HttpResponse(status=status)
+        return self._http.StreamingHttpResponse(_Served(serve), status=status)
+
+    def error(self, environ: Environ, error: HandshakeError, settle: Callable[[], object]) -> Any:
+        response = self._http.HttpResponse(error.body, status=error.status_code)
+        for name, value in _allowed(environ, error.headers):
+            response[name] = value
         _call_at_close(response, settle)
         return response
-    return ErrorResponse(settle, status=error.status_code, headerlist=headers, body=error.body)
 
-
-def _allowed(environ: dict[str, Any], headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    # wsgiref asserts that an application sends no hop-by-hop headers (PEP 3333).
-    is_wsgiref = str(environ.get("SERVER_SOFTWARE", "")).startswith("WSGIServer/")
-    hop_by_hop = ("connection", "upgrade") if is_wsgiref else ()
-    return [(name, value) for name, value in headers if name.lower() not in hop_by_hop]
-
-
-def stream_response(request: Any, headers: list[tuple[str, str]], stream: Iterable[bytes]) -> Any:
-    """A response that streams what comes out of ``stream``, through the server's own hands."""
-    # PEP 3333: hop-by-hop headers are the server's own.
-    kept = [(name, value) for name, value in headers if name.lower() != "connection"]
-    django = _django_http(request)
-    if django is not None:
-        response = django.StreamingHttpResponse(stream)
-        _set_headers(response, kept)
+    def stream(self, headers: Headers, body: Iterable[bytes]) -> Any:
+        response = self._http.StreamingHttpResponse(body)
+        for name, value in _end_to_end(headers):
+            response[name] = value
         return response
-    return Response(status=200, headerlist=kept, app_iter=stream)
 
 
-def after_listener(request: Any) -> Callable[[], object] | None:
-    """What must run after each listener, None mostly."""
-    return None if _django_http(request) is None else close_idle_connections
+class _Served:
+    """The iterable of Django's response: begins to serve when the server iterates it."""
 
+    def __init__(self, serve: Callable[[], Iterable[bytes]]) -> None:
+        self._serve = serve
 
-# Django: a request of its own has loaded ``django.http``, so that nothing is imported here.
+    def __iter__(self) -> Iterator[bytes]:
+        # A generator, for Django asks for the iterator at once, when the view has not returned.
+        yield from self._serve()
 
 
 def close_idle_connections() -> None:
-    """Close the database connections that Django would at the end of a request."""
+    """Close the database connections that Django would close at the end of a request."""
     django_db = sys.modules.get("django.db")
     if django_db is None:
         return
     for connection in django_db.connections.all():
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
-
-
-def _django_http(request: Any) -> Any:
-    return sys.modules.get("django.http") if hasattr(request, "META") else None
-
-
-def _set_headers(response: Any, headers: Iterable[tuple[str, str]]) -> None:
-    for name, value in headers:
-        response[name] = value
 
 
 def _call_at_close(response: Any, function: Callable[[], object]) -> None:
@@ -139,11 +145,13 @@ def _call_at_close(response: Any, function: Callable[[], object]) -> None:
     response.close = close_and_call  # which Django calls when the response has been sent
 
 
-class _Served:
-    """The iterable of Django's response: begins to serve when the server iterates it."""
+def _allowed(environ: Environ, headers: Iterable[tuple[str, str]]) -> Headers:
+    # wsgiref asserts that an application sends no hop-by-hop headers (PEP 3333).
+    is_wsgiref = str(environ.get("SERVER_SOFTWARE", "")).startswith("WSGIServer/")
+    hop_by_hop = ("connection", "upgrade") if is_wsgiref else ()
+    return [(name, value) for name, value in headers if name.lower() not in hop_by_hop]
 
-    def __init__(self, serve: Callable[[], Iterable[bytes]]) -> None:
-        self._serve = serve
 
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self._serve()  # in its time: Django asks for the iterator at once
+def _end_to_end(headers: Headers) -> Headers:
+    # PEP 3333: hop-by-hop headers are the server's own.
+    return [(name, value) for name, value in headers if name.lower() != "connection"]

@@ -1,7 +1,8 @@
 """The WSGI servers that are known: where each keeps a request's socket, and what it has read ahead.
 
 Nothing here does I/O: ``wsgi.hijack`` acts on what is found. To add a server, write a function
-that finds its ``Place`` in an environ, and enter it in ``_SERVERS``.
+that finds its ``Place`` in an environ, and enter it in ``_SERVERS``. Private attributes of servers
+are read here only; tests/wsgi/test_hijack.py has a test for each, which fails when one changes.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ from __future__ import annotations
 from typing import Any, Callable, NamedTuple
 
 from faye_wsgi.errors import HijackError
+from faye_wsgi.wsgi.environ import Environ
 
-__all__ = ["Environ", "Place", "check_http_version", "find_place"]
-
-Environ = dict[str, Any]
+__all__ = ["Place", "check_http_version", "find_place"]
 
 _CURE = 'run the application with "gunicorn -k gevent" or gevent.pywsgi'
 
@@ -20,9 +20,9 @@ _CURE = 'run the application with "gunicorn -k gevent" or gevent.pywsgi'
 class Place(NamedTuple):
     """Where a server keeps the connection of a request.
 
-    The bytes that it has read ahead are in ``reader`` (its buffered file on the socket)
-    or come from ``take_buffered``; ``refusal`` tells why, and what to do, where the
-    socket cannot be taken for good.
+    The bytes that it has read ahead are in ``reader`` (its buffered file on the socket),
+    or ``take_buffered`` returns them. ``refusal`` is for a server whose socket can be found but
+    not taken: the reason, and what to do.
     """
 
     server: str
@@ -62,9 +62,10 @@ def _locate(environ: Environ) -> Place | None:
 
 
 def check_http_version(environ: Environ) -> None:
-    """HijackError unless the connection is this request's alone."""
-    # By SERVER_PROTOCOL, which no client's header can set. On HTTP/2 the socket is shared
-    # by all streams of the connection: taking it would end them.
+    """HijackError for HTTP/2, where a connection has many requests."""
+    # gunicorn 27 has the shared socket of all streams in the environ: taking it would end them
+    # all. SERVER_PROTOCOL tells, which no client can set, as it can HTTP_VERSION, by a header
+    # of the name Version.
     if not str(environ.get("SERVER_PROTOCOL", "")).startswith("HTTP/1."):
         raise HijackError(
             f"{_name(environ)}: an HTTP/2 connection is shared by many requests and cannot "
@@ -80,7 +81,8 @@ def _name(environ: Environ) -> str:
 
 
 def _locate_gunicorn(environ: Environ) -> Place | None:
-    # gunicorn tells its socket in the environ: under one key, or, with gevent's parser, another.
+    # gunicorn puts its socket into the environ. With its own parser the bytes read ahead are in
+    # the unreader below the input, with gevent.pywsgi's they are in the input's file.
     if "gunicorn.sock" in environ:
         return Place(
             "gunicorn gevent_pywsgi", environ["gunicorn.sock"], reader=_input_file(environ)
@@ -106,7 +108,7 @@ def _take_buffered(unreader: Any) -> bytes:
 
 
 def _locate_pywsgi(environ: Environ) -> Place | None:
-    # gevent.pywsgi: the socket is below the input's file.
+    # gevent.pywsgi has its socket nowhere but below the input's file.
     if not str(environ.get("SERVER_SOFTWARE", "")).startswith("gevent/"):
         return None
     reader = _input_file(environ)
@@ -114,13 +116,14 @@ def _locate_pywsgi(environ: Environ) -> Place | None:
 
 
 def _input_file(environ: Environ) -> Any:
-    # The buffered file on the socket: with Upgrade the input itself, else inside it.
+    # gevent.pywsgi passes its file on as the input where the request has Upgrade. Otherwise the
+    # input is an object around it, which keeps to the length of the body.
     body = environ["wsgi.input"]
     return getattr(body, "rfile", body)
 
 
 def _locate_werkzeug(environ: Environ) -> Place | None:
-    # Werkzeug's development server (``flask run``) tells its socket in the environ.
+    # Werkzeug's development server (``flask run``) puts its socket into the environ.
     sock = environ.get("werkzeug.socket")
     if sock is None:
         return None
@@ -137,5 +140,5 @@ def _locate_wsgiref(environ: Environ) -> Place | None:
     return Place("wsgiref", reader.raw._sock, reader=reader)
 
 
-# In the order in which they are asked.
+# The order matters: gunicorn's gevent_pywsgi worker looks like gevent.pywsgi, too.
 _SERVERS = (_locate_gunicorn, _locate_pywsgi, _locate_werkzeug, _locate_wsgiref)

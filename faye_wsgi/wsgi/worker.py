@@ -1,7 +1,9 @@
-"""Learning that the worker process stops, of which no server tells an application.
+"""Learning that the worker process stops, so that its connections can end with 1001.
 
-gunicorn's worker only turns its ``alive`` to False (SIGTERM, SIGHUP, ``max_requests``): the
-timer of each hub looks at it. SIGQUIT leaves no time to look; there ``atexit`` runs.
+No server tells an application. gunicorn's worker turns its attribute ``alive`` to False (on
+SIGTERM, SIGHUP and ``max_requests``), which a timer of each hub reads. SIGQUIT leaves no time
+for that, but lets ``atexit`` run. Signal handlers of ours would not do: a process has one for
+each signal, and gunicorn needs it.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ EXIT_TIMEOUT = 0.5  # seconds that the hook at exit gives the close frames
 
 
 def watch() -> None:
-    """Let all connections of this process hear of its end with 1001."""
+    """End the connections of this process with 1001 when it stops."""
     hubs.find_stop_sign = find_stop_sign
 
 
 def find_stop_sign() -> Callable[[], bool] | None:
-    """A function that tells whether gunicorn's worker stops; None under another server."""
-    # gunicorn's worker answers SIGTERM with a method of its own.
+    """A function that returns whether gunicorn's worker stops; None under another server."""
+    # The worker is in no environ. But its handler of SIGTERM is a method, which knows its object.
     worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     if not isinstance(getattr(worker, "alive", None), bool):
         return None
@@ -38,6 +40,7 @@ def _at_exit() -> None:
     hub = gevent._hub_local.get_hub_if_exists()
     if hub is None or not hubs.members(hub):
         return
+    # The hub runs only while this waits for it: long enough for the close frames to go out.
     hubs.go_away(hub)
     with gevent.Timeout(EXIT_TIMEOUT, False):
         while hubs.members(hub):

@@ -27,7 +27,7 @@ from faye_wsgi.wsgi.environ import (
 
 from ..test_websocket import make_environ
 
-SCHEMES = {False: "ws", True: "wss"}
+SCHEME = "ws"
 TRUSTED = {
     "HTTP_X_FORWARDED_HOST": "example.org",
     "HTTP_X_FORWARDED_PROTO": "https",
@@ -198,12 +198,12 @@ def test_is_secure(changes: dict[str, Any], trust: bool, expected: bool) -> None
     ],
 )
 def test_url_of(changes: dict[str, Any], expected: str) -> None:
-    assert url_of(environ(**changes), SCHEMES) == expected
+    assert url_of(environ(**changes), SCHEME) == expected
 
 
 def test_url_behind_a_proxy() -> None:
-    assert url_of(environ(**TRUSTED), SCHEMES) == "ws://example.com/chat?room=1"
-    assert url_of(environ(**TRUSTED), SCHEMES, True) == "wss://example.org/chat?room=1"
+    assert url_of(environ(**TRUSTED), SCHEME) == "ws://example.com/chat?room=1"
+    assert url_of(environ(**TRUSTED), SCHEME, True) == "wss://example.org/chat?room=1"
 
 
 # What the handshake reads
@@ -235,7 +235,7 @@ def test_an_empty_environ() -> None:
     """Nothing is taken for granted."""
     assert not is_websocket({}) and not is_eventsource({})
     assert read_request({}).method == ""
-    assert url_of({"SERVER_NAME": "a", "SERVER_PORT": "1"}, SCHEMES) == "ws://a:1/"
+    assert url_of({"SERVER_NAME": "a", "SERVER_PORT": "1"}, SCHEME) == "ws://a:1/"
 
 
 # What of it is kept
@@ -263,7 +263,7 @@ def test_no_more_text_is_kept_than_16_KiB() -> None:
     usual = text_of(environ(**handshake, app_user="jo", HTTP_X_SMALL="s"))
     assert usual.items() <= kept.items()
     assert all(value == source[key] for key, value in kept.items()), "none is cut off"
-    assert url_of(kept, SCHEMES) == url_of(source, SCHEMES)
+    assert url_of(kept, SCHEME) == url_of(source, SCHEME)
 
 
 def test_the_request_comes_before_what_is_no_header_and_that_before_other_headers() -> None:
@@ -294,9 +294,9 @@ def test_connections_share_the_names_and_values_that_all_have() -> None:
 def test_a_threaded_servers_environ_is_bounded_too() -> None:
     """There it is a copy from the start: the server's own tells by its end of the request's."""
     source = environ(**MANY)
-    assert handover.own_environ(source, text_of) is source
+    assert handover.own_environ(source) is source
     source[handover._KEY] = object()
-    own = handover.own_environ(source, text_of)
+    own = handover.own_environ(source)
     assert stored({key: value for key, value in own.items() if type(value) is str}) <= MAX_KEPT
     assert own["HTTP_HOST"] == "example.com" and own["wsgi.multithread"] is True
     assert not {handover._KEY, "wsgi.input"} & own.keys()

@@ -1,0 +1,84 @@
+"""The options that WebSocket and Client share are the same everywhere they are shown."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from faye_wsgi import Client, EventSource, WebSocket
+from faye_wsgi.transport.settings import Options, Settings, make_settings
+
+from .test_readme import README
+
+SHARED = {field.name: field for field in fields(Settings) if field.name != "awaits_server"}
+ROW = re.compile(r"^\| `(\w+)` \| (.*?) \|", re.MULTILINE)
+
+
+def parameters(function: Any) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(function).parameters)
+
+
+def table(heading: str) -> dict[str, str]:
+    """The rows of the tables below a heading of the README: the options and their defaults."""
+    chapter = README.read_text("utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return dict(ROW.findall(chapter))
+
+
+def test_type_checkers_see_what_is_there() -> None:
+    seen = {name: one.__forward_arg__ for name, one in Options.__annotations__.items()}
+    assert seen == {name: field.type for name, field in SHARED.items()}
+
+
+@pytest.mark.parametrize("kind", [WebSocket, Client])
+def test_signatures_show_each_option(kind: Any) -> None:
+    shown = parameters(kind)
+    for name, field in SHARED.items():
+        assert (shown[name].kind, shown[name].default) == (
+            inspect.Parameter.KEYWORD_ONLY,
+            field.default,
+        )
+    assert not [one for one in shown.values() if one.kind is one.VAR_KEYWORD]
+
+
+def test_every_option_is_described() -> None:
+    described = re.findall(r":param (\w+):", Settings.__doc__ or "")
+    assert described == list(SHARED)
+
+
+@pytest.mark.parametrize("heading, kind", [("Options", WebSocket), ("Client", Client)])
+def test_the_readme_has_all_options_with_their_defaults(heading: str, kind: Any) -> None:
+    """``as ping`` and ``none`` say more than the default value does."""
+    rows = table(heading)
+    own = {name: one for name, one in parameters(kind).items() if name not in ("request", "url")}
+    if kind is Client:  # it refers to those of the server, and names ``ca`` beside ``tls``
+        own = {name: one for name, one in own.items() if name not in {*SHARED, "extensions", "ca"}}
+    assert rows.keys() == own.keys()
+    for name, shown in rows.items():
+        default = own[name].default
+        if shown in ("none", "as `ping`"):
+            assert default in (None, ())
+        else:
+            assert shown.strip("`") == repr(default).removesuffix(".0")
+
+
+def test_an_event_stream_has_the_same_defaults() -> None:
+    for name in ("high_water", "close_timeout"):
+        assert parameters(EventSource)[name].default == SHARED[name].default
+
+
+@pytest.mark.parametrize("name", ["pings", "awaits_server"])
+def test_an_option_that_there_is_not(name: str) -> None:
+    """It is named, whatever its value is."""
+    with pytest.raises(TypeError, match=f"no option '{name}'"):
+        make_settings(**{name: []})  # type: ignore[misc]
+
+
+def test_the_same_options_are_checked_once() -> None:
+    assert make_settings(ping=25) is make_settings(ping=25)
+    assert make_settings(ping=25).ping_timeout == 25
+    with pytest.raises(TypeError):
+        make_settings(ping=True)  # which equals 1

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, TypeVar, Union, cast, overload
 
 from faye_wsgi.driver.base import ReadyState
-from faye_wsgi.driver.events import Data, Event, EventType
+from faye_wsgi.driver.events import CloseEvent, Data, Event, EventType
 from faye_wsgi.driver.frames import MAX_CONTROL_PAYLOAD, CloseCode, check_close
 from faye_wsgi.errors import ConnectionClosed, HandshakeError
 from faye_wsgi.http.url import without_query
@@ -204,7 +204,7 @@ class Endpoint(EventTarget):
     @property
     def ready_state(self) -> ReadyState:
         """CONNECTING 0, OPEN 1, CLOSING 2 or CLOSED 3."""
-        self._connection.look()
+        self._outbox.give_turn()
         return self._connection.state
 
     @property
@@ -222,24 +222,30 @@ class Endpoint(EventTarget):
     @property
     def buffered_amount(self) -> int:
         """Bytes accepted by ``send`` that the kernel has not taken yet."""
-        return self._connection.buffered
+        return self._outbox.buffered
+
+    @property
+    def _close_event(self) -> CloseEvent | None:
+        is_closed = self._connection.state == ReadyState.CLOSED
+        return self._connection.closing.close_event if is_closed else None
 
     @property
     def close_code(self) -> int | None:
         """The close code, once closed (RFC 6455 §7.4); None before."""
-        event = self._connection.close_event
+        event = self._close_event
         return event.code if event is not None else None
 
     @property
     def close_reason(self) -> str | None:
         """The close reason, once closed; None before."""
-        event = self._connection.close_event
+        event = self._close_event
         return event.reason if event is not None else None
 
     @property
     def latency(self) -> float | None:
         """Seconds between the last answered ping and its pong; None before one."""
-        return self._connection.latency
+        keepalive = self._connection.keepalive
+        return None if keepalive is None else keepalive.latency
 
     # Blocking use
 
@@ -255,12 +261,13 @@ class Endpoint(EventTarget):
             check_timeout(timeout)
         if self._handshake_error is not None:
             raise self._handshake_error
-        return self._connection.receive(timeout)
+        return self._connection.inbox.receive(timeout)
 
     def __iter__(self) -> Iterator[Data]:
         """All messages until the close, whatever its code."""
         self._check_consumer()
-        return iter(self._connection.take, None)  # None is the end
+        self._connection.check_thread("iterating")
+        return iter(self._connection.inbox.take, None)  # None is the end
 
     def _check_consumer(self) -> None:
         if self.has_listeners("message"):
@@ -338,7 +345,7 @@ class Endpoint(EventTarget):
     def write(self, data: Sendable) -> bool:
         """Send a message, as ``send`` does; True while there is room for more."""
         self.send(data)
-        return self._connection.has_room
+        return self._outbox.has_room
 
     def end(self, data: Sendable | None = None) -> None:
         """Send a last message, if there is one, and close."""
@@ -351,11 +358,11 @@ class Endpoint(EventTarget):
 
         When ``max_queue`` messages wait, reading stops.
         """
-        self._connection.pause()
+        self._connection.dispatcher.pause()
 
     def resume(self) -> None:
         """Go on after ``pause``."""
-        self._connection.resume()
+        self._connection.dispatcher.resume()
 
     def pipe(self, destination: Destination, end: bool = True) -> Destination:
         """Send all messages on to ``destination`` and return it; ``ws.pipe(ws)`` is an echo.
@@ -369,7 +376,7 @@ class Endpoint(EventTarget):
 
     def _listeners_changed(self) -> None:
         if self._connection.listeners_changed():
-            hubs.tell_in_thread(self._connection.closing)
+            hubs.tell_in_thread(self._connection.dispatcher)
 
 
 # Pipes

@@ -117,7 +117,7 @@ class EventSource(EventTarget):
             self._connection = IterableStream(self, settings, encode_comment())
             handover.send_through(head.headers, Body(self._connection))
             if retry_line:
-                self._connection.send(retry_line)
+                self._connection.outbox.send(retry_line)
             return
         self._connection = Connection(self, settings)
         opening = head.encode() + retry_line
@@ -148,7 +148,7 @@ class EventSource(EventTarget):
     @property
     def ready_state(self) -> ReadyState:
         """CONNECTING 0, OPEN 1, CLOSING 2 or CLOSED 3."""
-        self._connection.look()
+        self._connection.outbox.give_turn()
         state: ReadyState = self._connection.state
         return state
 
@@ -160,7 +160,7 @@ class EventSource(EventTarget):
     @property
     def buffered_amount(self) -> int:
         """Bytes accepted by ``send`` that have not been taken yet."""
-        amount: int = self._connection.buffered
+        amount: int = self._connection.outbox.buffered
         return amount
 
     @property
@@ -189,13 +189,13 @@ class EventSource(EventTarget):
         was sent.
         """
         check_timeout(timeout)
-        self._connection.send(encode_event(message, event=event, id=id), timeout)
+        self._connection.outbox.send(encode_event(message, event=event, id=id), timeout)
 
     def ping(self) -> bool:
         """Send a comment line, which the client ignores; False on a closed stream."""
         if self.closed:
             return False
-        self._connection.send(encode_comment())
+        self._connection.outbox.send(encode_comment())
         return True
 
     def close(self) -> bool:
@@ -213,7 +213,7 @@ class EventSource(EventTarget):
     def write(self, message: str) -> bool:
         """Send one event; True while there is room for more."""
         self.send(message)
-        return bool(self._connection.has_room)
+        return bool(self._connection.outbox.has_room)
 
     def end(self, message: str | None = None) -> None:
         """Send a last event, if there is one, and close."""
@@ -222,12 +222,12 @@ class EventSource(EventTarget):
         self.close()
 
     def _listeners_changed(self) -> None:
-        if self._connection.is_over:
+        if self._connection.closing.is_over:
             # The sink may be a weak reference. A late listener for ``close`` is called in
             # another turn of the hub, and this object must live until then.
-            self._connection.set_sink(self)
+            self._connection.dispatcher.sink = self
         if self._connection.listeners_changed():
-            hubs.tell_in_thread(self._connection.closing)
+            hubs.tell_in_thread(self._connection.dispatcher)
 
 
 @cache

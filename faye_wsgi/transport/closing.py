@@ -27,8 +27,6 @@ import logging
 from enum import Enum, IntEnum
 from typing import Any, Callable
 
-from gevent.monkey import get_original
-
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import CloseEvent, ErrorEvent, Event
 from faye_wsgi.driver.frames import CloseCode
@@ -39,13 +37,12 @@ __all__ = ["Closing", "Phase", "Signal", "next_phase"]
 
 log = logging.getLogger("faye_wsgi")
 
-_get_ident = get_original("_thread", "get_ident")
-_allocate_lock = get_original("_thread", "allocate_lock")
 
 HOLD = 0.25  # seconds that our close frame waits for answers to what came before
 LINGER = 1.0  # seconds that the peer has to end TCP after us
 HURRY = 0.2  # the same, when the process stops
 GO_AWAY = 1.0  # seconds that a peer has to answer 1001 when the process stops
+NO_ANSWER = "the closing handshake was not completed in time"
 FORKED = "the connection belongs to the parent of this process"
 
 
@@ -112,7 +109,6 @@ class Closing:
     __slots__ = (
         "__weakref__",
         "_connection",
-        "_telling",
         "close_event",
         "error_event",
         "is_hurried",
@@ -129,8 +125,11 @@ class Closing:
         self.own_close: CloseEvent | None = None  # what we have closed with
         self.peer_has_ended = False  # TCP: the driver may have reported its close before
         self.is_hurried = False  # the process stops
-        # A lock, once no hub runs for this connection: threads tell the listeners, by turns.
-        self._telling: Any = None
+
+    @property
+    def dispatcher(self) -> Any:
+        """The connection's."""
+        return self._connection.dispatcher
 
     @property
     def is_over(self) -> bool:
@@ -161,10 +160,15 @@ class Closing:
             if self.close_event is not None:
                 self.signal(Signal.PEER_CLOSED)
         elif self.phase is Phase.ANSWERING:
-            if not self._connection.is_busy:
+            if not self._is_busy:
                 self.signal(Signal.ANSWERED)
         elif self.phase is Phase.FLUSHING:
-            self._check_flushed()
+            stream = self._connection.stream
+            stream.flush()
+            if stream.broken:
+                self.signal(Signal.LOST)
+            elif not stream.buffered:
+                self.signal(Signal.FLUSHED)
         elif self.phase is Phase.LINGERING:
             if self.peer_has_ended:
                 self.signal(Signal.PEER_ENDED)
@@ -208,7 +212,7 @@ class Closing:
         frame = connection.driver.close(code, reason)
         if frame:
             connection.stream.write(frame)
-        connection.clock.expect_end(patience, self._give_up)
+        connection.clock.expect_end(patience, lambda: self.lose(NO_ANSWER))
         connection.read_on()  # what still comes is dropped, but for the peer's close frame
         connection.call_soon(connection.changed.notify_all)
         if not connection.driver.features.closing_handshake:
@@ -224,18 +228,25 @@ class Closing:
         if self.phase in (Phase.OPEN, Phase.ANSWERING):
             self.close(CloseCode.GOING_AWAY, "", GO_AWAY)
         elif Phase.CLOSING <= self.phase < Phase.CLOSED:
-            self._connection.clock.expect_end(GO_AWAY, self._give_up)
-
-    def _give_up(self) -> None:
-        self.lose("the closing handshake was not completed in time")
+            self._connection.clock.expect_end(GO_AWAY, lambda: self.lose(NO_ANSWER))
 
     def _begin_answering(self) -> None:
-        connection = self._connection
-        if not connection.is_busy:
+        if not self._is_busy:
             self.signal(Signal.ANSWERED)
             return
-        connection.await_consumer()
-        connection.clock.expect_end(HOLD, lambda: self.signal(Signal.ANSWERED))
+        self._connection.backlog.is_awaited = True
+        self._connection.clock.expect_end(HOLD, lambda: self.signal(Signal.ANSWERED))
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether the view or the listeners have still to deal with something that arrived."""
+        connection = self._connection
+        return bool(connection.inbox.is_busy or connection.dispatcher.is_busy)
+
+    def consumed(self) -> None:
+        """The consumer has dealt with all that arrived: a close frame that waits may go."""
+        self._connection.call_soon(self.check)
+        self._connection.call_soon(self._connection.changed.notify_all)
 
     def _begin_flushing(self) -> None:
         # RFC 6455 5.5.1: the close frame that answers the peer's; nothing is sent after it.
@@ -245,15 +256,7 @@ class Closing:
             connection.stream.write(frame)
         patience = connection.settings.close_timeout
         connection.clock.expect_end(patience, lambda: self.signal(Signal.LOST))
-        self._check_flushed()
-
-    def _check_flushed(self) -> None:
-        stream = self._connection.stream
-        stream.flush()
-        if stream.broken:
-            self.signal(Signal.LOST)
-        elif not stream.buffered:
-            self.signal(Signal.FLUSHED)
+        self.check()
 
     def _begin_lingering(self) -> None:
         connection = self._connection
@@ -339,10 +342,11 @@ class Closing:
     def abandon(self, code: int) -> bool:
         """End at once, telling only the peer: the thread that served this is gone.
 
-        Whether listeners have not heard of it: then a thread must call ``tell_here``.
+        Whether listeners have not heard of it: then a thread must call ``tell_here`` of the
+        dispatcher.
         """
-        self.leave_hub()
         connection = self._connection
+        connection.dispatcher.leave_hub()
         driver, stream = connection.driver, connection.stream
         if driver is None or stream is None or stream.closed:
             # A listener may have come after the end.
@@ -358,20 +362,10 @@ class Closing:
         self._release()
         return bool(connection.dispatcher.leave_to_thread(self._last_events))
 
-    def leave_hub(self) -> None:
-        """No hub runs for this connection any more."""
-        if self._telling is None:
-            self._telling = _allocate_lock()
-
-    def tell_here(self) -> None:
-        """Tell the listeners what waits for them, in the caller's thread."""
-        with self._telling:
-            self._connection.dispatcher.run_all()
-
     def tell_late_listeners(self) -> bool:
         """Tell a listener of the end that was registered after it.
 
-        Whether no hub runs that does: then a thread must call ``tell_here``.
+        Whether no hub runs that does: then a thread must call the dispatcher's ``tell_here``.
         """
         connection, event = self._connection, self.close_event
         dispatcher = connection.dispatcher
@@ -379,8 +373,8 @@ class Closing:
             return False
         if not dispatcher.sink.has_listeners("close"):
             return False
-        if self._telling is not None or connection.hub.loop is None:
-            self.leave_hub()
+        if not dispatcher.has_hub:
+            dispatcher.leave_hub()
             return bool(dispatcher.leave_to_thread([event]))
         if connection.is_elsewhere:
             connection.crossing.call(dispatcher.tell, event)
@@ -415,7 +409,7 @@ class Closing:
     def wait_told(self) -> None:
         """Wait until it is closed and all listeners have heard of it."""
         connection = self._connection
-        connection.await_consumer()
+        connection.backlog.is_awaited = True
         connection.changed.wait_for(
             lambda: self.is_over and not connection.dispatcher.is_telling, None
         )

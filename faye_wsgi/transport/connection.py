@@ -95,6 +95,11 @@ class Connection:
         """Whether the caller runs in another thread than the connection."""
         return bool(_get_ident() != self._thread)
 
+    def check_thread(self, call: str) -> None:
+        """RuntimeError where ``call``, which waits, comes from another thread."""
+        if self.is_elsewhere:
+            raise RuntimeError(f"{call} belongs to the thread that made the connection")
+
     @property
     def clock(self) -> Keepalive:
         """Its timers, made when the first is needed."""
@@ -293,22 +298,6 @@ class Connection:
             self.dispatcher.tell(DrainEvent())
         self.closing.check()
 
-    # In: what the consumer tells
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether the view or the listeners have still to deal with something that arrived."""
-        return self.inbox.is_busy or self.dispatcher.is_busy
-
-    def await_consumer(self) -> None:
-        """Have ``consumed`` called when all that arrived has been dealt with."""
-        self.inbox.is_awaited = self.dispatcher.is_awaited = True
-
-    def consumed(self) -> None:
-        """It has: a close frame that waited for it may go."""
-        self.call_soon(self.closing.check)
-        self.call_soon(self.changed.notify_all)
-
     def listeners_changed(self) -> bool:
         """Listeners came or went. Whether a thread must tell late ones of the end."""
         self.dispatcher.listeners_changed()
@@ -317,14 +306,6 @@ class Connection:
             if messages:
                 self.dispatcher.adopt(messages)
         return self.closing.tell_late_listeners()
-
-    @property
-    def take(self) -> Callable[..., Data | None]:
-        """A function ``(timeout=None)``: the next message, None at the end, or TimeoutError."""
-        if self.is_elsewhere:
-            raise RuntimeError("receive belongs to the thread that made the connection")
-        take: Callable[..., Data | None] = self.inbox.take
-        return take
 
     # Out, beside the outbox
 
@@ -370,11 +351,17 @@ class Connection:
             self.closing.note_end()
             self.call_soon(self.closing.signal, Signal.LOST)
 
-    def wait_for(self, state: ReadyState, timeout: float | None) -> bool:
-        """Wait until it has reached ``state``, or one behind it; False after ``timeout``."""
-        if self.is_elsewhere:
-            raise RuntimeError("waiting belongs to the thread that made the connection")
-        return self.changed.wait_for(lambda: self.state >= state, timeout)
+    def wait_opened(self, timeout: float | None = None) -> None:
+        """Wait until it is open, or has failed; TimeoutError after ``timeout``."""
+        self.check_thread("wait_open")
+        if not self.changed.wait_for(lambda: self.state != ReadyState.CONNECTING, timeout):
+            raise TimeoutError("the connection did not open in time")
+
+    def wait_closed(self, timeout: float | None = None) -> None:
+        """Wait until the descriptor is closed; TimeoutError after ``timeout``."""
+        self.check_thread("wait_closed")
+        if not self.changed.wait_for(lambda: self.state == ReadyState.CLOSED, timeout):
+            raise TimeoutError("the connection was not closed in time")
 
     def forget_waiting(self) -> object:
         """In the child of a fork: what waits here, waits for ever, and is returned to be kept."""
@@ -383,68 +370,3 @@ class Connection:
         self.crossing.forget()
         self.outbox.forget()
         return self.inbox.forget(), self.dispatcher.forget(), self.changed.forget()
-
-    # For the object that the user holds
-
-    @property
-    def close_event(self) -> CloseEvent | None:
-        """How it ended; None before it has."""
-        return self.closing.close_event if self.state == ReadyState.CLOSED else None
-
-    @property
-    def buffered(self) -> int:
-        """Bytes accepted for sending that the kernel has not taken."""
-        return self.outbox.buffered
-
-    @property
-    def has_room(self) -> bool:
-        """Whether ``send`` would not block."""
-        return self.outbox.has_room
-
-    @property
-    def latency(self) -> float | None:
-        """Seconds that the last answered ping took, None before one."""
-        return None if self.keepalive is None else self.keepalive.latency
-
-    @property
-    def is_over(self) -> bool:
-        """Whether all is released, and listeners are being told."""
-        return self.closing.is_over
-
-    def look(self) -> None:
-        """See what has arrived, if that was a while ago and nothing else runs the hub."""
-        self.outbox.give_turn()
-
-    def send(self, message: Sendable, timeout: float | None = None) -> None:
-        """Send a message; blocks while more than the high-water mark waits for the peer."""
-        self.outbox.send(message, timeout)
-
-    def receive(self, timeout: float | None = None) -> Data:
-        """The next message; ConnectionClosed at the end, TimeoutError after ``timeout``."""
-        message = self.take(timeout)
-        if message is None:
-            raise self.closing.error()
-        return message
-
-    def wait_opened(self, timeout: float | None = None) -> None:
-        """Wait until it is open, or has failed; TimeoutError after ``timeout``."""
-        if not self.wait_for(ReadyState.OPEN, timeout):
-            raise TimeoutError("the connection did not open in time")
-
-    def wait_closed(self, timeout: float | None = None) -> None:
-        """Wait until the descriptor is closed; TimeoutError after ``timeout``."""
-        if not self.wait_for(ReadyState.CLOSED, timeout):
-            raise TimeoutError("the connection was not closed in time")
-
-    def set_sink(self, sink: Sink) -> None:
-        """Tell the listeners of another object from now on."""
-        self.dispatcher.sink = sink
-        self.listeners_changed()
-
-    def pause(self) -> None:
-        """Hold messages back from listeners."""
-        self.dispatcher.pause()
-
-    def resume(self) -> None:
-        """Go on after ``pause``."""
-        self.dispatcher.resume()

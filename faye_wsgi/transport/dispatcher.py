@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Callable, Protocol, Union
 
+from gevent.monkey import get_original
 from greenlet import getcurrent, greenlet
 
 from faye_wsgi.driver.events import Data, Event, EventType, MessageEvent
@@ -26,6 +27,8 @@ from faye_wsgi.transport.inbox import Backlog
 __all__ = ["Dispatcher", "Sink"]
 
 log = logging.getLogger("faye_wsgi")
+
+_allocate_lock = get_original("_thread", "allocate_lock")
 
 Job = Union[Data, Event, Callable[[], object]]  # data is that of a message
 
@@ -59,8 +62,8 @@ class Dispatcher:
         "_jobs",
         "_listener",
         "_switch",
+        "_telling",
         "gets_messages",
-        "is_awaited",
         "sink",
     )
 
@@ -77,8 +80,9 @@ class Dispatcher:
         self._is_running = False  # a greenlet runs jobs
         self._is_paused = False  # messages are held back
         self._is_forgotten = False  # in the child of a fork
+        # A lock, once no hub runs for this connection: threads run the jobs, by turns.
+        self._telling: Any = None
         self.gets_messages = False  # there are listeners for messages
-        self.is_awaited = False  # the end waits for the listeners to have dealt with everything
 
     def use_idle(self, idle: list[Any] | None) -> None:
         """Where a greenlet rests between the jobs of all connections of the hub; None: nowhere."""
@@ -154,10 +158,27 @@ class Dispatcher:
         self._jobs.extend(messages)
         self._connection.call_soon(self.deliver)
 
+    # Where no hub runs for the connection any more
+
+    @property
+    def has_hub(self) -> bool:
+        """Whether the hub runs that runs the jobs."""
+        return self._telling is None and self._hub.loop is not None
+
+    def leave_hub(self) -> None:
+        """No hub runs for this connection any more."""
+        if self._telling is None:
+            self._telling = _allocate_lock()
+
+    def tell_here(self) -> None:
+        """Tell the listeners what waits for them, in the caller's thread."""
+        with self._telling:
+            self.run_all()
+
     def leave_to_thread(self, events: Iterable[Event]) -> bool:
-        """The hub runs no more: whether a thread must call ``run_all``, also for ``events``."""
+        """The hub runs no more: whether a thread must call ``tell_here``, also for ``events``."""
         self.put_last(events)
-        self.is_awaited = False
+        self._backlog.is_awaited = False
         if self._jobs:
             self._is_running = True  # should the hub run after all, it keeps off
         return bool(self._jobs)
@@ -166,7 +187,7 @@ class Dispatcher:
         """In the child of a fork: nothing is told; what waits is returned to be kept."""
         kept = list(self._jobs)
         self._is_forgotten = True
-        self.gets_messages = self.is_awaited = False
+        self.gets_messages = False
         if self._jobs:
             self._jobs.clear()  # in place: the greenlet that runs them may be the one that forked
         return kept
@@ -198,8 +219,8 @@ class Dispatcher:
                     self._backlog.remove(0)
         finally:
             self._is_running = False
-        if self.is_awaited:
-            self._connection.consumed()
+        if self._backlog.is_awaited:
+            self._connection.closing.consumed()
 
     def _run(self, job: Any) -> None:
         try:

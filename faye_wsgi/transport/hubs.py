@@ -54,6 +54,10 @@ class Member(Protocol):
     """The end of a live connection (``closing.Closing``), as its hub sees it."""
 
     @property
+    def dispatcher(self) -> Any:
+        """Runs its listeners; ``tell_here`` does so in the caller's thread."""
+
+    @property
     def is_over(self) -> bool:
         """Whether it needs the hub no more."""
 
@@ -62,9 +66,6 @@ class Member(Protocol):
 
     def abandon(self, code: int) -> bool:
         """End at once, whatever thread this is; whether listeners must be told of it."""
-
-    def tell_here(self) -> None:
-        """Tell the listeners what waits for them, in the caller's thread."""
 
 
 def _no_stop_sign() -> Callable[[], bool] | None:
@@ -196,16 +197,16 @@ def abandon(member: Member, code: int) -> None:
     """End a connection whose thread serves it no more; its listeners hear of it elsewhere."""
     if member.abandon(code):
         # Not here: this may run in the collection of garbage, whose thread may hold any lock.
-        tell_in_thread(member)
+        tell_in_thread(member.dispatcher)
 
 
-def tell_in_thread(member: Member) -> None:
+def tell_in_thread(dispatcher: Any) -> None:
     """Tell listeners what waits for them in a new thread: no hub runs that could."""
-    _start_new_thread(_tell, (member,))
+    _start_new_thread(_tell, (dispatcher,))
 
 
-def _tell(member: Member) -> None:
-    member.tell_here()
+def _tell(dispatcher: Any) -> None:
+    dispatcher.tell_here()
     release_hub()
 
 
@@ -249,7 +250,7 @@ def end_in_thread(connection: Any) -> None:
     """Wait for the end of a connection whose thread is about to leave it."""
     connection.closing.wait_told()
     gevent.sleep(0)  # for what other threads have asked of the hub
-    connection.closing.leave_hub()
+    connection.dispatcher.leave_hub()
     release_hub()
 
 

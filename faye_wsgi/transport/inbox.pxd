@@ -3,7 +3,7 @@
 
 cdef class Backlog:
     cdef public Py_ssize_t _bytes, _count, _max_bytes, _max_count, arriving
-    cdef public bint _is_full
+    cdef public bint _is_full, is_awaited
     cdef public object _relieved
 
     cpdef add(self, Py_ssize_t size)
@@ -14,7 +14,7 @@ cdef class Backlog:
 cdef class Inbox:
     cdef public object _connection, _hub, _messages, _next_waiters, _switch, _waiter
     cdef public Backlog _backlog
-    cdef public bint _ended, _serving, is_awaited
+    cdef public bint _ended, _serving
 
     cpdef bint hand_over(self, item) except -1
     cpdef put(self, message)

@@ -36,6 +36,7 @@ class Backlog:
         "_max_count",
         "_relieved",
         "arriving",
+        "is_awaited",
     )
 
     def __init__(self, max_count: int, max_bytes: int, relieved: Callable[[], object]) -> None:
@@ -45,6 +46,7 @@ class Backlog:
         self._count = 0
         self._bytes = 0
         self._is_full = False
+        self.is_awaited = False  # the end waits for all of it to have been dealt with
         self.arriving = 0  # the most bytes that the message which is arriving may take
 
     def add(self, size: int) -> None:
@@ -88,7 +90,7 @@ class Backlog:
     def forget(self) -> None:
         """In the child of a fork: nothing waits here."""
         self._count = self._bytes = 0
-        self._is_full = False
+        self._is_full = self.is_awaited = False
 
 
 class Inbox:
@@ -104,7 +106,6 @@ class Inbox:
         "_serving",
         "_switch",
         "_waiter",
-        "is_awaited",
     )
 
     def __init__(self, connection: Any, hub: Any, backlog: Backlog) -> None:
@@ -118,7 +119,6 @@ class Inbox:
         self._next_waiters: Any = _EMPTY  # and those that came after it
         self._serving = False  # a view has taken a message
         self._ended = False  # there will be no more
-        self.is_awaited = False  # the end waits for the view to have dealt with everything
 
     @property
     def is_busy(self) -> bool:
@@ -168,17 +168,24 @@ class Inbox:
         self._waiter, self._next_waiters = None, _EMPTY
         self._messages = _EMPTY
         self._ended = True
-        self.is_awaited = False
         return kept
 
     # From the view
+
+    def receive(self, timeout: float | None = None) -> Data:
+        """The next message; ConnectionClosed at the end, TimeoutError after ``timeout``."""
+        self._connection.check_thread("receive")
+        message = self.take(timeout)
+        if message is None:
+            raise self._connection.closing.error()
+        return message
 
     def take(self, timeout: float | None = None) -> Data | None:
         """The next message, None at the end; TimeoutError after ``timeout`` seconds."""
         if self._waiter is None:
             if self._messages:
                 return self._pop_message()
-            if timeout is None and self._serving and not (self._ended or self.is_awaited):
+            if timeout is None and self._serving and not (self._ended or self._backlog.is_awaited):
                 waiter = getcurrent()
                 if waiter is not self._hub:
                     self._waiter = waiter
@@ -200,8 +207,8 @@ class Inbox:
             # Whatever raises here, no message goes to a greenlet that does not wait for it.
             if self._messages:
                 self._connection.call_soon(self.deliver)
-            elif self.is_awaited:
-                self._connection.consumed()
+            elif self._backlog.is_awaited:
+                self._connection.closing.consumed()
             if timeout is not None:
                 timer = self._start_timer(timeout, waiter)
             message: Data | None = self._switch()

@@ -34,7 +34,7 @@ class IterableStream:
     """Iterating it gives what is sent, and a comment after every ``ping`` seconds of silence."""
 
     def __init__(self, sink: Sink, settings: Settings, comment: bytes) -> None:
-        self._sink = sink
+        self.sink = sink
         self._settings = settings
         self._comment = comment
         self._changed = threading.Condition()
@@ -87,7 +87,7 @@ class IterableStream:
     def closed_error(self) -> ConnectionClosed:
         """What a call on a closed stream raises."""
         error = ConnectionClosed()
-        error.target = self._sink
+        error.target = self.sink
         return error
 
     def __iter__(self) -> Iterator[bytes]:
@@ -155,15 +155,15 @@ class IterableStream:
 
     def _may_dispatch_close(self) -> bool:
         with self._changed:
-            if self._is_dispatching_close or not self._sink.has_listeners("close"):
+            if self._is_dispatching_close or not self.sink.has_listeners("close"):
                 return False
             self._is_dispatching_close = True
             return True
 
     def _dispatch(self, event: Event) -> None:
-        if self._sink.has_listeners(event.type):
+        if self.sink.has_listeners(event.type):
             try:
-                self._sink.dispatch(event)
+                self.sink.dispatch(event)
             except BaseException as error:  # GreenletExit and SystemExit, too
                 log.exception("a listener raised: its stream is closed")
                 self.close()
@@ -174,18 +174,24 @@ class IterableStream:
         if not self._changed.wait_for(lambda: self.has_room or self.state > _OPEN, timeout):
             raise TimeoutError("the peer did not read in time: the message was not sent")
 
-    # What EventSource calls on a Connection, and what is simple here.
+    # The parts of a connection, as far as an EventSource uses them: a stream is all of them.
 
-    def set_sink(self, sink: Sink) -> None:
-        """Dispatch events to another sink from now on."""
-        self._sink = sink
+    @property
+    def outbox(self) -> IterableStream:
+        """``send``, ``has_room``, ``buffered``, ``give_turn``."""
+        return self
+
+    @property
+    def dispatcher(self) -> IterableStream:
+        """``sink``."""
+        return self
 
     @property
     def closing(self) -> IterableStream:
-        """Its own end, as a connection's is in an object of its own."""
+        """``is_over``."""
         return self
 
-    def look(self) -> None:
+    def give_turn(self) -> None:
         """Nothing arrives here."""
 
     @property
@@ -195,7 +201,7 @@ class IterableStream:
 
     def listeners_changed(self) -> bool:
         """Call a listener for ``close`` that comes after the end, in a greenlet or thread."""
-        if self.is_over and not self._is_forgotten and self._sink.has_listeners("close"):
+        if self.is_over and not self._is_forgotten and self.sink.has_listeners("close"):
             threading.Thread(target=self._dispatch_close, daemon=True).start()
         return False
 

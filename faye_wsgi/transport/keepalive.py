@@ -79,7 +79,7 @@ class Keepalive:
         # While reading is stopped nothing can be heard, and a busy hub may be late to read.
         if connection.heard or stream is None or not stream.is_reading:
             return
-        stream.read_now()
+        stream.readable()
         if not connection.heard and not stream.closed:
             connection.closing.lose("the peer gave no sign of life")
 

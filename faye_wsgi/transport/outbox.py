@@ -240,11 +240,11 @@ class Outbox:
         stream.flush()
         if waits and self.buffered > self._high_water:
             self._connection.changed.wait_for(lambda: self.has_room, None)
-        elif stream.is_turn_over and getcurrent() is not self._hub:
+        elif stream.batch.is_turn_over and getcurrent() is not self._hub:
             # A greenlet that sends without ever waiting would be the only one to be served.
             is_flood = not self._is_alone and monotonic() - self._turned_at < FLOOD
             gevent.sleep(0)
-            stream.begin_turn(is_flood)
+            stream.batch.begin_turn(self._hub.loop, is_flood)
             self._turned_at = monotonic()
 
     def give_turn(self) -> None:

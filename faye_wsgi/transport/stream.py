@@ -101,6 +101,18 @@ class Batch:
         self.turn = 0
         self.written: list[Any] = []
 
+    @property
+    def is_turn_over(self) -> bool:
+        """Whether so much was written since the hub ran that others should have their turn."""
+        return self.turn >= TURN
+
+    def begin_turn(self, loop: Any, gathers: bool) -> None:
+        """The hub has run; with ``gathers``, what is written goes out when it runs again."""
+        self.turn = 0
+        if gathers and not self.is_open:
+            self.is_open = True
+            loop.run_callback(self.flush)
+
     def flush(self) -> None:
         """Close the batch; every stream flushes, and one that cannot fails alone."""
         self.is_open = False
@@ -131,7 +143,7 @@ class Stream:
     """Reads from, and writes to, a socket that has been made non-blocking."""
 
     __slots__ = (
-        "_batch",
+        "batch",
         "_gathered",
         "_gathered_size",
         "_loop",
@@ -159,7 +171,7 @@ class Stream:
             self._recv = partial(_descriptors.recv, fd)
             self._send = partial(_descriptors.send, fd)
         self._receiver = receiver
-        self._batch: Batch = _here.batch
+        self.batch: Batch = _here.batch
         self._gathered: list[bytes] = []  # while the batch is open
         self._gathered_size = 0
         # What the kernel would not take: small pieces together, large ones not copied.
@@ -205,7 +217,7 @@ class Stream:
             if not data:
                 self._read_end()
                 return
-            batch = self._batch
+            batch = self.batch
             batch.is_open = True
             batch.turn = 0
             try:
@@ -235,11 +247,6 @@ class Stream:
         if self._reading:
             self._reading = False
             self._reader.stop()
-
-    def read_now(self) -> None:
-        """Read what has arrived but was not yet told of."""
-        if self._reading:
-            self.readable()
 
     def expect(self, missing: int, usual: int) -> None:
         """``missing`` bytes are known to be on their way: fewer, larger reads than ``usual``."""
@@ -275,9 +282,9 @@ class Stream:
         has had its turn.
         """
         gathered = self._gathered
-        if self._batch.is_open:
+        if self.batch.is_open:
             if not gathered:
-                self._batch.written.append(self)
+                self.batch.written.append(self)
             gathered.append(data)
             self._gathered_size += len(data)
             if self._gathered_size >= GATHER or len(gathered) >= TURN * TURN_PIECES:
@@ -285,7 +292,7 @@ class Stream:
         else:
             gathered.append(data)
             self.flush()
-        return self._waiting_size > 0 or self._batch.turn >= TURN
+        return self._waiting_size > 0 or self.batch.turn >= TURN
 
     def flush(self) -> None:
         """Send what was gathered, in one system call where the kernel takes it."""
@@ -293,7 +300,7 @@ class Stream:
         if not gathered:
             return
         data = gathered[0] if len(gathered) == 1 else b"".join(gathered)
-        self._batch.turn += 1 + len(data) // TURN_BYTES + len(gathered) // TURN_PIECES
+        self.batch.turn += 1 + len(data) // TURN_BYTES + len(gathered) // TURN_PIECES
         gathered.clear()
         self._gathered_size = 0
         if self._waiting:  # the watcher tells when there is room
@@ -305,19 +312,6 @@ class Stream:
             sent = self._not_sent(error, len(data))
         if sent < len(data):
             self._keep(data, sent)
-
-    @property
-    def is_turn_over(self) -> bool:
-        """Whether so much was written since the hub ran that others should have their turn."""
-        return bool(self._batch.turn >= TURN)
-
-    def begin_turn(self, gathers: bool) -> None:
-        """The hub has run; with ``gathers``, what is written goes out when it runs again."""
-        batch = self._batch
-        batch.turn = 0
-        if gathers and not batch.is_open:
-            batch.is_open = True
-            self._loop.run_callback(batch.flush)
 
     def write_large(self, head: bytes, body: bytes) -> bool:
         """``write`` both, without a copy of ``body``."""

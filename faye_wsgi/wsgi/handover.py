@@ -223,7 +223,7 @@ class Handover:
         elif endpoint.has_any_listeners:
             pass  # which deal with the connection from now on
         elif self._needs_owner:
-            connection.set_sink(_WeakSink(endpoint))
+            connection.dispatcher.sink = _WeakSink(endpoint)
             weakref.finalize(endpoint, connection.close).atexit = False
         elif state == ReadyState.OPEN:
             connection.close(CloseCode.NORMAL_CLOSURE, "")

@@ -41,11 +41,11 @@ def both() -> Iterator[Pair]:
 
 def test_messages_in_order_and_of_both_kinds(both: Pair) -> None:
     both.peer.send(frames.text("one") + frames.frame(frames.BINARY, b"\x00") + frames.text(""))
-    assert [both.connection.receive(TIMEOUT) for _ in range(3)] == ["one", b"\x00", ""]
+    assert [both.connection.inbox.receive(TIMEOUT) for _ in range(3)] == ["one", b"\x00", ""]
 
 
 def test_receive_waits_for_a_message(both: Pair) -> None:
-    reader = gevent.spawn(both.connection.receive, TIMEOUT)
+    reader = gevent.spawn(both.connection.inbox.receive, TIMEOUT)
     turn()
     both.peer.send_text("late")
     assert reader.get(timeout=TIMEOUT) == "late"
@@ -55,24 +55,24 @@ def test_receive_waits_for_a_message(both: Pair) -> None:
 def test_receive_gives_up_in_time(both: Pair, seconds: float) -> None:
     started = time.perf_counter()
     with pytest.raises(TimeoutError):
-        both.connection.receive(seconds)
+        both.connection.inbox.receive(seconds)
     assert seconds <= time.perf_counter() - started + 0.005 < seconds + 0.5
     both.peer.send_text("then")
-    assert both.connection.receive(TIMEOUT) == "then", "no message was lost"
+    assert both.connection.inbox.receive(TIMEOUT) == "then", "no message was lost"
 
 
 def test_a_receive_that_cannot_wait_takes_no_message(both: Pair) -> None:
     for wrong in ("1", object()):
         with pytest.raises(TypeError):
-            both.connection.receive(wrong)  # type: ignore[arg-type]
+            both.connection.inbox.receive(wrong)  # type: ignore[arg-type]
     both.peer.send_text("for the next")
-    assert both.connection.receive(TIMEOUT) == "for the next"
+    assert both.connection.inbox.receive(TIMEOUT) == "for the next"
 
 
 def test_receive_with_no_time_still_gives_what_is_there(both: Pair) -> None:
     both.peer.send_text("here")
     gevent.sleep(NOTHING_FOR)
-    assert both.connection.receive(0) == "here"
+    assert both.connection.inbox.receive(0) == "here"
 
 
 def test_two_greenlets_are_both_served_in_order(both: Pair) -> None:
@@ -80,7 +80,7 @@ def test_two_greenlets_are_both_served_in_order(both: Pair) -> None:
 
     def read(who: int) -> None:
         for _ in range(3):
-            got.append((who, both.connection.receive(TIMEOUT)))
+            got.append((who, both.connection.inbox.receive(TIMEOUT)))
 
     readers = [gevent.spawn(read, who) for who in (1, 2)]
     turn()
@@ -91,8 +91,8 @@ def test_two_greenlets_are_both_served_in_order(both: Pair) -> None:
 
 
 def test_a_killed_reader_takes_no_message_with_it(both: Pair) -> None:
-    victim = gevent.spawn(both.connection.receive)
-    heir = gevent.spawn(both.connection.receive, TIMEOUT)
+    victim = gevent.spawn(both.connection.inbox.receive)
+    heir = gevent.spawn(both.connection.inbox.receive, TIMEOUT)
     turn()
     victim.kill()
     both.peer.send_text("mine")
@@ -102,34 +102,34 @@ def test_a_killed_reader_takes_no_message_with_it(both: Pair) -> None:
 
 def test_a_message_and_a_kill_in_the_same_turn(both: Pair) -> None:
     """The message has arrived when the kill strikes: somebody must still get it."""
-    victim = gevent.spawn(both.connection.receive)
+    victim = gevent.spawn(both.connection.inbox.receive)
     turn()
     both.peer.send_text("kept?")
     victim.kill(block=False)
-    assert both.connection.receive(TIMEOUT) == "kept?" or victim.value == "kept?"
+    assert both.connection.inbox.receive(TIMEOUT) == "kept?" or victim.value == "kept?"
 
 
 def test_gevents_own_timeout_is_thrown_into_receive(both: Pair) -> None:
     with pytest.raises(gevent.Timeout), gevent.Timeout(0.02):
-        both.connection.receive()
+        both.connection.inbox.receive()
     with gevent.Timeout(0.02, False):
-        both.connection.receive(TIMEOUT)
+        both.connection.inbox.receive(TIMEOUT)
     both.peer.send_text("after")
-    assert both.connection.receive(TIMEOUT) == "after"
+    assert both.connection.inbox.receive(TIMEOUT) == "after"
 
 
 def test_receive_after_the_end_says_why_again_and_again(both: Pair) -> None:
     both.peer.send(frames.text("last") + frames.close(4001, "enough"))
-    assert both.connection.receive(TIMEOUT) == "last"
+    assert both.connection.inbox.receive(TIMEOUT) == "last"
     for _ in range(2):
         with pytest.raises(ConnectionClosed) as caught:
-            both.connection.receive(TIMEOUT)
+            both.connection.inbox.receive(TIMEOUT)
         assert (caught.value.code, caught.value.reason) == (4001, "enough")
         assert caught.value.target is both.sink
 
 
 def test_all_readers_learn_of_the_end(both: Pair) -> None:
-    readers = [gevent.spawn(catch, both.connection.receive) for _ in range(3)]
+    readers = [gevent.spawn(catch, both.connection.inbox.receive) for _ in range(3)]
     turn()
     both.peer.send_close(1000)
     assert [reader.get(timeout=TIMEOUT).code for reader in readers] == [1000] * 3
@@ -145,7 +145,7 @@ def test_receive_from_another_thread_is_refused(both: Pair) -> None:
     errors: list[Exception] = []
 
     def read() -> None:
-        for call in (both.connection.receive, both.connection.wait_closed):
+        for call in (both.connection.inbox.receive, both.connection.wait_closed):
             try:
                 call()
             except RuntimeError as error:
@@ -180,7 +180,7 @@ def test_reading_stops_when_the_queue_is_full_and_goes_on_at_half() -> None:
         gevent.sleep(0.1)
         assert not sender.ready(), "the peer is held back"
         for _ in range(100):
-            assert both.connection.receive(TIMEOUT) == "x" * 8000
+            assert both.connection.inbox.receive(TIMEOUT) == "x" * 8000
         sender.get(timeout=TIMEOUT)
 
 
@@ -190,7 +190,7 @@ def test_a_queue_is_bounded_in_bytes_too() -> None:
         gevent.sleep(0.1)
         assert not sender.ready()
         for _ in range(40):
-            assert len(both.connection.receive(TIMEOUT)) == 30_000
+            assert len(both.connection.inbox.receive(TIMEOUT)) == 30_000
         sender.get(timeout=TIMEOUT)
 
 
@@ -208,7 +208,7 @@ def test_a_text_counts_as_it_is_stored() -> None:
         sender = gevent.spawn(both.peer.send, frames.text(message) * 40)
         assert len(queued(both)) < 3 + 7, "100,000 bytes, and what one read of 64 KiB holds"
         for _ in range(40):
-            assert both.connection.receive(TIMEOUT) == message
+            assert both.connection.inbox.receive(TIMEOUT) == message
         sender.get(timeout=TIMEOUT)
 
 
@@ -229,8 +229,8 @@ def test_the_message_that_is_arriving_counts(opcode: int, size: int, fragments: 
         assert queued(both) == [first]
         driver: Any = both.connection.driver
         assert driver._arriving.stored + len(first) < 100_000
-        assert both.connection.receive(TIMEOUT) == first
-        assert len(both.connection.receive(TIMEOUT)) == size
+        assert both.connection.inbox.receive(TIMEOUT) == first
+        assert len(both.connection.inbox.receive(TIMEOUT)) == size
         sender.get(timeout=TIMEOUT)
 
 
@@ -271,9 +271,9 @@ def test_no_more_is_inflated_than_there_is_room_for(end: bytes, code: int) -> No
         turn(20)
         assert queued(both) == MANY[:2] and both.sink.names == []
         for number, message in enumerate(MANY):
-            assert both.connection.receive(TIMEOUT) == message
+            assert both.connection.inbox.receive(TIMEOUT) == message
             assert len(both.connection.inbox._messages) <= 2, number
-        assert catch(both.connection.receive, TIMEOUT).code == code
+        assert catch(both.connection.inbox.receive, TIMEOUT).code == code
         both.peer.close()
         until(lambda: both.sink.names == ["close"])
 
@@ -281,7 +281,7 @@ def test_no_more_is_inflated_than_there_is_room_for(end: bytes, code: int) -> No
 def test_a_view_that_waits_gets_all_of_one_read() -> None:
     with inflating() as both:
         got: list[Any] = []
-        reader = gevent.spawn(lambda: got.extend(iter(both.connection.take, None)))
+        reader = gevent.spawn(lambda: got.extend(iter(both.connection.inbox.take, None)))
         turn()
         both.peer.send(ALL_PACKED)
         until(lambda: got == MANY)
@@ -326,10 +326,10 @@ def test_a_peer_that_is_gone_is_not_waited_for_by_what_is_held_back() -> None:
         both.peer.send(ALL_PACKED + frames.close(4004))
         queued(both)
         both.peer.close()
-        both.connection.send("into the void")
+        both.connection.outbox.send("into the void")
         until(lambda: both.sink.names == ["close"])
         assert both.sink.close_event.code == 1006 and not both.descriptor_is_open
-        assert [both.connection.receive(TIMEOUT) for _ in range(2)] == MANY[:2]
+        assert [both.connection.inbox.receive(TIMEOUT) for _ in range(2)] == MANY[:2]
 
 
 def test_the_last_words_of_a_peer_that_is_gone_come_when_there_is_room() -> None:
@@ -337,11 +337,11 @@ def test_the_last_words_of_a_peer_that_is_gone_come_when_there_is_room() -> None
         both.peer.send(ALL_PACKED + frames.close(4004))
         queued(both)
         both.peer.close()
-        both.connection.send("into the void")
+        both.connection.outbox.send("into the void")
         turn()
         assert both.descriptor_is_open
-        assert [both.connection.receive(TIMEOUT) for _ in MANY] == MANY
-        assert catch(both.connection.receive, TIMEOUT).code == 4004
+        assert [both.connection.inbox.receive(TIMEOUT) for _ in MANY] == MANY
+        assert catch(both.connection.inbox.receive, TIMEOUT).code == 4004
 
 
 @pytest.mark.parametrize("close_timeout, code", [(0.05, 1006), (TIMEOUT, 4004)])
@@ -353,14 +353,14 @@ def test_last_words_do_not_overfill_a_queue(close_timeout: float, code: int) -> 
         queued(both)
         both.peer.send(frames.text("y" * 40_000) * 3 + frames.close(4004))
         both.peer.close()
-        both.connection.send("into the void")
+        both.connection.outbox.send("into the void")
         until(lambda: len(both.connection.inbox._messages) == 3)
         turn()
         assert len(both.connection.inbox._messages) == 3
         if code == 1006:
             until(lambda: both.sink.names == ["close"])
         else:
-            assert len([both.connection.receive(TIMEOUT) for _ in range(5)]) == 5
+            assert len([both.connection.inbox.receive(TIMEOUT) for _ in range(5)]) == 5
         until(lambda: both.sink.names == ["close"])
         assert both.sink.close_event.code == code
 
@@ -427,7 +427,7 @@ def test_a_full_queue_does_not_keep_our_own_close_from_ending() -> None:
 
 def test_send_both_kinds(both: Pair) -> None:
     for message in ("text", b"bytes", bytearray(b"array"), memoryview(b"view")):
-        both.connection.send(message)
+        both.connection.outbox.send(message)
     got = [both.peer.read_frame()[:2] for _ in range(4)]
     assert got == [(1, b"text"), (2, b"bytes"), (2, b"array"), (2, b"view")]
 
@@ -435,7 +435,7 @@ def test_send_both_kinds(both: Pair) -> None:
 @pytest.mark.parametrize("wrong", [5, None, {"a": 1}, {1, 2}, 1.5])
 def test_send_refuses_what_is_no_message(both: Pair, wrong: Any) -> None:
     with pytest.raises(TypeError):
-        both.connection.send(wrong)
+        both.connection.outbox.send(wrong)
     assert both.connection.state == ReadyState.OPEN
 
 
@@ -444,29 +444,29 @@ def test_send_blocks_above_the_high_water_mark_only(both: Pair) -> None:
 
     def push() -> None:
         for number in range(200):
-            both.connection.send(b"x" * 50_000)
+            both.connection.outbox.send(b"x" * 50_000)
             sent.append(number)
 
     sender = gevent.spawn(push)
     gevent.sleep(NOTHING_FOR)
     assert 0 < len(sent) < 200 and not sender.ready()
-    assert 65536 < both.connection.buffered <= 65536 + 50_000 + 14
+    assert 65536 < both.connection.outbox.buffered <= 65536 + 50_000 + 14
     for _ in range(200):
         assert len(both.peer.read_frame().payload) == 50_000
     sender.get(timeout=TIMEOUT)
-    assert both.connection.buffered == 0
+    assert both.connection.outbox.buffered == 0
 
 
 def test_send_in_time_waits_for_room_first(both: Pair) -> None:
     """A call that times out has sent nothing, however often it is made."""
-    both.connection.send(b"x" * (2 * MEGABYTE), 0.02)
-    waiting = both.connection.buffered
+    both.connection.outbox.send(b"x" * (2 * MEGABYTE), 0.02)
+    waiting = both.connection.outbox.buffered
     for message in (b"too late", "too late", iter(["too", "late"]), b"x" * MEGABYTE):
         with pytest.raises(TimeoutError, match="was not sent"):
-            both.connection.send(message, 0.01)
-    assert both.connection.buffered == waiting
+            both.connection.outbox.send(message, 0.01)
+    assert both.connection.outbox.buffered == waiting
     assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
-    both.connection.send("in time", TIMEOUT)
+    both.connection.outbox.send("in time", TIMEOUT)
     assert both.peer.read_text() == "in time"
     assert both.connection.state == ReadyState.OPEN
 
@@ -474,7 +474,7 @@ def test_send_in_time_waits_for_room_first(both: Pair) -> None:
 def test_a_message_in_fragments_that_runs_out_of_time(both: Pair) -> None:
     """Once its first fragment has gone out, it can only be given up with its connection."""
     pieces = iter([b"x" * (2 * MEGABYTE), b"y", b"z"])
-    sender = gevent.spawn(catch, both.connection.send, pieces, 0.05)
+    sender = gevent.spawn(catch, both.connection.outbox.send, pieces, 0.05)
     assert isinstance(sender.get(timeout=TIMEOUT), TimeoutError)
     assert both.connection.state == ReadyState.CLOSING
     assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
@@ -484,9 +484,9 @@ def test_a_message_in_fragments_that_runs_out_of_time(both: Pair) -> None:
 def test_an_iterable_and_another_sender_do_not_block_each_other(both: Pair) -> None:
     """What waits for the end of the iterable must not hold the iterable back."""
     pieces = 100
-    first = gevent.spawn(both.connection.send, (b"a" * 200_000 for _ in range(pieces)))
+    first = gevent.spawn(both.connection.outbox.send, (b"a" * 200_000 for _ in range(pieces)))
     turn()
-    others = [gevent.spawn(both.connection.send, b"b" * 70_000) for _ in range(3)]
+    others = [gevent.spawn(both.connection.outbox.send, b"b" * 70_000) for _ in range(3)]
     for number in range(pieces):
         frame = both.peer.read_frame()
         assert frame.payload == b"a" * 200_000
@@ -495,21 +495,21 @@ def test_an_iterable_and_another_sender_do_not_block_each_other(both: Pair) -> N
         assert both.peer.read_frame().payload == b"b" * 70_000
     gevent.joinall([first, *others], timeout=TIMEOUT)
     assert all(greenlet.successful() for greenlet in [first, *others])
-    assert both.connection.buffered == 0
+    assert both.connection.outbox.buffered == 0
 
 
 def test_a_sender_that_raises_costs_the_others_nothing(both: Pair, hub_errors: list[str]) -> None:
     """All that wait for room get their turn, whatever one of them does with its own."""
-    both.connection.send(b"x" * (2 * MEGABYTE), 0)
+    both.connection.outbox.send(b"x" * (2 * MEGABYTE), 0)
 
     def send_and_raise() -> None:
-        both.connection.send("raises")
+        both.connection.outbox.send("raises")
         raise RuntimeError("out of a greenlet of greenlet's own kind")
 
     raw = greenlet.greenlet(send_and_raise, gevent.get_hub())
     gevent.spawn(raw.switch)
     turn()
-    other = gevent.spawn(both.connection.send, "waits")
+    other = gevent.spawn(both.connection.outbox.send, "waits")
     turn()
     assert raw and not other.ready()
     assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
@@ -519,28 +519,28 @@ def test_a_sender_that_raises_costs_the_others_nothing(both: Pair, hub_errors: l
 
 
 def test_a_blocked_sender_learns_of_the_end(both: Pair) -> None:
-    sender = gevent.spawn(both.connection.send, b"x" * (2 * MEGABYTE))
+    sender = gevent.spawn(both.connection.outbox.send, b"x" * (2 * MEGABYTE))
     turn()
     assert not sender.ready()
     both.peer.close()
     sender.join(TIMEOUT)
     assert sender.ready()
-    assert catch(both.connection.send, "more").code == 1006
+    assert catch(both.connection.outbox.send, "more").code == 1006
 
 
 def test_a_killed_sender_and_gevents_timeout(both: Pair) -> None:
-    sender = gevent.spawn(both.connection.send, b"x" * (2 * MEGABYTE))
+    sender = gevent.spawn(both.connection.outbox.send, b"x" * (2 * MEGABYTE))
     turn()
     sender.kill()
     with pytest.raises(gevent.Timeout), gevent.Timeout(0.02):
-        both.connection.send("tail")
+        both.connection.outbox.send("tail")
     assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
     assert both.peer.read_text() == "tail"
 
 
 def test_drain_is_told_when_there_is_room_again(both: Pair) -> None:
     both.sink.record("drain")
-    gevent.spawn(both.connection.send, b"x" * (2 * MEGABYTE))
+    gevent.spawn(both.connection.outbox.send, b"x" * (2 * MEGABYTE))
     turn()
     assert both.sink.names == []
     both.peer.read_frame()
@@ -551,7 +551,7 @@ def test_drain_is_told_when_there_is_room_again(both: Pair) -> None:
 
 
 def test_an_iterable_is_one_message(both: Pair) -> None:
-    both.connection.send(iter(["one ", "two ", "three"]))
+    both.connection.outbox.send(iter(["one ", "two ", "three"]))
     got = [both.peer.read_frame() for _ in range(3)]
     assert [(f.opcode, f.fin, f.payload) for f in got] == [
         (frames.TEXT, False, b"one "),
@@ -561,9 +561,9 @@ def test_an_iterable_is_one_message(both: Pair) -> None:
 
 
 def test_an_iterable_of_one_and_of_none(both: Pair) -> None:
-    both.connection.send([b"only"])
-    both.connection.send([])
-    both.connection.send("next")
+    both.connection.outbox.send([b"only"])
+    both.connection.outbox.send([])
+    both.connection.outbox.send("next")
     assert both.peer.read_frame()[:3] == (frames.BINARY, b"only", True)
     assert both.peer.read_text() == "next"
 
@@ -577,10 +577,10 @@ def test_other_senders_wait_for_the_end_of_a_fragmented_message(both: Pair) -> N
         gate.wait(TIMEOUT)
         yield "c"
 
-    fragments = gevent.spawn(both.connection.send, pieces())
-    second = gevent.spawn(both.connection.send, iter(["x", "y"]))
+    fragments = gevent.spawn(both.connection.outbox.send, pieces())
+    second = gevent.spawn(both.connection.outbox.send, iter(["x", "y"]))
     turn()
-    both.connection.send("between")
+    both.connection.outbox.send("between")
     assert both.connection.ping(b"now")
     turn()
     gate.set()
@@ -599,9 +599,9 @@ def test_a_generator_that_raises_closes_with_1011(both: Pair) -> None:
 
     both.sink.record("close")
     with pytest.raises(LookupError):
-        both.connection.send(pieces())
+        both.connection.outbox.send(pieces())
     with pytest.raises(ConnectionClosed):
-        both.connection.send("more")
+        both.connection.outbox.send("more")
     assert both.peer.read_frame()[:3] == (frames.TEXT, b"a", False)
     assert both.peer.read_close().close_code == 1011
 
@@ -609,8 +609,8 @@ def test_a_generator_that_raises_closes_with_1011(both: Pair) -> None:
 @pytest.mark.parametrize("wrong", [[1, "a"], ["a", b"b"], ["\ud800"]])
 def test_pieces_that_cannot_be_sent_spoil_nothing_before_the_first(both: Pair, wrong: Any) -> None:
     with pytest.raises((TypeError, UnicodeEncodeError)):
-        both.connection.send(wrong)
-    both.connection.send([bytearray(b"a"), memoryview(b"b")])
+        both.connection.outbox.send(wrong)
+    both.connection.outbox.send([bytearray(b"a"), memoryview(b"b")])
     got = [both.peer.read_frame() for _ in range(2)]
     assert [(f.opcode, f.fin, f.payload) for f in got] == [
         (frames.BINARY, False, b"a"),
@@ -620,7 +620,7 @@ def test_pieces_that_cannot_be_sent_spoil_nothing_before_the_first(both: Pair, w
 
 def test_fragments_that_the_peer_does_not_read_in_time(both: Pair) -> None:
     with pytest.raises(TimeoutError, match="given up"):
-        both.connection.send([b"x" * (2 * MEGABYTE), b"y"], 0.05)
+        both.connection.outbox.send([b"x" * (2 * MEGABYTE), b"y"], 0.05)
     assert both.connection.state == ReadyState.CLOSING
     assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
     assert both.peer.read_close().close_code == 1011
@@ -634,10 +634,10 @@ def test_what_another_thread_cannot_send_raises_there(
 
     def send() -> None:
         try:
-            both.connection.send(wrong)
+            both.connection.outbox.send(wrong)
         except (TypeError, UnicodeEncodeError) as error:
             raised.append(error)
-        both.connection.send("right")
+        both.connection.outbox.send("right")
 
     gevent.get_hub().threadpool.apply(send)
     assert both.peer.read_text() == "right" and len(raised) == 1
@@ -653,7 +653,7 @@ def test_close_while_a_fragmented_message_is_on_its_way(both: Pair) -> None:
         gate.wait(TIMEOUT)
         yield b"c"
 
-    sender = gevent.spawn(catch, both.connection.send, pieces())
+    sender = gevent.spawn(catch, both.connection.outbox.send, pieces())
     turn()
     both.connection.close(1000, "now")
     gate.set()
@@ -674,7 +674,7 @@ def test_the_peer_closes_while_a_fragmented_message_is_on_its_way(both: Pair) ->
         yield b"c"
         yield b"d"
 
-    sender = gevent.spawn(catch, both.connection.send, pieces())
+    sender = gevent.spawn(catch, both.connection.outbox.send, pieces())
     turn()
     assert both.peer.read_frame().payload == b"a"
     both.peer.send_close(1000)
@@ -694,7 +694,7 @@ def test_many_threads_send_and_nothing_interleaves(both: Pair) -> None:
     def push(who: int) -> None:
         try:
             for number in range(messages):
-                both.connection.send(f"{who}:{number}:" + "x" * (who * 3))
+                both.connection.outbox.send(f"{who}:{number}:" + "x" * (who * 3))
         except BaseException as error:
             errors.append(error)
 
@@ -708,7 +708,7 @@ def test_many_threads_send_and_nothing_interleaves(both: Pair) -> None:
         assert int(number) == last[int(who)] + 1, "each thread's messages are in order"
         last[int(who)] += 1
     until(lambda: not any(thread.is_alive() for thread in pushers))
-    assert not errors and both.connection.buffered == 0
+    assert not errors and both.connection.outbox.buffered == 0
 
 
 def test_a_thread_is_held_back_too(both: Pair) -> None:
@@ -716,14 +716,14 @@ def test_a_thread_is_held_back_too(both: Pair) -> None:
 
     def push() -> None:
         for number in range(40):
-            both.connection.send(b"x" * 100_000)
+            both.connection.outbox.send(b"x" * 100_000)
             sent.append(number)
 
     thread = threading.Thread(target=push, daemon=True)
     thread.start()
     gevent.sleep(0.2)
     assert thread.is_alive() and len(sent) < 40
-    assert both.connection.buffered <= 65536 + 2 * 100_100
+    assert both.connection.outbox.buffered <= 65536 + 2 * 100_100
     for _ in range(40):
         assert len(both.peer.read_frame().payload) == 100_000
     until(lambda: not thread.is_alive())
@@ -734,16 +734,16 @@ def test_a_threads_send_gives_up_in_time(both: Pair) -> None:
     caught: list[BaseException] = []
 
     def push() -> None:
-        both.connection.send(b"x" * (2 * MEGABYTE), 0.1)
+        both.connection.outbox.send(b"x" * (2 * MEGABYTE), 0.1)
         for _ in range(3):
-            caught.append(catch(both.connection.send, b"too late", 0.02))
+            caught.append(catch(both.connection.outbox.send, b"too late", 0.02))
 
     run_thread(push)
     assert [str(error) for error in caught] == [
         "the peer did not read in time: the message was not sent"
     ] * 3
     assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
-    both.connection.send("next")
+    both.connection.outbox.send("next")
     assert both.peer.read_text() == "next"
 
 
@@ -751,12 +751,12 @@ def test_a_threads_send_gives_up_in_time(both: Pair) -> None:
 def test_what_a_thread_has_handed_over_goes_first(both: Pair, end: str) -> None:
     """The connection's own thread may not have let its hub run since."""
     thread = threading.Thread(
-        target=lambda: [both.connection.send(str(number)) for number in range(10)]
+        target=lambda: [both.connection.outbox.send(str(number)) for number in range(10)]
     )
     thread.start()
     thread.join()  # which does not let the hub run
     if end == "send":
-        both.connection.send("last")
+        both.connection.outbox.send("last")
     else:
         both.connection.close(1000)
     assert [both.peer.read_text() for _ in range(10)] == [str(n) for n in range(10)]
@@ -768,7 +768,7 @@ def test_what_a_thread_has_handed_over_goes_first(both: Pair, end: str) -> None:
 
 def test_a_blocked_thread_learns_of_the_end(both: Pair) -> None:
     thread = threading.Thread(
-        target=both.connection.send, args=(b"x" * (2 * MEGABYTE),), daemon=True
+        target=both.connection.outbox.send, args=(b"x" * (2 * MEGABYTE),), daemon=True
     )
     thread.start()
     gevent.sleep(0.05)
@@ -788,9 +788,9 @@ def test_a_thread_with_a_hub_of_its_own_goes_on_with_it(both: Pair) -> None:
 
     def run() -> None:
         ticker = gevent.spawn(tick)
-        both.connection.send(b"x" * (2 * MEGABYTE), 0.2)
+        both.connection.outbox.send(b"x" * (2 * MEGABYTE), 0.2)
         with pytest.raises(TimeoutError):
-            both.connection.send(b"too late", 0.2)
+            both.connection.outbox.send(b"too late", 0.2)
         ticker.join()
         gevent.get_hub().destroy(destroy_loop=True)
 
@@ -814,7 +814,7 @@ def test_close_and_ping_from_a_thread(both: Pair) -> None:
 def test_what_a_thread_sends_before_it_closes_arrives_first(both: Pair) -> None:
     def run() -> None:
         for number in range(50):
-            both.connection.send(str(number))
+            both.connection.outbox.send(str(number))
         both.connection.close()
 
     run_thread(run)
@@ -826,7 +826,7 @@ def test_a_thread_that_sends_to_a_closed_connection(both: Pair) -> None:
     both.peer.close()
     both.connection.wait_closed(TIMEOUT)
     caught: list[ConnectionClosed] = []
-    run_thread(lambda: caught.append(catch(both.connection.send, "x")))
+    run_thread(lambda: caught.append(catch(both.connection.outbox.send, "x")))
     assert caught[0].code == 1006
 
 
@@ -841,7 +841,7 @@ def test_a_ping_is_answered_and_told_of(both: Pair) -> None:
 
 
 def test_each_ping_is_answered_in_order_between_messages(both: Pair) -> None:
-    both.sink.on("message", lambda event: both.connection.send(event.data))
+    both.sink.on("message", lambda event: both.connection.outbox.send(event.data))
     for n in range(10):
         data = frames.frame(frames.PING, b"%d" % n) + frames.text(f"{n}")
         both.peer.send(data + frames.frame(frames.PING, b"again"))
@@ -860,7 +860,7 @@ def test_each_ping_is_answered_in_order_between_messages(both: Pair) -> None:
 def test_callbacks_latency_and_a_pong_that_answers_earlier_pings(both: Pair) -> None:
     called: list[int] = []
     both.sink.record("pong")
-    assert both.connection.latency is None
+    assert both.connection.clock.latency is None
     for number in range(3):
         assert both.connection.ping(b"%d" % number, lambda number=number: called.append(number))
     assert [both.peer.read_frame().payload for _ in range(3)] == [b"0", b"1", b"2"]
@@ -870,7 +870,7 @@ def test_callbacks_latency_and_a_pong_that_answers_earlier_pings(both: Pair) -> 
     both.peer.send_frame(frames.PONG, b"never sent")
     both.peer.send_frame(frames.PONG, b"2")
     until(lambda: called == [0, 1, 2])
-    assert 0 < (both.connection.latency or 0) < TIMEOUT
+    assert 0 < (both.connection.clock.latency or 0) < TIMEOUT
     assert all(isinstance(event, PongEvent) for event in both.sink.seen)
 
 
@@ -932,7 +932,7 @@ def test_any_byte_is_a_sign_of_life() -> None:
             both.peer.send(b"\x81")  # half a header, then the rest: never a pong
             gevent.sleep(0.02)
             both.peer.send(b"\x80" + frames.MASK)
-            assert both.connection.receive(TIMEOUT) == ""
+            assert both.connection.inbox.receive(TIMEOUT) == ""
         assert both.connection.state == ReadyState.OPEN
 
 
@@ -942,17 +942,17 @@ def test_a_peer_that_is_held_back_by_us_is_not_given_up() -> None:
         both.peer.send(frames.text("x") * 10)
         gevent.sleep(0.3)
         assert both.connection.state == ReadyState.OPEN
-        assert [both.connection.receive(TIMEOUT) for _ in range(10)] == ["x"] * 10
+        assert [both.connection.inbox.receive(TIMEOUT) for _ in range(10)] == ["x"] * 10
 
 
 def test_a_flood_of_pings_that_are_not_read_leaves_one_pong() -> None:
     with pair() as both:
-        sender = gevent.spawn(both.connection.send, b"x" * (2 * MEGABYTE))
+        sender = gevent.spawn(both.connection.outbox.send, b"x" * (2 * MEGABYTE))
         turn()
-        before = both.connection.buffered
+        before = both.connection.outbox.buffered
         both.peer.send(b"".join(frames.frame(frames.PING, b"%06d" % n) for n in range(5000)))
         gevent.sleep(NOTHING_FOR)
-        assert both.connection.buffered <= before
+        assert both.connection.outbox.buffered <= before
         assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
         assert both.peer.read_frame()[:2] == (frames.PONG, b"004999")
         sender.get(timeout=TIMEOUT)
@@ -977,7 +977,7 @@ def test_the_peers_close_is_echoed_and_told_once_after_the_descriptor(both: Pair
 
 def test_our_close_waits_for_the_peers(both: Pair) -> None:
     both.sink.record("close")
-    both.connection.send("before")
+    both.connection.outbox.send("before")
     both.connection.close(4000, "we")
     both.connection.close(4001, "twice")
     assert both.connection.state == ReadyState.CLOSING
@@ -1005,7 +1005,7 @@ def test_a_close_to_a_peer_that_reads_nothing_ends_in_time() -> None:
     """Our close frame is behind megabytes that never leave."""
     with pair(Settings(close_timeout=0.1)) as both:
         both.sink.record("close")
-        sender = gevent.spawn(both.connection.send, b"x" * (4 * MEGABYTE))
+        sender = gevent.spawn(both.connection.outbox.send, b"x" * (4 * MEGABYTE))
         turn()
         both.connection.close()
         until(lambda: both.sink.names == ["close"])
@@ -1015,7 +1015,7 @@ def test_a_close_to_a_peer_that_reads_nothing_ends_in_time() -> None:
 def test_a_reply_to_a_peer_that_reads_nothing_ends_in_time() -> None:
     with pair(Settings(close_timeout=0.1)) as both:
         both.sink.record("close")
-        sender = gevent.spawn(both.connection.send, b"x" * (4 * MEGABYTE))
+        sender = gevent.spawn(both.connection.outbox.send, b"x" * (4 * MEGABYTE))
         turn()
         both.peer.send_close(1000)
         until(lambda: both.sink.names == ["close"])
@@ -1043,8 +1043,8 @@ def test_messages_before_the_end_are_all_given(both: Pair) -> None:
     both.peer.send(frames.text("x") * 10)
     both.peer.close()
     gevent.sleep(NOTHING_FOR)
-    assert [both.connection.receive(TIMEOUT) for _ in range(10)] == ["x"] * 10
-    assert catch(both.connection.receive, TIMEOUT).code == 1006
+    assert [both.connection.inbox.receive(TIMEOUT) for _ in range(10)] == ["x"] * 10
+    assert catch(both.connection.inbox.receive, TIMEOUT).code == 1006
 
 
 def test_a_broken_pipe_with_the_peers_close_frame_unread(both: Pair) -> None:
@@ -1053,8 +1053,8 @@ def test_a_broken_pipe_with_the_peers_close_frame_unread(both: Pair) -> None:
     turn()
     both.peer.send_close(4004, "bye")
     both.peer.close()
-    both.connection.send("into the void")
-    both.connection.send("again")
+    both.connection.outbox.send("into the void")
+    both.connection.outbox.send("again")
     until(lambda: both.sink.names == ["close"])
     assert (both.sink.close_event.code, both.sink.close_event.reason) == (4004, "bye")
 
@@ -1066,10 +1066,10 @@ def test_a_broken_pipe_while_reading_is_stopped() -> None:
         gevent.sleep(NOTHING_FOR)
         both.peer.send(frames.text("y") + frames.close(4004))
         both.peer.close()
-        both.connection.send("into the void")
+        both.connection.outbox.send("into the void")
         until(lambda: both.sink.names == ["close"])
         assert both.sink.close_event.code == 4004
-        got = [both.connection.receive(TIMEOUT) for _ in range(4)]
+        got = [both.connection.inbox.receive(TIMEOUT) for _ in range(4)]
         assert got == ["x", "x", "x", "y"]
 
 
@@ -1090,8 +1090,8 @@ def test_what_a_bad_frame_gets(bad: bytes, code: int) -> None:
     with pair(max_length=1000) as both:
         both.sink.record("error", "close")
         both.peer.send(frames.text("before") + bad + frames.text("after"))
-        assert both.connection.receive(TIMEOUT) == "before"
-        assert catch(both.connection.receive, TIMEOUT).code == code
+        assert both.connection.inbox.receive(TIMEOUT) == "before"
+        assert catch(both.connection.inbox.receive, TIMEOUT).code == code
         assert both.peer.read_close().close_code == code
         both.peer.read_eof()
         both.peer.close()
@@ -1112,7 +1112,7 @@ def test_an_echo_in_a_view_is_heard_before_the_close(both: Pair) -> None:
 
 
 def echo_once(both: Pair) -> None:
-    both.connection.send(both.connection.receive(TIMEOUT))
+    both.connection.outbox.send(both.connection.inbox.receive(TIMEOUT))
 
 
 def test_a_view_that_starts_late_is_heard_too(both: Pair) -> None:
@@ -1124,7 +1124,7 @@ def test_a_view_that_starts_late_is_heard_too(both: Pair) -> None:
 
 
 def test_listeners_are_heard_before_the_close(both: Pair) -> None:
-    both.sink.on("message", lambda event: both.connection.send(event.data))
+    both.sink.on("message", lambda event: both.connection.outbox.send(event.data))
     both.peer.send(frames.text("one") + frames.text("two") + frames.close(1000))
     assert [both.peer.read_text(), both.peer.read_text()] == ["one", "two"]
     assert both.peer.read_close().close_code == 1000
@@ -1140,7 +1140,7 @@ def test_a_listener_that_sleeps_delays_the_close_by_half_a_second_at_most(
         gevent.sleep(0.8)
         done.append(event.data)
         try:
-            both.connection.send(event.data)
+            both.connection.outbox.send(event.data)
         except ConnectionClosed as error:
             done.append(error.code)
 
@@ -1164,7 +1164,7 @@ def test_a_view_that_does_not_read_delays_the_close_little(both: Pair) -> None:
     both.peer.read_eof()
     both.peer.close()
     both.connection.wait_closed(TIMEOUT)
-    assert both.connection.receive(TIMEOUT) == "unread"
+    assert both.connection.inbox.receive(TIMEOUT) == "unread"
 
 
 def test_a_listener_that_raises_closes_with_1011_once(both: Pair, caplog: Any) -> None:
@@ -1291,7 +1291,7 @@ def test_listeners_run_one_at_a_time_and_never_in_the_hub(both: Pair) -> None:
         gevent.sleep(0.001)
         assert running == [1]
         running.pop()
-        both.connection.send(event.data)
+        both.connection.outbox.send(event.data)
 
     both.sink.on("message", listen)
     both.peer.send(b"".join(frames.text(str(n)) for n in range(20)))
@@ -1342,7 +1342,7 @@ def test_a_closed_connection_asks_an_iterable_for_nothing(both: Pair, elsewhere:
         yield "a"
 
     both.connection.close()
-    send = both.connection.send
+    send = both.connection.outbox.send
     if elsewhere:
         gevent.get_hub().threadpool.apply(catch, (send, pieces()))
     else:
@@ -1358,19 +1358,19 @@ def test_an_iterable_that_outlives_its_connection_is_not_kept() -> None:
             both.connection.close(4000)
             yield "a"
 
-        assert catch(both.connection.send, pieces()).code == 4000
+        assert catch(both.connection.outbox.send, pieces()).code == 4000
 
 
 def test_what_is_sent_after_our_close_raises_with_its_code(both: Pair) -> None:
     both.connection.close(4000, "mine")
-    error = catch(both.connection.send, "late")
+    error = catch(both.connection.outbox.send, "late")
     assert (error.code, error.reason) == (4000, "mine")
 
 
 def test_an_enormous_limit_is_no_limit() -> None:
     with pair(max_length=2**70) as both:
         both.peer.send_text("hello")
-        assert both.connection.receive(TIMEOUT) == "hello"
+        assert both.connection.inbox.receive(TIMEOUT) == "hello"
 
 
 def a_run(*words: str) -> bytes:
@@ -1404,14 +1404,14 @@ def test_a_pause_in_the_middle_of_a_run(both: Pair) -> None:
     def listen(event: Any) -> None:
         heard.append(event.data)
         if event.data == "b":
-            both.connection.pause()
+            both.connection.dispatcher.pause()
 
     both.sink.on("message", listen)
     both.peer.send(a_run("a", "b", "c", "d"))
     until(lambda: "b" in heard)
     gevent.sleep(NOTHING_FOR)
     assert heard == ["a", "b"]
-    both.connection.resume()
+    both.connection.dispatcher.resume()
     until(lambda: "d" in heard)
     assert heard == ["a", "b", "c", "d"]
 
@@ -1471,7 +1471,7 @@ def test_the_end_is_told_once_to_each_listener(both: Pair, how: str) -> None:
     for name in ("one", "other"):
         both.sink.on("close", lambda event, name=name: told.append(name))
         if both.connection.listeners_changed():
-            both.connection.closing.tell_here()
+            both.connection.dispatcher.tell_here()
     assert told == (["one", "other"] if how == "abandoned" else [])
     until(lambda: told == ["one", "other"])
     turn()
@@ -1485,7 +1485,7 @@ def test_a_listener_that_no_hub_tells_is_told_when_the_view_is_left(both: Pair) 
     both.connection.wait_closed(TIMEOUT)
     both.sink.record("close")
     assert both.connection.closing.abandon(1000)
-    both.connection.closing.tell_here()
+    both.connection.dispatcher.tell_here()
     assert both.sink.names == ["close"]
     turn()
     assert both.sink.names == ["close"], "the hub tells it no second time"
@@ -1526,9 +1526,9 @@ def test_a_loop_of_sends_and_native_sleeps_learns_that_the_peer_has_gone() -> No
         "sock = PlainSocket(fileno=ours.detach()); sock.setblocking(False)\n"
         "connection = Connection(Sink(), Settings())\n"
         "connection.open(Hybi(), sock, b'')\n"
-        "connection.send('one'); theirs.close()\n"
+        "connection.outbox.send('one'); theirs.close()\n"
         "try:\n"
-        "    for _ in range(100): connection.send('more'); time.sleep(0.06)\n"
+        "    for _ in range(100): connection.outbox.send('more'); time.sleep(0.06)\n"
         "except ConnectionClosed: print('told')\n"
     )
     done = subprocess.run(

@@ -49,7 +49,7 @@ def both() -> Iterator[Pair]:
 def bystander() -> Iterator[Pair]:
     """Another connection of the hub, which goes on."""
     with pair() as made:
-        made.sink.on("message", lambda event: made.connection.send(event.data))
+        made.sink.on("message", lambda event: made.connection.outbox.send(event.data))
         yield made
         made.peer.send_text("still here")
         assert made.peer.read_text() == "still here"
@@ -75,7 +75,7 @@ def assert_ended(both: Pair) -> None:
     assert not both.descriptor_is_open
     assert both.connection not in hubs.members(gevent.get_hub())
     with pytest.raises(ConnectionClosed) as caught:
-        both.connection.receive(TIMEOUT)
+        both.connection.inbox.receive(TIMEOUT)
     assert caught.value.code == 1006
 
 
@@ -113,7 +113,7 @@ def raising_waiter(both: Pair, error: BaseException) -> Any:
     """A greenlet that waits for a message, and whose end by ``error`` comes to the hub."""
 
     def wait() -> None:
-        both.connection.receive()
+        both.connection.inbox.receive()
         raise AssertionError("there is no message")
 
     def fail() -> None:
@@ -174,7 +174,7 @@ def test_one_whose_answer_cannot_be_sent_fails_alone(
     error = MemoryError("as it is sent")
     assert both.connection.stream is not None
     both.connection.stream._send = raising(error)
-    bystander.sink.on("message", lambda event: both.connection.send(event.data))
+    bystander.sink.on("message", lambda event: both.connection.outbox.send(event.data))
     bystander.peer.send_text("x")
     assert bystander.peer.read_text() == "x"
     assert_ended(both)

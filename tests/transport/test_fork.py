@@ -85,10 +85,10 @@ def test_the_child_has_no_connection(both: Pair) -> None:
         return [
             connection.state,
             is_open(both.fd),
-            closed_with(connection.receive),
-            closed_with(connection.send, "hello"),
+            closed_with(connection.inbox.receive),
+            closed_with(connection.outbox.send, "hello"),
             connection.ping(b""),
-            connection.buffered,
+            connection.outbox.buffered,
             connection.wait_closed(TIMEOUT),
             len(hubs.members(gevent.get_hub())),
         ]
@@ -110,26 +110,26 @@ def test_the_parent_receives_what_comes_while_the_child_runs_its_hub(both: Pair)
     for _ in range(3):
         in_child(child)
         both.peer.send_text("after")
-        assert both.connection.receive(TIMEOUT) in ("before", "after")
-        assert both.connection.receive(TIMEOUT) == "after"
+        assert both.connection.inbox.receive(TIMEOUT) in ("before", "after")
+        assert both.connection.inbox.receive(TIMEOUT) == "after"
         both.peer.send_text("before")
-    both.connection.receive(TIMEOUT)
-    both.connection.send("answer")
+    both.connection.inbox.receive(TIMEOUT)
+    both.connection.outbox.send("answer")
     assert both.peer.read_text() == "answer"
 
 
 def test_the_end_of_the_child_ends_nothing(both: Pair) -> None:
     in_child(worker._at_exit)
     in_child(gc.collect)
-    both.connection.send("still here")
+    both.connection.outbox.send("still here")
     assert both.peer.read_text() == "still here"
 
 
 def test_what_waits_to_be_written_is_the_parents(both: Pair) -> None:
     message = os.urandom(4_000_000)
     both.connection.outbox._high_water = len(message) + 100
-    both.connection.send(message)
-    waiting = both.connection.buffered
+    both.connection.outbox.send(message)
+    waiting = both.connection.outbox.buffered
     data = b""
     both.peer.sock.setblocking(False)
     with contextlib.suppress(BlockingIOError):
@@ -137,7 +137,7 @@ def test_what_waits_to_be_written_is_the_parents(both: Pair) -> None:
             data += both.peer.sock.recv(65536)
     both.peer.sock.settimeout(TIMEOUT)  # the kernel has room now, and the hub has not run
     assert in_child(run_hub) is None
-    assert both.connection.buffered == waiting
+    assert both.connection.outbox.buffered == waiting
     expected = frames.frame(frames.BINARY, message, mask=None)
     while len(data) < len(expected):
         data += both.peer.sock.recv(65536)
@@ -149,7 +149,7 @@ def test_a_greenlet_that_waits_goes_on_in_the_parent_only(both: Pair) -> None:
 
     def wait(timeout: float | None) -> None:
         try:
-            woken.append(both.connection.receive(timeout))
+            woken.append(both.connection.inbox.receive(timeout))
         except BaseException as error:
             woken.append(type(error).__name__)
 
@@ -217,7 +217,7 @@ def test_a_listener_that_forks_and_goes_on_in_the_child(both: Pair) -> None:
 def test_the_child_has_connections_of_its_own(both: Pair) -> None:
     def child() -> str:
         with pair() as own:
-            own.sink.on("message", lambda event: own.connection.send(event.data + "!"))
+            own.sink.on("message", lambda event: own.connection.outbox.send(event.data + "!"))
             own.peer.send_text("hello")
             answer = own.peer.read_text()
         return answer
@@ -225,7 +225,7 @@ def test_the_child_has_connections_of_its_own(both: Pair) -> None:
     assert in_child(child) == "hello!"
     assert in_child(lambda: in_child(child)) == "hello!"
     both.peer.send_text("and the parent")
-    assert both.connection.receive(TIMEOUT) == "and the parent"
+    assert both.connection.inbox.receive(TIMEOUT) == "and the parent"
 
 
 def test_a_client_that_connects_goes_on_in_the_parent_only() -> None:
@@ -265,15 +265,15 @@ def test_a_fork_in_another_thread(both: Pair) -> None:
     def child() -> Any:
         with pair() as own:
             own.peer.send_text("own")
-            got = own.connection.receive(TIMEOUT)
-        return [both.connection.state, closed_with(both.connection.receive), got]
+            got = own.connection.inbox.receive(TIMEOUT)
+        return [both.connection.state, closed_with(both.connection.inbox.receive), got]
 
     thread = threading.Thread(target=lambda: results.append(in_child(child)))
     thread.start()
     thread.join(TIMEOUT)
     assert results == [[3, "the connection belongs to the parent of this process", "own"]]
     both.peer.send_text("hello")
-    assert both.connection.receive(TIMEOUT) == "hello"
+    assert both.connection.inbox.receive(TIMEOUT) == "hello"
 
 
 def test_connections_of_another_thread() -> None:

@@ -36,7 +36,7 @@ def test_who_sends_on_and_on_lets_others_go_first(size: int) -> None:
     def flood(connection: Any) -> None:
         nonlocal sent
         while sent < ENOUGH:
-            connection.send("x" * size)
+            connection.outbox.send("x" * size)
             sent += 1
 
     def other() -> None:
@@ -89,7 +89,7 @@ def flooded(view: Callable[[Any, Counted], None], **settings: Any) -> Counted:
 def test_what_a_flood_sends_is_gathered(high_water: int) -> None:
     def flood(connection: Any, kernel: Counted) -> None:
         for _ in range(ENOUGH * 10):
-            connection.send("x" * 100)
+            connection.outbox.send("x" * 100)
 
     kernel = flooded(flood, high_water=high_water)
     sent = kernel.calls[: kernel.calls.index(0)]
@@ -100,10 +100,10 @@ def test_what_a_flood_sends_is_gathered(high_water: int) -> None:
 def test_what_follows_a_flood_goes_out_when_its_greenlet_waits() -> None:
     def flood(connection: Any, kernel: Counted) -> None:
         for _ in range(ENOUGH):
-            connection.send("x" * 100)
+            connection.outbox.send("x" * 100)
         gevent.sleep(0)
         assert sum(kernel.calls) == ENOUGH * 102
-        connection.send("and later")
+        connection.outbox.send("and later")
         assert sum(kernel.calls) == ENOUGH * 102 + 11, "it goes out at once"
 
     flooded(flood)
@@ -114,7 +114,7 @@ def test_who_sends_slowly_is_not_delayed(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def slowly(connection: Any, kernel: Counted) -> None:
         for number in range(ENOUGH):
-            connection.send("x" * 100)
+            connection.outbox.send("x" * 100)
             assert len(kernel.calls) == number + 1
 
     flooded(slowly)
@@ -128,7 +128,7 @@ def test_a_listener_that_sends_on_and_on_does_too() -> None:
 
         def flood(event: Any) -> None:
             for _ in range(20 * READ_SIZE // 1000):
-                both.connection.send("x" * 1000)
+                both.connection.outbox.send("x" * 1000)
             done.append(True)
 
         swallow(both)
@@ -149,7 +149,7 @@ def test_a_batch_of_messages_is_bounded() -> None:
 
     def view(name: str) -> Callable[[Any], None]:
         def run(connection: Any) -> None:
-            while connection.take() is not None:
+            while connection.inbox.take() is not None:
                 served.append(name)
 
         return run

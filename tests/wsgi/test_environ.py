@@ -25,7 +25,7 @@ from faye_wsgi.wsgi.environ import (
     url_of,
 )
 
-from .test_websocket import make_environ
+from ..test_websocket import make_environ
 
 SCHEMES = {False: "ws", True: "wss"}
 TRUSTED = {

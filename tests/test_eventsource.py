@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from typing import Any, Callable
 from wsgiref.util import setup_testing_defaults
 
-import gevent
 import pytest
 
 from faye_wsgi import ConnectionClosed, EventSource
@@ -535,84 +534,10 @@ def start_response(status: str, headers: Any) -> None:
     assert not [name for name, _ in headers if name.lower() in ("connection", "content-length")]
 
 
-def test_iterable() -> None:
-    """All that was sent comes out, in order; then the end."""
-    seen = []
-    given = environ()
-    es = EventSource(given, retry=1)
-    es.on("open", lambda event: seen.append(("open", es.ready_state)))
-    es.on("close", lambda event: seen.append(("close", es.ready_state)))
-    assert es.ready_state == es.CONNECTING and not es.closed
-    es.send("one")
-    assert es.buffered_amount > 0
-    assert es.close() is True
-    assert es.close() is False
-    with pytest.raises(ConnectionClosed):
-        es.send("two")
-    body = es.response(given, start_response)
-    assert b"".join(body) == b"retry: 1000\r\n\r\ndata: one\r\n\r\n"
-    assert es.ready_state == es.CLOSED
-    assert seen == [("open", es.CLOSING), ("close", es.CLOSED)]
-
-
-@pytest.mark.parametrize("kind", [SystemExit, gevent.GreenletExit])
-def test_iterable_with_a_listener_that_exits(
-    kind: type[BaseException], caplog: pytest.LogCaptureFixture
-) -> None:
-    """It ends its stream, not the server's thread."""
-    seen = []
-
-    def leave(event: Any) -> None:
-        raise kind("in a listener")
-
-    given = environ()
-    es = EventSource(given, ping=None)
-    es.on("open", leave)
-    es.on("close", lambda event: seen.append(event.type))
-    assert b"".join(es.response(given, start_response)) == retry_line(5)
-    assert seen == ["close"]
-    assert caplog.text.count("in a listener\n") == 1
-
-
 def test_repr_has_no_query() -> None:
     es = EventSource(environ(QUERY_STRING="token=secret"), ping=None)
     assert es.url == "http://example.com/?token=secret"
     assert repr(es) == "<EventSource http://example.com/ CONNECTING>"
-
-
-def test_iterable_before_it_is_iterated() -> None:
-    """A view that would send for ever is told why nothing goes out."""
-    es = EventSource(environ())
-    with pytest.raises(RuntimeError, match="returned"):
-        for _ in range(1000):
-            es.send("x" * 10_000)
-    assert es.buffered_amount <= 2**20
-
-
-def test_iterable_is_given_up_by_the_server() -> None:
-    """The server calls close() on the iterable (PEP 3333), and lets go of its iterator."""
-    seen = []
-    given = environ()
-    es = EventSource(given, ping=None)
-    es.on("close", lambda event: seen.append(event.type))
-    body = es.response(given, start_response)
-    iterator = iter(body)
-    assert next(iterator) == retry_line(5)
-    del iterator
-    body.close()
-    assert es.ready_state == es.CLOSED and seen == ["close"]
-    with pytest.raises(ConnectionClosed):
-        es.send("too late")
-
-
-def test_iterable_is_never_iterated() -> None:
-    """As after a HEAD request, or where a middleware puts another response in its place."""
-    seen = []
-    given = environ()
-    es = EventSource(given, ping=None)
-    es.on("close", lambda event: seen.append(event.type))
-    es.response(given, start_response).close()
-    assert es.ready_state == es.CLOSED and seen == ["close"]
 
 
 def test_a_head_request_gets_the_head() -> None:
@@ -666,22 +591,6 @@ def test_a_wrong_timeout_sends_nothing() -> None:
     with pytest.raises(TypeError, match="timeout is a number of seconds"):
         es.wait_closed("1")  # type: ignore[arg-type]
     assert es.buffered_amount == before
-
-
-def test_iterable_blocks_the_sender() -> None:
-    given = environ()
-    es = EventSource(given, ping=None, high_water=1000)
-    iterator = iter(es.response(given, start_response))
-    next(iterator)
-    es.send("x" * 2000, timeout=0.05)
-    for _ in range(3):
-        with pytest.raises(TimeoutError, match="was not sent"):
-            es.send("too late", timeout=0.01)
-    assert len(next(iterator)) > 2000
-    es.send("x" * 500, timeout=0.05)
-    es.close()
-    rest = b"".join(iterator)
-    assert len(rest) > 500 and b"too late" not in rest
 
 
 # Through the iterable: where the socket is shared, or not to be had.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any, Callable
 
 import flask
@@ -122,7 +123,9 @@ def test_a_view_that_raises_is_logged_once_and_closes_with_1011(
 def test_the_end_of_its_own_connection_is_no_failure(
     exchange: Callable[..., Exchange], caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = exchange(read_ahead=frames.close(1000))
+    made = exchange()
+    made.peer.send_close(1000)
+    made.peer.sock.shutdown(socket.SHUT_WR)
 
     @websocket
     def view(ws: WebSocket) -> None:

@@ -98,7 +98,7 @@ def test_the_response_serves_the_connection_in_the_servers_thread(
     assert server.peer.read_text() == "later"
     assert not server.failures and server.status == "101 Switching Protocols"
     server.peer.finish()
-    server.wait()
+    server.close()
 
 
 def test_a_served_connection_leaves_nothing_behind(
@@ -155,7 +155,7 @@ def test_a_view_that_blocks_is_served_meanwhile(threaded: Callable[..., Threaded
         server.peer.send_text(text)
         assert server.peer.read_text() == text
     server.peer.finish()
-    server.wait()
+    server.close()
     assert not server.failures
 
 
@@ -186,6 +186,7 @@ def test_the_view_has_ended_when_the_server_closes_its_socket(
     made.server.close()
     assert made.peer.read_close().close_code == 1000
     made.peer.send_close()
+    made.peer.close()
     until(lambda: ws.ready_state == ws.CLOSED)
     with pytest.raises(ConnectionClosed):
         ws.send("late")

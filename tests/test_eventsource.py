@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import queue
 import re
@@ -20,12 +21,17 @@ import pytest
 from faye_wsgi import ConnectionClosed, EventSource
 
 from .support.apps.streams import FORBIDDEN, TEXTS
+from .support.frames import read_exactly
 from .support.servers import KINDS, Server, children
 from .support.servers import serve as run_server
 from .support.sse import Acknowledgements, EventReader, notes, read_one_by_one
 from .support.strangers import Http2Client, waitress_server
 from .support.waiting import wait_until
+from .test_websocket import Exchange, exchange
+from .transport.harness import turn, until
 from .wsgi.test_echo import ALARM, ways
+
+__all__ = ["exchange"]
 
 # gunicorn's sync worker streams through the iterable: see the end of this file.
 TAKEN = [kind for kind in KINDS if kind != "gunicorn-sync"]
@@ -591,6 +597,89 @@ def test_a_wrong_timeout_sends_nothing() -> None:
     with pytest.raises(TypeError, match="timeout is a number of seconds"):
         es.wait_closed("1")  # type: ignore[arg-type]
     assert es.buffered_amount == before
+
+
+# Over a socket of its own, in this process
+
+
+@pytest.fixture
+def taken(exchange: Callable[..., Exchange]) -> tuple[EventSource, Exchange]:
+    """A stream, and the request that it has taken; its head is read."""
+    made = exchange(HTTP_UPGRADE=None, HTTP_ACCEPT="text/event-stream")
+    es = EventSource(made.environ, ping=None, retry=None)
+    assert made.peer.read_head().status == 200
+    return es, made
+
+
+def read(made: Exchange, expected: bytes) -> None:
+    assert read_exactly(made.peer.sock, len(expected)) == expected
+
+
+def test_each_way_to_send(taken: tuple[EventSource, Exchange]) -> None:
+    es, made = taken
+    es.send("x", event="e", id=0)
+    assert es.write("y") is True
+    assert es.ping() is True
+    es.end("z")
+    read(made, b"event: e\r\nid: 0\r\ndata: x\r\n\r\ndata: y\r\n\r\n:\r\n\r\ndata: z\r\n\r\n")
+    made.peer.read_eof()
+    assert (es.ping(), es.close()) == (False, False)
+    with pytest.raises(ConnectionClosed):
+        es.write("late")
+
+
+def test_a_block_that_is_left_ends_the_stream(taken: tuple[EventSource, Exchange]) -> None:
+    es, made = taken
+    with es:
+        es.send("x")
+    read(made, b"data: x\r\n\r\n")
+    made.peer.read_eof()
+
+
+def test_a_client_that_has_gone_is_noticed(taken: tuple[EventSource, Exchange]) -> None:
+    es, made = taken
+    made.peer.close()
+    until(lambda: es.closed)
+    es.wait_closed(TIMEOUT)
+
+
+def test_a_stream_that_is_held_outlives_its_view(taken: tuple[EventSource, Exchange]) -> None:
+    es, made = taken
+    made.answer(es.response)
+    turn()
+    es.send("still held")
+    read(made, b"data: still held\r\n\r\n")
+    es.close()
+
+
+def test_a_stream_that_is_not_held_ends_with_its_view(
+    exchange: Callable[..., Exchange],
+) -> None:
+    """Nothing could send on it, and its client would wait for ever."""
+    made = exchange(HTTP_UPGRADE=None, HTTP_ACCEPT="text/event-stream")
+
+    def view(environ: Any, start_response: Any) -> Any:
+        return EventSource(environ, ping=None, retry=None).response(environ, start_response)
+
+    made.answer(view)
+    assert made.peer.read_head().status == 200
+    gc.collect()
+    made.peer.read_eof()
+
+
+@pytest.mark.parametrize(
+    "changes, options, expected",
+    [
+        ({"HTTP_LAST_EVENT_ID": "7"}, {}, "7"),
+        ({"HTTP_LAST_EVENT_ID": "caf\xc3\xa9"}, {}, "café"),
+        ({"HTTP_LAST_EVENT_ID": "\xff"}, {}, "\ufffd"),
+        ({"QUERY_STRING": "last=8&last=9"}, {"last_event_id_param": "last"}, "8"),
+        ({"QUERY_STRING": "last=8"}, {}, ""),
+        ({"QUERY_STRING": ""}, {"last_event_id_param": "last"}, ""),
+    ],
+)
+def test_the_last_event_id(changes: Any, options: Any, expected: str) -> None:
+    assert EventSource(environ(**changes), ping=None, **options).last_event_id == expected
 
 
 # Through the iterable: where the socket is shared, or not to be had.

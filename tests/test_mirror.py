@@ -21,7 +21,6 @@ MODULES = sorted(
 ELSEWHERE = {
     "__init__": ("test_exports.py", "it has the public names, and nothing else"),
     "__main__": ("test_main.py", "underscores do not read well"),
-    "endpoint": ("test_events.py", "it is events; the rest is WebSocket's: test_websocket.py"),
     "driver/hixie75": ("driver/test_hixie.py", "both drafts keep to the same rules"),
     "driver/hixie76": ("driver/test_hixie.py", "both drafts keep to the same rules"),
     # A module comes out of another one before its tests do. Each line goes with its file.

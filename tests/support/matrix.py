@@ -26,13 +26,19 @@ OLDEST_PYTHON = (3, 9)
 INSTALL_TIMEOUT, TEST_TIMEOUT = 900, 2400
 
 # gunicorn and gevent that were current together, oldest first. The first pair that can be
-# installed, without building gevent, is the oldest that we test.
+# installed, without building gevent, is the oldest that we test. They need pkg_resources, which
+# releases of setuptools from 82 on do not have, and about which those from 67.3 on warn on the
+# standard error of every server. It is installed with them and not before: the newest gevent's
+# dependencies, which come first, ask for a later setuptools.
 OLD_PAIRS = [
     ("20.1.0", "22.10.2"),
     ("21.2.0", "23.9.1"),
     ("22.0.0", "24.11.1"),
     ("23.0.0", "25.9.1"),
 ]
+
+
+OLD_SETUPTOOLS = "setuptools<67"
 
 
 class Python(NamedTuple):
@@ -123,10 +129,7 @@ def prepare(python: Python, folder: Path, program: str, pair: str) -> str:
         made = command([python.program, "-m", "venv", str(folder)])
         if made.returncode:
             return last_line(made.stdout)
-    # gunicorn 20.1 and gevent 22.10 need pkg_resources, which later releases of setuptools have
-    # not, and about which those from 67.3 on warn on the standard error of every server.
-    tools = ["pip", "setuptools<67" if pair == "oldest" else "setuptools"]
-    for packages in (["--upgrade", *tools], ["--upgrade", "-e", ".[test]"]):
+    for packages in (["--upgrade", "pip", "setuptools"], ["--upgrade", "-e", ".[test]"]):
         done = pip(program, packages)
         if done.returncode:
             return last_line(done.stdout)
@@ -154,7 +157,7 @@ def compile_modules(program: str) -> str:
 def install_old_pair(program: str) -> str:
     failure = ""
     for gunicorn, gevent in OLD_PAIRS:
-        packages = [f"gunicorn=={gunicorn}", f"gevent=={gevent}"]
+        packages = [f"gunicorn=={gunicorn}", f"gevent=={gevent}", OLD_SETUPTOOLS]
         done = pip(program, ["--only-binary", "gevent,greenlet", *packages])
         if done.returncode == 0:
             return ""

@@ -139,7 +139,8 @@ def test_a_thread_whose_view_returns_something_else(
     assert server.peer.read_head().status == 101
     assert server.peer.read_close().close_code == code
     server.wait()
-    assert not server.failures
+    gc.collect()
+    assert not server.failures and server.hub() is None
 
 
 def test_a_view_that_blocks_is_served_meanwhile(threaded: Callable[..., ThreadedServer]) -> None:

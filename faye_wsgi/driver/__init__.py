@@ -1,5 +1,5 @@
-"""The protocols, sans-I/O: bytes in, events and bytes out.
+"""The protocols, sans-I/O: bytes in, messages, events and bytes out.
 
-Nothing in this folder knows a socket, a clock, a greenlet or a WSGI environ; it
-imports the standard library and ``faye_wsgi.errors`` only.
+Nothing in this folder uses a socket, a clock, a greenlet or a WSGI environ. It imports
+``faye_wsgi.errors``, ``http`` and ``extensions``, and the standard library.
 """

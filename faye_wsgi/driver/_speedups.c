@@ -1,6 +1,9 @@
-/* Optional accelerants for faye_wsgi.driver: pure functions, each with a Python twin
- * under the same tests (parse_messages has the driver's loop for one). Nothing here keeps
- * state; what is not plainly right is left to the driver, which knows the protocol's rules. */
+/* Optional accelerators for faye_wsgi.driver: pure functions without state. Each has a Python
+ * twin under the same tests; for parse_messages that is the loop of Hybi.receive_data.
+ *
+ * The danger here is a length that a peer has declared: it goes up to 2^64 - 1. It is compared
+ * with the bytes that are left, and never added to a pointer before that. Arguments are borrowed
+ * references, which the caller keeps alive during the call. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -116,7 +119,7 @@ speedups_mask_pieces(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return result;
 }
 
-/* A text message from its payload; NULL without an error set where it is no UTF-8. */
+/* A text message from its payload; NULL without an error set if it is not UTF-8. */
 static PyObject *
 read_text(const unsigned char *in, Py_ssize_t size, const unsigned char *key)
 {
@@ -159,9 +162,8 @@ read_binary(const unsigned char *in, Py_ssize_t size, const unsigned char *key)
     return bytes;
 }
 
-/* The sizes of the frame at the start of data: its header's, 0 if this is no whole plain
- * message; *length gets its payload's. A length that the peer has declared is compared with
- * what is left, and never added to a pointer before that. */
+/* The size of the header of the frame at the start of data; *length gets that of the payload.
+ * 0 if this is not a whole, unfragmented, correct message without RSV bits. */
 static Py_ssize_t
 measure_message(const unsigned char *data, Py_ssize_t size, int masked, uint64_t max_length,
                 uint64_t *length)
@@ -192,7 +194,7 @@ measure_message(const unsigned char *data, Py_ssize_t size, int masked, uint64_t
 PyDoc_STRVAR(parse_messages_doc,
 "parse_messages(masked, max_length, data)\n--\n\n"
 "The run of whole, unfragmented messages at the start of data, a list of str and bytes,\n"
-"and the rest of data. It ends before whatever is not plainly right.");
+"and the rest of data. It ends before anything else, good or bad.");
 
 static PyObject *
 speedups_parse_messages(PyObject *module, PyObject *const *args, Py_ssize_t count)
@@ -227,7 +229,7 @@ speedups_parse_messages(PyObject *module, PyObject *const *args, Py_ssize_t coun
         else
             message = read_binary(payload, (Py_ssize_t)length, key);
         if (message == NULL && !PyErr_Occurred())
-            break; /* no UTF-8: the driver says so */
+            break; /* It is not UTF-8: the driver reports that. */
         if (message == NULL || PyList_Append(run, message) < 0)
             Py_CLEAR(run);
         Py_XDECREF(message);
@@ -278,7 +280,7 @@ new_frame(unsigned char first, const char *payload, Py_ssize_t size, const char 
     return frame;
 }
 
-/* A frame of bytes, or of anything that has them. */
+/* A whole frame whose payload is a bytes-like object. */
 static PyObject *
 frame_of(unsigned char first, PyObject *payload, const char *key)
 {
@@ -364,7 +366,7 @@ speedups_build_message(PyObject *module, PyObject *const *args, Py_ssize_t count
         encoded = PyUnicode_AsUTF8String(message);
     }
     else if (PyMemoryView_Check(message))
-        encoded = PyBytes_FromObject(message); /* its bytes need not lie together */
+        encoded = PyBytes_FromObject(message); /* Its bytes may lie apart. */
     else
         return frame_of(0x82, message, key);
     if (encoded == NULL)

@@ -1,8 +1,8 @@
-"""A message that arrives in pieces: in several frames, or in a frame that comes in several reads.
+"""RFC 6455 §5.4: a message that arrives in pieces, and is put together here.
 
-RFC 6455 §5.4 has the fragments of a message; TCP cuts frames wherever it likes. This module
-knows neither limits nor extensions: the driver has checked a frame's header and its declared
-length before it begins the frame here.
+It may have several frames, and a frame may take several reads, for TCP cuts it anywhere. This
+module knows neither limits nor extensions: the driver has checked a frame's header and its
+declared length before it calls ``begin_frame``.
 
 Compiled by Cython, with the types of ``assembly.pxd``.
 """
@@ -23,9 +23,9 @@ _TEXT = 0x1
 class Assembly:
     """One message, from the header of its first frame on.
 
-    ``first`` is the first byte of that frame. The RSV bits of a message and its opcode are
-    those of its first frame (RFC 6455 §5.2, §5.4). ``checks_text``: a text is checked as it
-    arrives (RFC 6455 §8.1). What an extension has still to change is not a text yet.
+    RFC 6455 §5.2, §5.4: the first byte of that frame, ``first``, has the opcode and the RSV
+    bits of the message. RFC 6455 §8.1: with ``checks_text`` a text is checked as it arrives.
+    That is not possible with extensions, which change the payload first.
     """
 
     __slots__ = (
@@ -44,13 +44,13 @@ class Assembly:
     def __init__(self, first: int, checks_text: bool) -> None:
         self.first = first
         self.opcode = first & 15
-        self.stored = 0  # bytes of payload that have arrived
+        self.stored = 0  # Bytes of payload that have arrived.
         self.frames = 0
         # The frame that is arriving:
-        self.fin = False  # it is the last one of the message
-        self.remaining = 0  # bytes of its payload that have not arrived
-        self._key = b""  # its masking key, turned to the next byte where text is checked
-        self._frame: list[bytes | bytearray] = []  # its pieces
+        self.fin = False  # It is the last frame of the message.
+        self.remaining = 0  # Bytes of its payload that are still to come.
+        self._key = b""  # Its masking key, rotated to the next byte where text is checked.
+        self._frame: list[bytes | bytearray] = []  # Its pieces.
         # The frames before it:
         self._payload: list[bytes | bytearray] = []
         self._validator: Utf8Validator | None = None
@@ -58,7 +58,7 @@ class Assembly:
             self._validator = Utf8Validator()
 
     def begin_frame(self, first: int, length: int, key: bytes) -> None:
-        """Begin a frame of ``length`` bytes of payload; ``key`` is empty if it is not masked."""
+        """Begin a frame with ``length`` bytes of payload. ``key`` is b'' if it is not masked."""
         self.frames += 1
         self.fin = first & _FIN != 0
         self.remaining = length
@@ -68,7 +68,7 @@ class Assembly:
         """Take the next bytes of the frame's payload; False if they are not valid UTF-8."""
         self.remaining -= len(piece)
         if self._validator is not None:
-            # The first bad byte is found when it arrives, which needs it unmasked.
+            # RFC 6455 §8.1: the first bad byte is found when it arrives, so unmask it now.
             piece = self._unmask(piece)
             if not self._validator.accepts(piece, self.fin and not self.remaining):
                 return False
@@ -78,7 +78,7 @@ class Assembly:
         return True
 
     def payload(self) -> bytes:
-        """The whole payload, when the last frame has arrived."""
+        """The payload of all frames, after the last one."""
         return b"".join(self._payload)
 
     def _unmask(self, piece: bytes) -> bytes:
@@ -90,9 +90,9 @@ class Assembly:
         return piece
 
     def _store(self, piece: bytes) -> None:
-        # A list of small bytes objects takes far more memory than their bytes: a peer that
-        # sends byte by byte must not multiply what it is allowed. So small pieces go into one
-        # bytearray. A large piece is kept as it came, to be copied only once, at the end.
+        # A bytes object takes 33 bytes more than it holds. A peer that sends byte by byte would
+        # exceed max_length many times in memory, so small pieces go into one bytearray. A large
+        # piece is kept as it came, and copied only once, at the end.
         self.stored += len(piece)
         if len(piece) >= LARGE_PIECE:
             self._frame.append(piece)

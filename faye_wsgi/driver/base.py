@@ -1,9 +1,12 @@
-"""The driver: what the transport sees of every protocol version.
+"""The driver: the interface of every protocol version to the transport.
 
-A driver begins where the opening handshake ends. There is one way in: ``receive_data``
-returns messages and events (``receive_eof`` those of the end of TCP). The ways out return the
-bytes to send. A driver never raises for what a peer sends, and after a failure it swallows
-everything.
+A driver begins where the opening handshake ends. There is one way in, ``receive_data``, which
+returns messages and events; ``receive_eof`` is for the end of TCP. The ways out return the
+bytes to send. A driver never raises for what a peer sends. After a failure it drops all that
+arrives.
+
+Compiled by Cython, with the types of ``base.pxd``. Python classes may derive from the compiled
+one and override its methods.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ __all__ = ["Driver", "Features", "ReadyState"]
 
 
 class ReadyState(NumberEnum):
-    """The state of a connection, with the numbers of the W3C's WebSocket API."""
+    """The state of a connection. The numbers are those of the W3C's WebSocket API."""
 
     CONNECTING = 0
     OPEN = 1
@@ -26,24 +29,24 @@ class ReadyState(NumberEnum):
 
 
 class Features(NamedTuple):
-    """What a protocol has; the transport asks here before it uses any of it."""
+    """What a protocol has. The transport looks here before it uses one of these."""
 
-    closing_handshake: bool  # else close() is followed by the end of TCP
-    codes: bool  # the end has a close code
-    pongs: bool  # a ping is answered
-    binary: bool  # a message may be bytes
-    fragments: bool  # a message may go out in several frames
+    closing_handshake: bool  # There are close frames; else TCP ends right after close().
+    codes: bool  # The end has a close code.
+    pongs: bool  # The peer answers a ping.
+    binary: bool  # A message may be bytes.
+    fragments: bool  # A message may be sent in several frames.
 
 
 class Driver:
     """One connection's protocol, from the end of the opening handshake on.
 
-    When the peer has closed, or has failed, the driver reports its CloseEvent and still
-    lets messages out, so that those that came before can be answered, until
-    ``closing_frame`` is taken.
+    When the peer has sent a close frame, or has broken the protocol, the driver reports a
+    CloseEvent. Messages can still be sent then, as answers to those that came before, until
+    ``closing_frame`` is called.
 
-    This class has what the simplest protocol does, which has no control frames and ends
-    with TCP.
+    The methods of this class are those of the simplest protocol: it has no control frames, and
+    the end of TCP is its end.
     """
 
     __slots__ = ("_ended", "protocol", "state")
@@ -52,29 +55,29 @@ class Driver:
     features = Features(
         closing_handshake=False, codes=False, pongs=False, binary=False, fragments=False
     )
-    read_size = 65536  # bytes that receive_data should get at a time
+    read_size = 65536  # The most bytes to pass to receive_data in one call.
 
     def __init__(self, protocol: str = "") -> None:
         self.protocol = protocol
         self.state = ReadyState.OPEN
-        self._ended = False  # the close event has been reported
+        self._ended = False  # The close event has been reported.
 
     # In
 
     def receive_data(self, data: bytes, room: int | None = None) -> list[Data | Event]:
-        """Take bytes that arrived; return what they complete, in order.
+        """Take bytes that have arrived; return the messages and events that they complete.
 
-        A message is a str or bytes. Everything else is an event.
+        They are in order. A message is a str or bytes, all else is an Event.
 
-        ``room`` is how many bytes of messages the caller has room for; None: for any number.
-        A driver with extensions, which may make a message much longer, stops behind the one
-        that takes more than that, and at once where ``room`` is below 0. It then ``holds_back``
-        the rest, which comes before the data of the next call.
+        ``room`` is the number of bytes of messages that the caller can store; None means no
+        limit. It matters with extensions, which may inflate a message. Then the driver stops
+        behind the first message that exceeds ``room``, or at once if ``room`` is below 0. It
+        ``holds_back`` the other bytes, and the next call continues with them.
         """
         return []
 
     def receive_eof(self) -> list[Event]:
-        """Take the end of TCP: 1006 if no close frame came before it (RFC 6455 §7.1.5)."""
+        """RFC 6455 §7.1.5: take the end of TCP. The code is 1006 if no close frame came before."""
         events: list[Event] = []
         if not self._ended:
             self._end(events, CloseCode.ABNORMAL_CLOSURE, "")
@@ -82,17 +85,17 @@ class Driver:
 
     @property
     def missing(self) -> int:
-        """How many bytes are known to be on their way, 0 mostly."""
+        """Bytes of the arriving frame that are still to come; 0 if that is not known."""
         return 0
 
     @property
     def expected(self) -> int:
-        """The most bytes that the arriving message may take, as far as is known; 0 between two."""
+        """The most bytes of memory that the known part of the arriving message may take, or 0."""
         return 0
 
     @property
     def holds_back(self) -> bool:
-        """Whether bytes wait in the driver for a call of ``receive_data`` with more room."""
+        """Whether bytes wait here for a call of ``receive_data`` with more room."""
         return False
 
     # Out
@@ -100,48 +103,59 @@ class Driver:
     def message(self, message: str | bytes) -> bytes:
         """A whole message: text for a str, else binary.
 
-        TypeError where the version has no such messages, ExtensionError where an extension
+        Raises TypeError if the protocol has no such messages, ExtensionError if an extension
         fails.
         """
         raise TypeError(f"{self.version} has no messages")
 
     def shared_message(self, message: str | bytes, shared: dict[Any, Any]) -> bytes:
-        """``message`` for one that goes to many connections.
+        """The same, for a message that goes to many connections.
 
-        ``shared`` has what the drivers of the other connections made of it.
+        All of their drivers get the same dict, ``shared``. A driver puts there what others can
+        use, so that a frame is built, or a message compressed, only once.
         """
         return self.message(message)
 
     def large_message(self, message: str | bytes) -> tuple[bytes, bytes] | None:
-        """A large message as a header and a payload; None where ``message`` does better."""
+        """A large message as a header and a payload; None where ``message`` should be used.
+
+        The transport can send the payload without copying it behind the header.
+        """
         return None
 
     def fragment(self, data: bytes, opcode: int, fin: bool) -> bytes:
-        """A piece of a message that is sent in several frames; TypeError where there are none."""
+        """One frame of a message that is sent in several.
+
+        Raises TypeError if the protocol has no fragments.
+        """
         raise TypeError(f"{self.version} has no fragmented messages")
 
     def ping(self, data: bytes) -> bytes | None:
-        """A ping, None where the version has none."""
+        """A ping; None if the protocol has no pings."""
         return None
 
     def close(self, code: int, reason: str) -> bytes:
-        """Begin the closing handshake: the close frame, b'' if there has been one."""
+        """Begin the closing handshake: our close frame, or b'' if there is none to send."""
         if self.state == ReadyState.OPEN:
             self.state = ReadyState.CLOSING
         return b""
 
     def output(self) -> bytes:
-        """What the driver owes the peer now: a pong for each ping, in order; b'' mostly."""
+        """What the driver itself has to send now: a pong for each ping, in order; or b''."""
         return b""
 
     def drop_pongs(self) -> None:
-        """Keep the latest of the pongs that are owed (RFC 6455 §5.5.3 needs no other).
+        """RFC 6455 §5.5.3: of the pongs that are owed, keep the latest one only.
 
-        For a peer that sends pings and does not read: its pongs would fill the memory.
+        The transport calls this while the peer does not read. Otherwise a peer that sends
+        pings and never reads would fill our memory with pongs.
         """
 
     def closing_frame(self) -> bytes:
-        """The close frame owed to a peer that closed or failed; nothing can be sent after it."""
+        """Our answer to the peer's close frame or failure, or b''. It ends the driver.
+
+        Nothing can be sent after it. A second call returns b''.
+        """
         self.state = ReadyState.CLOSED
         return b""
 

@@ -1,6 +1,6 @@
-"""The client's opening handshake, RFC 6455 §4.1: a URL becomes a request, its answer a Driver.
+"""RFC 6455 §4.1, the client's opening handshake: a URL becomes a request, the answer a Driver.
 
-``request`` goes out; what comes in goes to ``receive_data`` until it returns
+``request`` is sent. The bytes of the answer go to ``receive_data`` until it returns
 :class:`Opened` or raises HandshakeError.
 """
 
@@ -25,7 +25,7 @@ __all__ = ["RESERVED_HEADERS", "ClientHandshake", "Opened"]
 
 
 class Opened(NamedTuple):
-    """What a successful handshake gives; ``left`` came after the answer's head."""
+    """The result of a successful handshake. ``left`` are the bytes behind the answer's head."""
 
     driver: Driver
     left: bytes
@@ -36,8 +36,8 @@ class Opened(NamedTuple):
 class ClientHandshake:
     """One opening handshake.
 
-    ``headers`` are the user's own, ``protocols`` are offered in order; ``random(n)``
-    gives n unpredictable bytes.
+    ``headers`` are the user's own. ``protocols`` are offered in their order. ``random(n)``
+    returns n unpredictable bytes.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class ClientHandshake:
 
     @property
     def is_refused(self) -> bool:
-        """Whether only the rest of a refusal's body is waited for."""
+        """Whether the server has refused, and only its answer's body is still to come."""
         return self._exchange.is_refused
 
     def receive_data(self, data: bytes) -> Opened | None:
-        """Take bytes of the answer: the open connection, None while more is needed.
+        """Take bytes of the answer: the open connection, or None while more are needed.
 
-        HandshakeError: the server refuses, or its answer breaks the protocol.
+        Raises HandshakeError if the server refuses, or if its answer breaks the protocol.
         """
         answer = self._exchange.receive_data(data)
         if answer is None:
@@ -80,7 +80,7 @@ class ClientHandshake:
         return Opened(driver, answer.left, answer.status_code, answer.headers)
 
     def receive_eof(self) -> HandshakeError:
-        """Take the end of the answer: the error that it is."""
+        """Take the end of TCP, which is too early: the error."""
         return self._exchange.receive_eof()
 
     def _fields(self, url: Url, key: str, added: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -1,7 +1,8 @@
-"""The events that a driver reports and a listener receives: one family all the way up.
+"""The events that a driver reports and a listener receives.
 
-An event's ``target`` is set when it is dispatched to listeners. Events are plain
-slotted classes, because a message event is made for every message.
+The same classes serve both. A driver reports a message as the str or bytes itself; the
+transport makes a MessageEvent of it if there are listeners. Events are plain classes with
+slots, because they are made so often. ``target`` is set when an event is dispatched.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ EventType = Literal["open", "message", "ping", "pong", "drain", "error", "close"
 
 
 class Event:
-    """The base: ``type`` names the event, ``target`` is the object that it happened to."""
+    """The base class. ``type`` is the event's name, ``target`` the object that it belongs to."""
 
     __slots__ = ("target",)
     type: ClassVar[EventType]
@@ -51,7 +52,7 @@ class MessageEvent(Event):
 
 
 class PingEvent(Event):
-    """A ping arrived; the driver answers it by itself."""
+    """A ping has arrived (RFC 6455 §5.5.2). The driver makes the pong by itself."""
 
     __slots__ = ("data",)
     type = "ping"
@@ -61,7 +62,7 @@ class PingEvent(Event):
 
 
 class PongEvent(Event):
-    """A pong arrived, asked for or not."""
+    """A pong has arrived (RFC 6455 §5.5.3), after a ping of ours or without one."""
 
     __slots__ = ("data",)
     type = "pong"
@@ -71,14 +72,14 @@ class PongEvent(Event):
 
 
 class DrainEvent(Event):
-    """What waited for a slow peer has gone out: the write buffer is below its low-water mark."""
+    """The write buffer has fallen below its low-water mark: a slow peer has read."""
 
     __slots__ = ()
     type = "drain"
 
 
 class ErrorEvent(Event):
-    """Something failed; informational, at most one, always followed by a close event."""
+    """A failure, for information. There is at most one, and a close event always follows."""
 
     __slots__ = ("message",)
     type = "error"

@@ -1,7 +1,7 @@
-"""text/event-stream, WHATWG HTML §9.2: the head of the response, and what goes into its body.
+"""WHATWG HTML §9.2, text/event-stream: the head of the response, and the events of its body.
 
-Lines end in CR LF, a blank line ends an event. Nothing a caller passes can break out of
-its own field.
+Lines end in CR LF, and a blank line ends an event. A value can never add a field or an event
+of its own: it is split into lines, or refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = [
     "response",
 ]
 
-# The body ends when the connection does: headers that say otherwise are not the user's.
+# The body ends with the connection. The user cannot set headers that say otherwise.
 RESERVED_HEADERS = ("content-length", "transfer-encoding", "upgrade")
 
 _HEADERS = (
@@ -35,18 +35,18 @@ _FORBIDDEN = re.compile(r"[\r\n\0]")
 
 
 def response(headers: HeadersLike = None) -> Response:
-    """The head of a stream; the user's ``headers`` replace ours where they name the same."""
+    """The head of the response. The user's ``headers`` replace ours of the same name."""
     added = check_headers(headers, RESERVED_HEADERS)
     names = {name.lower() for name, _ in added}
     return Response(200, [pair for pair in _HEADERS if pair[0].lower() not in names] + added)
 
 
 def encode_event(data: str, *, event: str | None = None, id: str | int | None = None) -> bytes:
-    """One event; ``data`` may have many lines, ``event`` and ``id`` are one line each."""
+    """One event. ``data`` may have many lines; ``event`` and ``id`` have one line each."""
     if not isinstance(data, str):
         raise TypeError(f"an event has str for its data, not {type(data).__name__}")
     if event is None and id is None and "\n" not in data and "\r" not in data:
-        return f"data: {data}\r\n\r\n".encode()  # nearly always
+        return f"data: {data}\r\n\r\n".encode()  # The usual case.
     lines = []
     if event is not None:
         lines.append(_field("event", event))
@@ -58,14 +58,14 @@ def encode_event(data: str, *, event: str | None = None, id: str | int | None = 
 
 
 def encode_comment(text: str = "") -> bytes:
-    """A comment, which the client ignores; an empty one keeps a connection alive."""
+    """A comment, which clients ignore. An empty one keeps a connection alive."""
     if not isinstance(text, str):
         raise TypeError(f"a comment is str, not {type(text).__name__}")
     return _encode([f": {line}" if line else ":" for line in _lines(text)])
 
 
 def encode_retry(seconds: float) -> bytes:
-    """How long the client waits before it connects again; sent in milliseconds."""
+    """The time that a client waits before it connects again. It is sent in milliseconds."""
     milliseconds = seconds * 1000
     if not 0 <= milliseconds < float("inf"):
         raise ValueError("retry is a finite number of seconds, from 0 on")
@@ -81,7 +81,7 @@ def _field(name: str, value: object) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    # The only ends of lines of §9.2.6; str.splitlines knows others, which are data here.
+    # §9.2.6: CR LF, CR and LF end a line. str.splitlines knows more, but those are data here.
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
@@ -90,10 +90,10 @@ def _encode(lines: list[str]) -> bytes:
 
 
 class EventStream(Driver):
-    """The driver of a stream: what ``encode_…`` made goes out, and nothing comes in.
+    """The driver of a stream: encoded events go out, and nothing comes in.
 
-    ``message`` takes encoded bytes. What a client sends while it is being answered means
-    nothing in HTTP, and is dropped. Either side closes by ending TCP.
+    ``message`` takes the bytes that the functions above return. What a client sends during
+    the response means nothing, and is dropped. Either side closes by ending TCP.
     """
 
     __slots__ = ()
@@ -112,4 +112,4 @@ class EventStream(Driver):
         return encode_comment(data.decode("utf-8", "replace"))
 
     def _end(self, events: list[Any], code: int | None, reason: str | None) -> None:
-        super()._end(events, None, None)  # HTTP has no close codes
+        super()._end(events, None, None)  # HTTP has no close codes.

@@ -1,4 +1,4 @@
-"""Frames, messages and their numbers, RFC 6455 §5.2, §5.5, §7.4, §11.7 and §11.8."""
+"""RFC 6455 §5.2, §5.5, §7.4, §11.7, §11.8: frames, messages, opcodes and close codes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ __all__ = [
 ]
 
 MAX_CONTROL_PAYLOAD = 125  # RFC 6455 §5.5
-MAX_WIDTH = 4  # bytes that a byte of UTF-8 may take in a text: one emoji widens all of it
+# The most bytes of memory that a byte of UTF-8 may take. A Python text stores all of its
+# characters with the width of the widest one: one emoji makes each of them 4 bytes wide.
+MAX_WIDTH = 4
 
 
 class NumberEnum(IntEnum):
-    """Numbers with names that look like numbers on every Python, as they do from 3.11 on."""
+    """Numbers with names. ``str`` and ``format`` give the number, as from Python 3.11 on."""
 
     def __str__(self) -> str:
         return int.__repr__(self)
@@ -51,7 +53,7 @@ class Opcode(NumberEnum):
 
 
 class CloseCode(NumberEnum):
-    """RFC 6455 §7.4.1 and the codes that IANA has registered since."""
+    """RFC 6455 §7.4.1, and the codes that IANA has registered since."""
 
     NORMAL_CLOSURE = 1000
     GOING_AWAY = 1001
@@ -70,12 +72,12 @@ class CloseCode(NumberEnum):
 
 
 def is_valid_close_code(code: int) -> bool:
-    """Whether ``code`` may stand in a close frame: 1000-1003, 1007-1014, 3000-4999."""
+    """RFC 6455 §7.4: whether ``code`` may be sent: 1000-1003, 1007-1014, 3000-4999."""
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
 def check_close(code: int, reason: str) -> None:
-    """Raise what a wrong ``close(code, reason)`` deserves: TypeError or ValueError."""
+    """Check the arguments of ``close(code, reason)``; TypeError or ValueError if they are bad."""
     if not isinstance(code, int) or isinstance(code, bool) or not isinstance(reason, str):
         raise TypeError("close takes an int and a str")
     if not is_valid_close_code(code):
@@ -85,14 +87,14 @@ def check_close(code: int, reason: str) -> None:
 
 
 def close_payload(code: int | None, reason: str = "") -> bytes:
-    """The payload of a close frame; None (no code was given) is an empty one."""
+    """RFC 6455 §5.5.1: the payload of a close frame. It is empty if ``code`` is None."""
     if code is None:
         return b""
     return struct.pack("!H", code) + reason.encode()
 
 
 def build_frame_python(first: int, payload: Buffer, key: bytes | None = None) -> bytes:
-    """One frame: ``first`` is FIN, RSV1-3 and the opcode; a ``key`` masks it (client to server)."""
+    """One frame. ``first`` has FIN, RSV1-3 and the opcode; a client's ``key`` masks the payload."""
     if key is None:
         return build_header(first, len(payload)) + payload
     if len(key) != 4:
@@ -101,7 +103,7 @@ def build_frame_python(first: int, payload: Buffer, key: bytes | None = None) ->
 
 
 def build_header(first: int, length: int, mask_bit: int = 0) -> bytes:
-    """A frame's header up to its length, in the shortest form (RFC 6455 §5.2)."""
+    """RFC 6455 §5.2: a frame's header up to its length, which must have its shortest form."""
     if length < 126:
         return bytes((first, mask_bit | length))
     if length < 65536:
@@ -110,20 +112,21 @@ def build_header(first: int, length: int, mask_bit: int = 0) -> bytes:
 
 
 def build_message_python(message: str | Buffer, key: bytes | None = None) -> bytes:
-    """The one frame of a message: of text for a str, else of bytes; a ``key`` masks it."""
+    """A message as one frame: text for a str, else binary. A client's ``key`` masks it."""
     if isinstance(message, str):
         return build_frame_python(0x81, message.encode(), key)
     data = bytes(message) if isinstance(message, memoryview) else message
     return build_frame_python(0x82, data, key)
 
 
-# A text with more than one character outside ASCII is made for its message alone: nothing
-# has yet put its UTF-8 beside it, which ``getsizeof`` would count, too.
+# The size of a text's header, for ``stored_size_python``. ``getsizeof`` would also count a copy
+# of the text in UTF-8, which the interpreter may keep with it. A received text has no such copy
+# yet, but the interpreter shares texts of one Latin character: those are counted without it.
 _TEXT_HEADER = sys.getsizeof(b"\xff\xff".decode("latin-1")) - 3
 
 
 def stored_size_python(data: Data) -> int:
-    """The bytes that a message takes in memory: a text has 1, 2 or 4 for each character."""
+    """The bytes of memory that a message takes: a text has 1, 2 or 4 for each character."""
     size = len(data)
     if type(data) is not str or data.isascii():
         return size
@@ -132,9 +135,9 @@ def stored_size_python(data: Data) -> int:
     return size * ((sys.getsizeof(data) - _TEXT_HEADER) // (size + 1))
 
 
-# ``parse_messages(masked, max_length, data)`` gives the whole messages that ``data`` begins
-# with, and the rest. It takes only what is plainly right. It has no twin in Python: without
-# it the driver's own loop reads these messages, too.
+# ``parse_messages(masked, max_length, data)`` returns the whole messages at the start of
+# ``data``, and the rest. It stops before anything else, good or bad. It has no Python twin:
+# where it was not built, ``Hybi.receive_data`` reads these messages as it reads all others.
 parse_messages: Callable[[bool, int, bytes], tuple[list[Any], bytes]] | None = None
 build_frame = build_frame_python
 build_message = build_message_python
@@ -146,5 +149,5 @@ try:
         parse_messages,
         stored_size,
     )
-except ImportError:  # it was not built
+except ImportError:  # The C extension was not built.
     pass

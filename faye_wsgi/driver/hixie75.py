@@ -1,8 +1,8 @@
 """draft-hixie-thewebsocketprotocol-75: text between 00 and FF, and no closing handshake.
 
-Section numbers are the draft's. The parser is a chain of phases, each a function that
-takes what it can from ``pos`` on and returns where it stopped. Every fault is found at
-the byte that makes it one, so any split of the input gives the same events.
+Section numbers are the draft's. The parser has phases. Each phase is a method that takes the
+bytes it can use from ``pos`` on, and returns the position behind them. An error is found at
+the first byte that is wrong, so that any split of the input gives the same events.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ TERMINATOR = b"\xff"
 
 
 class Hixie75(Driver):
-    """The hixie-75 driver of a server.
+    """The driver of hixie-75, for servers.
 
-    ``max_length`` is in bytes of one frame's payload, of whatever type.
+    ``max_length`` is the most bytes in the payload of a frame, of any type.
     """
 
     __slots__ = ("_length", "_max_length", "_payload", "_phase", "_type", "_validator")
 
     version = "hixie-75"
-    header_prefix = "WebSocket-"  # begins the names of headers that differ by draft
+    header_prefix = "WebSocket-"  # The names of some headers begin so.
     # §4.1: clients compare the first 85 bytes, with this space in 'Web Socket'.
     phrase = "Web Socket Protocol Handshake"
 
@@ -44,13 +44,13 @@ class Hixie75(Driver):
         self._phase: Phase = Hixie75._begin_frame
         # The frame that is arriving:
         self._type = TEXT_FRAME
-        self._length = 0  # of a skipped frame: bytes still to come, or bytes seen
+        self._length = 0  # Of a skipped frame: bytes to come, or bytes skipped.
         self._payload = bytearray()
         self._validator: Utf8Validator | None = None
 
     @classmethod
     def from_request(cls, request: Request, **options: Any) -> Hixie75:
-        """The driver that answers ``request``; HandshakeError where that is at fault."""
+        """The driver that answers ``request``; HandshakeError if the request is bad."""
         return cls(**options)
 
     # In
@@ -66,7 +66,7 @@ class Hixie75(Driver):
     def expected(self) -> int:
         return len(self._payload) * MAX_WIDTH
 
-    # The phases, §5.3. The high bit of a frame's type tells how its end is known.
+    # §5.3: the phases. With the high bit of its type set, a frame has a length; else it ends at FF.
 
     def _begin_frame(self, events: list[Data | Event], data: bytes, pos: int) -> int:
         self._type = data[pos]
@@ -81,7 +81,7 @@ class Hixie75(Driver):
         return pos + 1
 
     def _read_length(self, events: list[Data | Event], data: bytes, pos: int) -> int:
-        # Seven bits a byte, the highest first; the eighth says that more follow.
+        # §5.3: each byte has seven bits, the highest first. The eighth means that more follow.
         byte = data[pos]
         self._length = self._length << 7 | byte & 0x7F
         if self._length > self._max_length:
@@ -94,7 +94,7 @@ class Hixie75(Driver):
         return pos + 1
 
     def _skip_length(self, events: list[Data | Event], data: bytes, pos: int) -> int:
-        # The draft gives these frames no meaning: their data is discarded.
+        # §5.3: these frames have no meaning, and their data is dropped.
         skipped = min(self._length, len(data) - pos)
         self._length -= skipped
         if not self._length:
@@ -132,18 +132,18 @@ class Hixie75(Driver):
     def _end_message(self, events: list[Data | Event]) -> None:
         payload, self._payload = self._payload, bytearray()
         self._phase, self._validator = Hixie75._begin_frame, None
-        if self.state == ReadyState.OPEN:  # after our close, messages are dropped
+        if self.state == ReadyState.OPEN:  # After our close, messages are dropped.
             events.append(str(payload, "utf-8"))
 
     def _receive_empty_frame(self, events: list[Data | Event]) -> None:
-        """A frame whose length is 0; hixie-76 gives one of them a meaning."""
+        """Take a frame of length 0. It has a meaning in hixie-76 only."""
 
     def _fail_length(self, events: list[Data | Event]) -> None:
         message = f"a frame is longer than {self._max_length} bytes"
         self._fail(events, CloseCode.MESSAGE_TOO_BIG, message)
 
     def _end(self, events: list[Data | Event], code: int | None, reason: str | None) -> None:
-        super()._end(events, None, None)  # the drafts have no codes
+        super()._end(events, None, None)  # The drafts have no close codes.
         self._payload, self._validator = bytearray(), None
 
     # Out
@@ -166,10 +166,10 @@ def handshake(
     max_length: int = MAX_LENGTH,
     kind: type[Hixie75] = Hixie75,
 ) -> tuple[Driver, Response]:
-    """Answer an opening handshake (§5.2): the driver, and the head to send at once.
+    """§5.2, the opening handshake: the driver, and the head of the response.
 
-    ``url`` is the WebSocket's own, ``kind`` the draft's driver. HandshakeError, with the
-    HTTP error to send instead, where the request is at fault.
+    ``url`` is the WebSocket's own, ``kind`` the driver's class. If the request is bad, this
+    raises HandshakeError with the HTTP error to send instead.
     """
     _check_request(request)
     offered = request.headers.get(f"{kind.header_prefix}Protocol".lower(), "")
@@ -180,7 +180,7 @@ def handshake(
 
 
 def _check_request(request: Request) -> None:
-    """Refuse what is no WebSocket request of the drafts."""
+    """Raise HandshakeError if this is not a WebSocket request of the drafts."""
     upgrades = request.has_token("upgrade", "websocket")
     if request.method != "GET" or not upgrades or not request.has_token("connection", "upgrade"):
         raise refusal(400, "not a WebSocket request")
@@ -194,14 +194,14 @@ def _answer_headers(
     prefix: str, request: Request, url: str, protocol: str
 ) -> list[tuple[str, str]]:
     origin = request.headers.get("origin")
-    answer = [("Upgrade", "WebSocket"), ("Connection", "Upgrade")]  # in this order: §4.1
+    answer = [("Upgrade", "WebSocket"), ("Connection", "Upgrade")]  # §4.1: in this order
     if origin is not None:
         answer.append((f"{prefix}Origin", origin))
     answer.append((f"{prefix}Location", url))
     if protocol:
         answer.append((f"{prefix}Protocol", protocol))
     try:
-        # Origin, host and path are the client's words: none may break out of its line.
+        # The client chose the origin, host and path. They must not add a header of their own.
         return check_headers(answer)
     except ValueError:
         raise refusal(400, "the origin or the URL has characters that a header cannot") from None

@@ -1,8 +1,8 @@
 """draft-hixie-thewebsocketprotocol-76: hixie-75 with a challenge and a closing handshake.
 
-Section numbers are the draft's. The challenge is two keys in the request's head and
-eight bytes after it; the server answers with 16 bytes after its own head. So a driver
-starts in CONNECTING, and is open when the eight bytes have come.
+Section numbers are the draft's. The challenge is two keys in the head of the request, and
+eight bytes after it. The server answers with 16 bytes after its own head. So a driver starts
+in CONNECTING, and is open when the eight bytes have arrived.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _DIGIT = re.compile("[0-9]")
 
 
 class Hixie76(Hixie75):
-    """The hixie-76 driver of a server.
+    """The driver of hixie-76, for servers.
 
-    ``challenge`` is what the two keys of the request stand for, 8 bytes. Whatever the
-    driver is asked to send first begins with its answer to the challenge.
+    ``challenge`` has the numbers of the request's two keys, in 8 bytes. The answer to it goes
+    out before anything else: the first output, message or close frame begins with it.
     """
 
     __slots__ = ("_answer", "_body", "_challenge", "_is_close_owed")
@@ -64,7 +64,7 @@ class Hixie76(Hixie75):
         if not missing:
             return super().receive_data(data)
         if self._ended or self.state != ReadyState.CONNECTING:
-            return []  # it was given up before it opened
+            return []  # It ended before it was open.
         self._body += data[:missing]
         if len(self._body) < BODY_LENGTH:
             return []
@@ -72,7 +72,7 @@ class Hixie76(Hixie75):
         return [OpenEvent(), *super().receive_data(data[missing:])]
 
     def _open(self) -> None:
-        # §5.2: a proof that this is a WebSocket server, not a secret.
+        # §5.2: MD5 proves that this is a WebSocket server. It keeps nothing secret.
         digest = md5(self._challenge + self._body, usedforsecurity=False)
         self._answer = digest.digest()
         self.state = ReadyState.OPEN
@@ -119,9 +119,9 @@ handshake = partial(hixie75.handshake, kind=Hixie76)
 
 
 def find_handshake(request: Request) -> Handshake | None:
-    """The handshake of the draft that ``request`` speaks; None if it speaks none.
+    """The handshake of the draft that ``request`` uses; None if it uses neither of the two.
 
-    RFC 6455 and the drafts before it name a version, or send one key.
+    A request of RFC 6455, or of a draft after this one, names a version or has a single key.
     """
     headers = request.headers
     if not request.has_token("upgrade", "websocket"):
@@ -132,11 +132,11 @@ def find_handshake(request: Request) -> Handshake | None:
 
 
 def _read_key(request: Request, name: str) -> bytes:
-    # §5.2: the digits are one number, which the spaces divide.
+    # §5.2: the digits form a number, which is divided by the number of spaces.
     key = request.headers.get(name.lower(), "")
     digits = "".join(_DIGIT.findall(key))
     spaces = key.count(" ")
-    # Ten digits are enough for any good number, and cheap to read.
+    # A number up to 2^32 - 1 has ten digits at most. Many more would be slow to convert.
     if not digits or len(digits) > 10 or int(digits) > MAX_NUMBER:
         raise refusal(400, f"bad or missing {name}")
     if not spaces or int(digits) % spaces:

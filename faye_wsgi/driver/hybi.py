@@ -1,14 +1,14 @@
-"""RFC 6455, the data phase: one loop over what arrived.
+"""RFC 6455, the data phase: one loop over the bytes that have arrived.
 
-The loop takes a whole frame where all of it is there, which is nearly always, and a
-payload piece by piece where it is not, so that limits hold on declared lengths and a
-bad byte of UTF-8 is found when it arrives. ``_rest`` never holds more than the start
-of a header or of a control frame, unless an extension has made messages of more bytes than
-there was room for: then it holds all that came behind the last of them.
+Nearly always a whole frame is there, and the loop takes it at once. Otherwise the payload is
+taken piece by piece. So a limit is checked on the declared length, before anything is stored,
+and a bad byte of UTF-8 is found when it arrives. ``_rest`` holds the start of a header or of a
+control frame, and no more. There is one exception: where an extension made messages of more
+bytes than there was room for, it holds all bytes behind the last of them.
 
-Compiled by Cython, with the types of ``hybi.pxd``. Lengths come from the peer and go up to
-2**64 - 1. In C a sum of them can overflow: so a length is compared with what is left, and
-never added to a position before that.
+Compiled by Cython, with the types of ``hybi.pxd``. The danger is in the lengths: the peer
+declares them, up to 2**64 - 1, and in C a sum with one of them can overflow. So a length is
+compared with the bytes that are left first, and only then added to a position.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ __all__ = ["MAX_FRAGMENTS", "MAX_LENGTH", "Hybi"]
 
 MAX_LENGTH = 2**26 - 1
 MAX_FRAGMENTS = 16384
-LARGE_MESSAGE = 32768  # bytes of a message that is not worth copying behind its header
+LARGE_MESSAGE = 32768  # Bytes. A larger message is not copied behind its header.
 NO_LIMIT = sys.maxsize
 
-# The bits of a frame's first byte, RFC 6455 §5.2, as plain numbers: C compares them fast.
+# RFC 6455 §5.2: a frame's first byte. These are plain numbers, which C compares fast.
 _FIN, _RSV, _CONTROL = 0x80, 0x70, 0x08
 _CONTINUATION, _TEXT, _BINARY = 0, 1, 2
 _CLOSE, _PING, _PONG = 8, 9, 10
 
 _OPEN = ReadyState.OPEN
 _FEATURES = Features(closing_handshake=True, codes=True, pongs=True, binary=True, fragments=True)
-_WITH_EXTENSIONS = _FEATURES._replace(fragments=False)  # they work on whole messages
+_WITH_EXTENSIONS = _FEATURES._replace(fragments=False)  # Those work on whole messages.
 
 
 class Hybi(Driver):
-    """The RFC 6455 driver of either role.
+    """The driver of RFC 6455, for both roles.
 
-    ``max_length`` is in bytes of payload over all fragments of a message;
-    ``pipeline`` has the extensions that were agreed on; ``random(n)`` gives the n
-    unpredictable bytes of a client's masking keys.
+    ``max_length`` is the most bytes of payload in a message, over all of its frames.
+    ``pipeline`` has the extensions that were agreed on. ``random(n)`` returns n unpredictable
+    bytes, for a client's masking keys.
     """
 
     __slots__ = (
@@ -90,18 +90,18 @@ class Hybi(Driver):
     ) -> None:
         super().__init__(protocol)
         self._client = client
-        self._is_masked = not client  # what arrives: RFC 6455 §5.1
-        self._max_length = min(max_length, 2**63 - 1)  # RFC 6455 §5.2: no frame is longer
+        self._is_masked = not client  # RFC 6455 §5.1: clients mask all frames.
+        self._max_length = min(max_length, 2**63 - 1)  # RFC 6455 §5.2: a frame has no more.
         self._max_fragments = min(max_fragments, NO_LIMIT)
         self._pipeline = pipeline
         self._rsv_mask = 0 if pipeline is None else pipeline.rsv_mask
         self._random = random
-        self._rest = b""  # the start of a header or control frame, or what is held back
-        self._room = NO_LIMIT  # bytes of messages that may still come; below 0: too many came
-        self._arriving: Assembly | None = None  # the message of which a part has come
-        # What is owed to the peer:
-        self._pongs: list[bytes] = []  # the payloads of pings that are not answered yet
-        self._closing: bytes | None = None  # the payload of a close frame
+        self._rest = b""  # Bytes that have arrived and are not parsed yet.
+        self._room = NO_LIMIT  # Bytes of messages that receive_data may still return.
+        self._arriving: Assembly | None = None  # The message that has arrived in part.
+        # The answers that the peer has not been sent yet:
+        self._pongs: list[bytes] = []  # The payloads of its pings.
+        self._closing: bytes | None = None  # The payload of the close frame.
 
     @property
     def features(self) -> Features:  # type: ignore[override]
@@ -109,8 +109,8 @@ class Hybi(Driver):
 
     @property
     def read_size(self) -> int:  # type: ignore[override]
-        # What one read holds may be inflated, up to 1000 times, and what there is no room for
-        # is held back.
+        # An extension may inflate the bytes of one read up to 1000 times. All bytes for which
+        # there is no room then are held back, so there should be few of them.
         return 65536 if self._pipeline is None else 4096
 
     @property
@@ -139,11 +139,11 @@ class Hybi(Driver):
         if self._pipeline is not None and self.state is _OPEN:
             self._room = NO_LIMIT if room is None else min(room, NO_LIMIT)
         else:
-            # Plain messages are no longer than what came, and behind our own close frame all
-            # are dropped. So there is always room.
+            # Plain messages are no longer than the bytes that have arrived. Behind our own
+            # close frame all messages are dropped. So there is always room.
             self._room = NO_LIMIT
-            # 1. Nearly always only whole messages come, and the scanner in C takes them all.
-            # It stops before anything else, good or bad, which is left to the loop below.
+            # 1. The usual case: whole messages and nothing else. The scanner in C takes them
+            # all at once. It stops before anything else, good or bad, for the loop below.
             if (
                 self.state is _OPEN
                 and self._arriving is None
@@ -156,7 +156,7 @@ class Hybi(Driver):
         pos = 0
         size = len(data)
         while self._room >= 0 and not self._ended:
-            # 2. The payload of a frame that comes in pieces.
+            # 2. The next bytes of a payload that arrives in pieces.
             arriving = self._arriving
             if arriving is not None and arriving.remaining:
                 if pos == size:
@@ -165,7 +165,7 @@ class Hybi(Driver):
                 pos += len(payload)
                 self._receive_piece(events, payload)
                 continue
-            # 3. The two bytes that every header has.
+            # 3. RFC 6455 §5.2: the two bytes that every header has.
             if size - pos < 2:
                 break
             first = data[pos]
@@ -174,7 +174,7 @@ class Hybi(Driver):
             if error:
                 self._fail(events, CloseCode.PROTOCOL_ERROR, error)
                 break
-            # 4. The length, which must have its shortest form (RFC 6455 §5.2).
+            # 4. RFC 6455 §5.2: the length, which must have its shortest form.
             length = second & 0x7F
             body = pos + 2
             if length > 125:
@@ -192,19 +192,19 @@ class Hybi(Driver):
                 if error:
                     self._fail(events, CloseCode.MESSAGE_TOO_BIG, error)
                     break
-            # 6. The masking key.
+            # 6. RFC 6455 §5.3: the masking key.
             key = b""
             if second & 0x80:
                 body += 4
                 if size < body:
                     break
                 key = data[body - 4 : body]
-            # 7. The payload: of a whole message, of a control frame, of a part of a message.
+            # 7. The payload of a control frame, of a whole message, or of a part of a message.
             left = size - body
             is_whole = length <= left
             if is_whole and first & _FIN and arriving is None or first & _CONTROL:
                 if not is_whole:
-                    break  # a control frame is small: it waits until all of it is there
+                    break  # A control frame is small. It waits in _rest.
                 pos = body + length
                 payload = data[body:pos]
                 if key:
@@ -215,7 +215,7 @@ class Hybi(Driver):
                     self._receive_message(events, first, payload)
             else:
                 if arriving is None:
-                    # A compressed text is checked when it has been inflated.
+                    # With extensions, a text is checked when they have changed it.
                     arriving = self._arriving = Assembly(first, self._pipeline is None)
                 arriving.begin_frame(first, length, key)
                 payload = data[body : body + min(length, left)]
@@ -226,15 +226,15 @@ class Hybi(Driver):
         return events
 
     def _check_header(self, first: int, second: int) -> str:
-        # RFC 6455 §5.1, §5.2, §5.4, §5.5; the checks stand in the order of the bytes, so
-        # that every split of the input finds the same fault.
+        # RFC 6455 §5.1, §5.2, §5.4, §5.5: what is wrong with the first two bytes, '' for
+        # nothing. The order of the checks decides which of two errors is reported.
         opcode = first & 15
         is_new = self._arriving is None
         starts = opcode == _TEXT or opcode == _BINARY
         if starts and is_new and not first & _RSV:
             pass
         elif first & _RSV & ~(self._rsv_mask if starts and is_new else 0):
-            # RFC 7692 §6: on the first frame of a message, and where a session owns the bit.
+            # RFC 7692 §6: they belong on the first frame of a message, and to an extension.
             return "reserved bits are set that no extension uses"
         elif opcode > 10 or 2 < opcode < 8:
             return f"opcode {opcode} is unknown"
@@ -252,11 +252,12 @@ class Hybi(Driver):
         return ""
 
     def _check_limits(self, first: int, length: int) -> str:
+        # The limit that a frame of this declared length would exceed, '' for none.
         arriving = self._arriving
         limit = self._max_length
         stored = 0 if arriving is None else arriving.stored
         if (first if arriving is None else arriving.first) & _RSV:
-            limit += limit // 8 + 64  # what does not compress has become longer
+            limit += limit // 8 + 64  # Compressing makes noise longer.
         if stored + length > limit:
             return f"a message is longer than {self._max_length} bytes"
         if arriving is not None and arriving.frames >= self._max_fragments:
@@ -288,7 +289,7 @@ class Hybi(Driver):
             except UnicodeDecodeError:
                 self._fail_utf8(events)
                 return
-        if self.state is _OPEN:  # behind our close frame, messages are dropped
+        if self.state is _OPEN:  # Behind our own close frame, messages are dropped.
             events.append(data)
             if self._pipeline is not None:
                 self._room -= stored_size(data)
@@ -296,7 +297,7 @@ class Hybi(Driver):
     def _receive_control(self, events: list[Data | Event], opcode: int, payload: bytes) -> None:
         if opcode == _PING:
             if self.state is _OPEN:
-                self._pongs.append(payload)  # RFC 6455 §5.5.2: each ping has its own pong
+                self._pongs.append(payload)  # RFC 6455 §5.5.2: a pong for each.
             events.append(PingEvent(payload))
         elif opcode == _PONG:
             events.append(PongEvent(payload))
@@ -304,7 +305,7 @@ class Hybi(Driver):
             self._receive_close(events, payload)
 
     def _receive_close(self, events: list[Data | Event], payload: bytes) -> None:
-        # RFC 6455 §5.5.1, §7.1.5
+        # RFC 6455 §5.5.1, §7.1.5, §7.1.6: the code and the reason.
         if not payload:
             self._closing = b""
             self._end(events, CloseCode.NO_STATUS_RECEIVED, "")
@@ -318,7 +319,7 @@ class Hybi(Driver):
         except UnicodeDecodeError:
             self._fail_utf8(events)
             return
-        self._closing = payload[:2]  # RFC 6455 §5.5.1: the reply echoes the code
+        self._closing = payload[:2]  # RFC 6455 §5.5.1: our reply echoes the code.
         self._end(events, code, reason)
 
     def _fail(self, events: list[Any], code: int, message: str) -> None:
@@ -341,7 +342,7 @@ class Hybi(Driver):
         return self._build_processed(self._pipeline.process_outgoing(_unprocessed(message)))
 
     def shared_message(self, message: str | bytes, shared: dict[Any, Any]) -> bytes:
-        if self._client:  # each of its frames has a key of its own
+        if self._client:  # RFC 6455 §5.3: each frame has a key of its own.
             return self.message(message)
         if self._pipeline is not None:
             return self._build_processed(
@@ -399,7 +400,7 @@ class Hybi(Driver):
 
 
 def _unprocessed(message: str | Buffer) -> Message:
-    """A message as the extensions take it."""
+    """A message in the form that extensions take."""
     if isinstance(message, str):
         return Message(Opcode.TEXT, message.encode())
     return Message(Opcode.BINARY, bytes(message))

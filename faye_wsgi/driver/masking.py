@@ -1,9 +1,9 @@
-"""Masking of payloads, RFC 6455 §5.3: each byte is XORed with one of the four key bytes.
+"""RFC 6455 §5.3, masking: each byte of a payload is XORed with one of the four key bytes.
 
-The keys are unpredictable; they come from a pool, for a system call takes longer than a frame.
+The keys must be unpredictable. They come from a pool, because a system call takes longer
+than building a frame.
 
-``mask`` and ``mask_pieces`` are C functions where the extension was built, else their
-Python twins.
+``mask`` and ``mask_pieces`` are C functions where they were built, else their Python twins.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Buffer = Union[bytes, bytearray, memoryview]
 
 def mask_python(data: Buffer, key: bytes) -> bytes:
     """Mask or unmask ``data`` (any length) with a ``key`` of 4 bytes, starting at key[0]."""
-    # One big-integer XOR: linear in the length, and all of it runs in C.
+    # Two big integers and one XOR: linear in the length, and the loops are the interpreter's.
     size = len(data)
     keys = key * (size // 4) + key[: size % 4]
     return (int.from_bytes(data, "little") ^ int.from_bytes(keys, "little")).to_bytes(
@@ -28,7 +28,7 @@ def mask_python(data: Buffer, key: bytes) -> bytes:
 
 
 def mask_pieces_python(pieces: Sequence[Buffer], key: bytes) -> bytes:
-    """``mask`` of several pieces of one payload, put together."""
+    """Join the pieces of one payload, and mask or unmask the whole."""
     return mask_python(b"".join(pieces), key)
 
 
@@ -39,19 +39,20 @@ _keys: list[bytes] = []
 
 
 def random_bytes(size: int) -> bytes:
-    """``size`` bytes of the operating system's randomness; in any thread."""
+    """``size`` unpredictable bytes, from the operating system. Any thread may call this."""
     if size != KEY_SIZE:
         return os.urandom(size)
     while True:
         try:
             return _keys.pop()
-        except IndexError:  # once in a while, or another thread was faster
+        except IndexError:  # The pool is empty; another thread may just have emptied it.
             fresh = os.urandom(POOL_SIZE)
             _keys.extend(fresh[at : at + KEY_SIZE] for at in range(0, POOL_SIZE, KEY_SIZE))
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keys.clear)  # the parent's are not the child's
+    # The child of a fork has a copy of the pool. It must not use the keys of its parent.
+    os.register_at_fork(after_in_child=_keys.clear)
 
 mask = mask_python
 mask_pieces = mask_pieces_python
@@ -60,5 +61,5 @@ try:
         mask,
         mask_pieces,
     )
-except ImportError:  # it was not built
+except ImportError:  # The C extension was not built.
     pass

@@ -1,4 +1,4 @@
-"""The server's opening handshake, RFC 6455 §4.2: a parsed request becomes a Driver."""
+"""RFC 6455 §4.2, the server's opening handshake: a parsed request becomes a Driver."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 Protocols = Union[str, Iterable[str], Callable[[list[str]], Optional[str]], None]
 
-# Header names of the handshake itself, which are not the user's to set.
+# The headers of the handshake itself, which the user cannot set.
 RESERVED_HEADERS = (
     "connection",
     "content-length",
@@ -37,17 +37,17 @@ RESERVED_HEADERS = (
     "upgrade",
     "websocket-",
 )
-_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # 16 bytes of base64
+_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 
 
 def accept_key(key: str) -> str:
-    """What ``Sec-WebSocket-Accept`` must say to a ``Sec-WebSocket-Key`` (RFC 6455 §4.2.2)."""
+    """RFC 6455 §4.2.2: the ``Sec-WebSocket-Accept`` that answers a ``Sec-WebSocket-Key``."""
     return base64.b64encode(sha1((key + _GUID).encode("latin-1")).digest()).decode("ascii")
 
 
 def check_protocols(protocols: Protocols) -> list[str] | Callable[..., str | None]:
-    """The option ``protocols`` as a list or callable; ValueError if a name is no token."""
+    """The option ``protocols`` as a list or callable; ValueError if a name is not a token."""
     if callable(protocols):
         return protocols
     names = split_list(protocols) if isinstance(protocols, str) else list(protocols or ())
@@ -66,9 +66,9 @@ def handshake(
     max_fragments: int = MAX_FRAGMENTS,
     extensions: Sequence[Extension] = (),
 ) -> tuple[Driver, Response]:
-    """Answer an opening handshake: the driver of its connection, and the response to send.
+    """Answer an opening handshake: the driver of the connection, and the response to send.
 
-    HandshakeError, with the HTTP error to send instead, where the request is at fault.
+    If the request is bad, this raises HandshakeError with the HTTP error to send instead.
     """
     _check_request(request)
     key = _read_key(request)
@@ -107,7 +107,7 @@ def refusal(
 def _check_request(request: Request) -> None:
     upgrades = request.has_token("upgrade", "websocket")
     if request.method == "GET" and "upgrade" not in request.headers:
-        # RFC 9110 §15.5.22: what to switch to, said to a plain request.
+        # RFC 9110 §15.5.22: a plain request is told what to upgrade to.
         switch = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
         raise refusal(426, "this is a WebSocket: connect with ws:// or wss://", switch)
     if request.method != "GET" or not upgrades or not request.has_token("connection", "upgrade"):
@@ -117,7 +117,7 @@ def _check_request(request: Request) -> None:
     if request.has_body:
         raise refusal(400, "a WebSocket request has no body")
     if request.headers.get("sec-websocket-version", "").strip(" \t") != "13":
-        # RFC 6455 §4.2.2: tell which versions would do.
+        # RFC 6455 §4.2.2, §4.4: name the versions that we support.
         raise refusal(426, "unsupported WebSocket version", (("Sec-WebSocket-Version", "13"),))
 
 
@@ -129,7 +129,7 @@ def _read_key(request: Request) -> str:
 
 
 def choose_protocol(offer: str, protocols: Protocols) -> str:
-    """The first of the client's subprotocols that we speak, '' for none (RFC 6455 §4.2.2)."""
+    """RFC 6455 §4.2.2: the first of the client's subprotocols that we support, '' for none."""
     if protocols is None:
         return ""
     offered = [name for name in split_list(offer) if is_token(name)]

@@ -1,4 +1,4 @@
-"""UTF-8 checked as bytes arrive, RFC 6455 §8.1.
+"""RFC 6455 §8.1: UTF-8, checked as bytes arrive.
 
 The interpreter's own decoder is written in C already, so there is no second one here.
 """
@@ -13,7 +13,7 @@ __all__ = ["Utf8Validator"]
 
 
 class Utf8Validator:
-    """Takes a text in pieces, and finds the first byte that cannot belong to one."""
+    """Checks a text in pieces, and finds the first byte that is wrong."""
 
     __slots__ = ("_pending",)
 
@@ -21,7 +21,10 @@ class Utf8Validator:
         self._pending = b""  # the start of a character whose other bytes have not arrived
 
     def accepts(self, piece: Buffer, final: bool = False) -> bool:
-        """Take the next piece; False if the text is not valid UTF-8, or, if final, is cut off."""
+        """Take the next piece; False if the text is not valid UTF-8.
+
+        With ``final``, a text that ends inside a character is not valid either.
+        """
         if self._pending:
             piece = self._pending + piece
         try:

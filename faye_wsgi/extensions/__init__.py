@@ -1,4 +1,4 @@
-"""WebSocket extensions, sans-I/O and public for authors of extensions.
+"""WebSocket extensions (RFC 6455 §9), sans-I/O and public for authors of extensions.
 
-Imports the standard library, ``faye_wsgi.errors`` and ``faye_wsgi.driver`` only.
+Imports ``faye_wsgi.errors`` and ``http``, and the standard library.
 """

@@ -1,16 +1,16 @@
-"""What an extension is, RFC 6455 §9: the three parts that an author writes.
+"""RFC 6455 §9, extensions: the three parts that an author writes.
 
-An :class:`Extension` is a configuration, made once and shared by all connections. For
-each connection it makes a session: a :class:`ServerSession` or a :class:`ClientSession`,
-which agrees on parameters during the opening handshake and then sees every message.
+An :class:`Extension` is a configuration. It is made once and shared by all connections. For
+each connection it makes a session: a :class:`ServerSession` or a :class:`ClientSession`. The
+session agrees on parameters during the opening handshake, and then processes every message.
 
-Extensions work on whole messages ("permessage"): a session never sees a control frame,
-and a fragmented message reaches it in one piece. To mark the messages that it changed,
-an extension may own RSV bits: it says which (``rsv1``, ``rsv2``, ``rsv3``), sets them on
-the messages it sends, and looks at them on those it receives. A bit has one owner on a
-connection; a message from the peer with a bit that nobody owns fails the connection.
+Extensions work on whole messages ("permessage"). A session never gets a control frame, and it
+gets a fragmented message in one piece. An extension may own RSV bits, to mark the messages
+that it has changed. It declares them (``rsv1``, ``rsv2``, ``rsv3``), sets them on messages
+that it sends, and reads them on messages that it receives. On a connection, a bit belongs to
+one extension. A message from the peer with a bit that belongs to none fails the connection.
 
-A whole one, which turns the bytes of binary messages around and marks them with RSV2::
+An example, which reverses the bytes of binary messages and marks these with RSV2::
 
     class Reverse(Extension):
         name = 'permessage-reverse'
@@ -24,10 +24,10 @@ A whole one, which turns the bytes of binary messages around and marks them with
 
     class ReverseSession:
         def generate_offer(self):
-            return {}                       # offered, without parameters
+            return {}                       # offered without parameters
 
         def activate(self, params):
-            return not params               # none was offered, so none may come back
+            return not params               # none were offered, so none may come back
 
         def generate_response(self):
             return {}
@@ -65,17 +65,17 @@ __all__ = [
     "Session",
 ]
 
-# Parameters to send: True stands for a parameter without a value, False leaves it out.
+# Parameters to send: True is a parameter without a value, False leaves the parameter out.
 OfferedParameters = Mapping[str, Union[str, int, bool]]
-# None offers nothing; a sequence is a list of alternatives, best first (RFC 6455 §9.1).
+# RFC 6455 §9.1: a sequence is a list of alternatives, the best one first. None is no offer.
 Offer = Union[OfferedParameters, Sequence[OfferedParameters], None]
 
 
 class Message:
-    """A whole message between the driver and the sessions, which may change all of it.
+    """A whole message. The driver passes it to the sessions, which may change all of it.
 
-    ``opcode`` is 1 (text, ``data`` in UTF-8) or 2 (binary); the RSV bits are those of its
-    first frame (RFC 6455 §5.2).
+    RFC 6455 §5.2: ``opcode`` is 1 (text, with ``data`` in UTF-8) or 2 (binary). The RSV bits
+    are those of the first frame.
     """
 
     __slots__ = ("data", "opcode", "rsv1", "rsv2", "rsv3")
@@ -101,82 +101,83 @@ class Message:
 
     @property
     def rsv(self) -> int:
-        """The RSV bits where a frame's first byte has them: 0x40, 0x20, 0x10."""
+        """The RSV bits as in a frame's first byte: 0x40, 0x20, 0x10."""
         return self.rsv1 << 6 | self.rsv2 << 5 | self.rsv3 << 4
 
 
 class Session(Protocol):
-    """What both roles' sessions have in common: the extension on one connection.
+    """The methods that the sessions of both roles have.
 
-    A session needs no base class. ``max_length`` is the most bytes that an incoming
-    message may have; it is set on the session before the first message. A session that
-    makes messages longer must look at it *while* it does so. What a session keeps for a
-    connection it makes when the first message needs it: sessions of failed handshakes
-    are just forgotten.
+    A session needs no base class. ``max_length`` is the most bytes that an incoming message
+    may have. It is set on the session before the first message. A session that makes messages
+    longer must check it *while* it does so, and not afterwards. A session should allocate
+    what it needs when the first message comes: the sessions of a failed handshake are never
+    closed.
 
-    Only one message is processed at a time, in either direction. To fail the connection
-    a method raises ``ExtensionError(text, code)``: 1002 (the default) where the peer
-    broke the extension's rules, 1007 for data that cannot be read, 1009 where it is too
-    large. Any other exception is a fault of the extension's own and fails the connection
-    too (1002 for an incoming message, 1011 for an outgoing one).
+    Messages are processed one at a time, in both directions. A method that raises
+    ``ExtensionError(text, code)`` fails the connection. The code is 1002 (the default) if the
+    peer broke the extension's rules, 1007 if the data cannot be read, 1009 if it is too large.
+    Any other exception is an error in the extension. It fails the connection, too: with 1002
+    for an incoming message, with 1011 for an outgoing one.
 
-    A session that makes the same of a message as those of other connections may have a
-    method ``process_shared_message(message, shared)``: for a message that goes to many, it
-    is called instead of ``process_outgoing_message`` where no other extension is active.
-    ``shared`` is a dict for what they have in common, under a key that only they use; a
-    message from it must not be changed any more.
+    The sessions of many connections may all change a message in the same way. Then they can
+    share the result: a message to many connections goes to the session's method
+    ``process_shared_message(message, shared)``, if it has one and no other extension is active,
+    instead of ``process_outgoing_message``. ``shared`` is a dict that all of them get. The
+    extension stores results in it, under keys that only this extension uses. A stored message
+    must not be changed again.
     """
 
     max_length: int
 
     def process_incoming_message(self, message: Message) -> Message:
-        """Undo what the peer's session did: the message itself, changed, or a new one."""
+        """Undo the peer's changes. Returns the same message, or a new one."""
 
     def process_outgoing_message(self, message: Message) -> Message:
-        """Change what is sent, and set the extension's RSV bits where the peer must know."""
+        """Change a message to send, and set the extension's RSV bits to tell the peer."""
 
     def close(self) -> None:
-        """The connection has ended: let go of everything. Called once, raises nothing."""
+        """The connection has ended: release everything. It is called once, and never raises."""
 
 
 class ServerSession(Session, Protocol):
     """An extension on one connection of a server."""
 
     def generate_response(self) -> OfferedParameters:
-        """The parameters that were agreed on, for the response; {} for none."""
+        """The parameters of the response; {} for none."""
 
 
 class ClientSession(Session, Protocol):
     """An extension on one connection of a client."""
 
     def generate_offer(self) -> Offer:
-        """The parameters to offer; {} for none, a list for alternatives, None not to offer."""
+        """The parameters to offer: {} for none, a list for alternatives, None for no offer."""
 
     def activate(self, params: Parameters) -> bool:
-        """Take the parameters of the response; False, if they do not fit, fails the handshake.
+        """Take the parameters of the response. False fails the handshake: they do not fit.
 
-        A parameter without a value is True, all others are str.
+        A parameter without a value is True. All other values are str.
         """
 
 
 class Extension:
-    """The base of extensions: an immutable configuration, shared by all connections."""
+    """The base class of extensions: a constant configuration, shared by all connections."""
 
     name: str  # the token in Sec-WebSocket-Extensions
-    type: str = "permessage"  # there is no other
+    type: str = "permessage"  # There is no other type.
     rsv1: bool = False
     rsv2: bool = False
     rsv3: bool = False
 
     def create_client_session(self) -> ClientSession | None:
-        """A session for a new connection of a client; None not to offer the extension."""
+        """A session for a new connection of a client; None to offer nothing."""
         raise NotImplementedError
 
     def create_server_session(self, offers: Sequence[Parameters]) -> ServerSession | None:
-        """A session for a new connection of a server; None declines.
+        """A session for a new connection of a server; None to decline.
 
-        ``offers`` has the parameters of each of the client's offers of this extension, in
-        its order of preference; it comes from the peer and may hold anything that the
-        header's grammar allows. A parameter without a value is True, all others are str.
+        ``offers`` has the parameters of each offer of this extension, in the order that the
+        client prefers. They come from the peer, and may be anything that the grammar of the
+        header allows. A parameter without a value is True. All other values are str.
         """
         raise NotImplementedError

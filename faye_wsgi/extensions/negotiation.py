@@ -1,8 +1,8 @@
-"""Agreeing on extensions in the opening handshake (RFC 6455 §9), and what comes of it.
+"""RFC 6455 §9: the negotiation of extensions in the opening handshake, and its result.
 
-The server calls :func:`negotiate`; the client makes a :class:`ClientNegotiation`, sends
-its ``header`` and calls its ``activate``. Both give a :class:`Pipeline`, or None where
-nothing was agreed on, so that a connection without extensions pays nothing for them.
+The server calls :func:`negotiate`. The client makes a :class:`ClientNegotiation`, sends its
+``header`` and calls its ``activate``. The result is a :class:`Pipeline`, or None if the two
+sides agreed on no extension. So a connection without extensions has no cost from them.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ __all__ = [
 
 Extensions = Union[Extension, Iterable[Extension], None]
 
-_MAX_REASON = 123  # bytes in the reason of a close frame, RFC 6455 §5.5
-_INCOMING, _OUTGOING = 1002, 1011  # the close codes of unexpected faults
+_MAX_REASON = 123  # RFC 6455 §5.5: the most bytes in the reason of a close frame
+_INCOMING, _OUTGOING = 1002, 1011  # The close codes of an error in an extension.
 
 log = logging.getLogger("faye_wsgi")
 
 
 class Active(NamedTuple):
-    """A session that was agreed on, and the extension that it is of."""
+    """A session that is in use, and its extension."""
 
     extension: Extension
     session: Session
 
 
 class Pipeline:
-    """The sessions of one connection, in the order in which outgoing messages pass them.
+    """The sessions of one connection, in the order in which they process outgoing messages.
 
-    ``rsv_mask`` has the RSV bits (0x40, 0x20, 0x10) that a session owns: they may be set
-    on the first frame of a text or binary message, and nowhere else. ``header`` is the
-    value of ``Sec-WebSocket-Extensions`` in the response. Its methods raise nothing but
-    :class:`ExtensionError`, whose text fits into a close frame.
+    ``rsv_mask`` has the RSV bits (0x40, 0x20, 0x10) that belong to a session. They may be set
+    on the first frame of a text or binary message, and nowhere else. ``header`` is the value
+    of ``Sec-WebSocket-Extensions`` in the response. The methods raise :class:`ExtensionError`
+    only, with a text that fits into a close frame.
     """
 
     __slots__ = ("_incoming", "_max_length", "_outgoing", "header", "rsv_mask")
@@ -68,7 +68,7 @@ class Pipeline:
             session.max_length = max_length
 
     def process_incoming(self, message: Message) -> Message:
-        """What the peer's application sent, from a whole message as its frames had it."""
+        """A received message, with the changes of the peer's extensions undone."""
         for extension, session in self._incoming:
             try:
                 message = session.process_incoming_message(message)
@@ -79,7 +79,7 @@ class Pipeline:
         return message
 
     def process_outgoing(self, message: Message) -> Message:
-        """What to put into frames: ``message.rsv`` goes into the first one's first byte."""
+        """A message as it is to be sent. ``message.rsv`` goes into the first byte of its frame."""
         for extension, session in self._outgoing:
             try:
                 message = session.process_outgoing_message(message)
@@ -90,7 +90,7 @@ class Pipeline:
         return message
 
     def process_shared(self, message: Message, shared: dict[Any, Any]) -> Message:
-        """``process_outgoing`` of a message that goes to many, of which ``shared`` knows."""
+        """The same for a message that goes to many connections, which all pass this ``shared``."""
         if len(self._outgoing) == 1:
             extension, session = self._outgoing[0]
             process = getattr(session, "process_shared_message", None)
@@ -102,7 +102,7 @@ class Pipeline:
         return self.process_outgoing(message)
 
     def close(self) -> None:
-        """Close every session, once; a session that fails at it is logged, no more."""
+        """Close every session, once. If one raises, that is logged and the others are closed."""
         sessions, self._outgoing, self._incoming = self._outgoing, [], []
         for extension, session in sessions:
             try:
@@ -114,7 +114,7 @@ class Pipeline:
 def check_extensions(extensions: Extensions) -> tuple[Extension, ...]:
     """The option ``extensions`` (one, several or None) as a tuple.
 
-    TypeError or ValueError for what is no extension, and for two of one name.
+    Raises TypeError or ValueError if one is not an extension, or if two have the same name.
     """
     if extensions is None:
         return ()
@@ -139,10 +139,10 @@ def _check_extension(extension: Extension) -> None:
 
 
 def negotiate(extensions: Iterable[Extension], header: str, max_length: int) -> Pipeline | None:
-    """The server's part: choose from the client's offers, in the order of ``extensions``.
+    """The server's side: choose from the client's offers, in the order of ``extensions``.
 
-    ExtensionError: the header is malformed. What an extension itself raises here comes
-    through as it is, for it is no fault of the peer's.
+    Raises ExtensionError if the header is malformed. An exception of an extension is passed
+    on as it is, because the peer did not cause it.
     """
     if not header:
         return None
@@ -163,7 +163,7 @@ def negotiate(extensions: Iterable[Extension], header: str, max_length: int) -> 
 
 
 class ClientNegotiation:
-    """The client's part, for one handshake: ``header`` has the offers, '' if there are none."""
+    """The client's side, for one handshake. ``header`` has the offers; '' means no offers."""
 
     def __init__(self, extensions: Iterable[Extension]) -> None:
         self._offered: dict[str, tuple[Extension, ClientSession]] = {}
@@ -177,18 +177,19 @@ class ClientNegotiation:
         self.header = ", ".join(offers)
 
     def activate(self, header: str, max_length: int) -> Pipeline | None:
-        """Take the header of the response ('' for none), in whose order messages are sent.
+        """RFC 6455 §9.1: take the header of the response; '' if there was none.
 
-        ExtensionError fails the handshake: the header is malformed, names an extension
-        that was not offered, names one twice, makes two use one RSV bit, or has
-        parameters that do not fit the offer (RFC 6455 §9.1).
+        Its order is the order in which the extensions process outgoing messages. Raises
+        ExtensionError, which fails the handshake, if the header is malformed, names an
+        extension that was not offered, names one twice, gives two the same RSV bit, or has
+        parameters that do not fit the offer.
         """
         active: list[Active] = []
         reserved = 0
         for name, params in _parse(header):
             if name not in self._offered:
                 raise ExtensionError(_cut(f"the server chose {name}, which was not offered"))
-            # Taken out, so that the second of two fails as above.
+            # It is removed, so that naming it a second time fails as above.
             extension, session = self._offered.pop(name)
             bits = _rsv_bits(extension)
             if bits & reserved:
@@ -201,10 +202,10 @@ class ClientNegotiation:
 
 
 def serialize(name: str, params: OfferedParameters) -> str:
-    """One extension with its parameters, as it stands in the header.
+    """One extension with its parameters, as in the header.
 
-    Values are tokens (RFC 6455 §9.1: even when unquoted), so nothing is ever quoted;
-    ValueError for what could not be sent.
+    RFC 6455 §9.1: a value is a token, even if it is quoted, so nothing is quoted here. Raises
+    ValueError for a value that is not a token.
     """
     parts = [name]
     for key, value in params.items():

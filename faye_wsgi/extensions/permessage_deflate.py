@@ -1,15 +1,14 @@
-"""Compression of messages, RFC 7692: ``permessage-deflate``.
+"""RFC 7692, ``permessage-deflate``: compression of messages.
 
     WebSocket(environ, extensions=permessage_deflate)
     Client(url, extensions=permessage_deflate.configure(level=1, max_window_bits=11))
 
-Each side compresses with a context of its own, which normally lives as long as the
-connection ("context takeover"), so that a message may refer to earlier ones. A context
-is made when the first message needs it. zlib takes about 256 KiB for compressing
-and 40 KiB for reading; ``max_window_bits``, ``mem_level`` and the two
-``no_context_takeover`` options make it less. Window and ``mem_level`` go together: after
-one message a connection has about 110 KiB, with a window of 10 bits 96, with
-``mem_level=4`` besides 31.
+Each side compresses with a context of its own. Normally a context lives as long as the
+connection ("context takeover"), so that a message can refer to earlier ones. It is made when
+the first message needs it. zlib reserves about 256 KiB for compression and 40 KiB for
+decompression. ``max_window_bits``, ``mem_level`` and the two ``no_context_takeover`` options
+make that less. Use the first two together: after one message a connection takes about
+110 KiB, with a window of 10 bits 96 KiB, and with ``mem_level=4`` as well 31 KiB.
 """
 
 from __future__ import annotations
@@ -38,22 +37,21 @@ _RANGES = {
     "threshold": (0, 2**63 - 1),
 }
 
-_TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: left out by the sender of each message
-_INPUT = 1 << 16  # bytes read at a time
-_OUTPUT = 1 << 17  # and written: what a message may go over its limit before it is seen
-_MAX_FINAL_BLOCKS = 1024  # in a message: each of them costs a new context
+_TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: the sender leaves it out.
+_INPUT = 1 << 16  # Bytes that zlib gets in one call.
+_OUTPUT = 1 << 17  # Bytes that it returns: a message exceeds its limit by no more than that.
+_MAX_FINAL_BLOCKS = 1024  # In one message. Each of them costs a new context.
 
 
 @dataclass(frozen=True)
 class PermessageDeflate(Extension):
-    """The extension and its options; ``configure`` gives another one.
+    """The extension and its options. ``configure`` returns another one.
 
     ``level`` (0 to 9, -1 for zlib's choice), ``mem_level`` (1 to 9) and ``strategy``
-    (``zlib.Z_FILTERED``, ...) are zlib's. ``no_context_takeover`` drops our own context
-    after each message, ``max_window_bits`` (8 to 15) bounds it; the two ``request_``
-    options ask the same of the peer: a server that cannot do it is refused, a client
-    that cannot is served nevertheless. Messages of less than ``threshold`` bytes are sent
-    as they are.
+    (``zlib.Z_FILTERED``, ...) are zlib's. ``no_context_takeover`` drops our own context after
+    each message, ``max_window_bits`` (8 to 15) limits its size. The two ``request_`` options
+    ask the peer to do the same. A server that refuses fails the handshake; a client that
+    cannot do it is accepted. A message of less than ``threshold`` bytes is not compressed.
     """
 
     level: int = zlib.Z_DEFAULT_COMPRESSION
@@ -92,7 +90,7 @@ class PermessageDeflate(Extension):
         return DeflateClientSession(self)
 
     def create_server_session(self, offers: Sequence[Parameters]) -> DeflateServerSession | None:
-        # RFC 7692 §5.1: the first offer that can be accepted; there may be none.
+        # RFC 7692 §5.1: the first offer that is acceptable, or none of them.
         for params in offers:
             offer = _read_parameters(params, is_offer=True)
             if offer is not None:
@@ -101,7 +99,7 @@ class PermessageDeflate(Extension):
 
 
 class _Agreement(NamedTuple):
-    """The four parameters of RFC 7692 §7.1; 0 stands for window bits that are not there."""
+    """RFC 7692 §7.1: the four parameters. Window bits are 0 if the parameter is absent."""
 
     server_no_context_takeover: bool = False
     client_no_context_takeover: bool = False
@@ -110,7 +108,7 @@ class _Agreement(NamedTuple):
 
 
 def _read_parameters(params: Parameters, is_offer: bool) -> _Agreement | None:
-    """The parameters of an offer or a response; None where RFC 7692 §7.1 forbids them."""
+    """RFC 7692 §7.1: the parameters of an offer or a response; None if they are not allowed."""
     found: dict[str, Any] = {}
     for name, value in params.items():
         if name in _FLAGS and value is True:
@@ -118,14 +116,14 @@ def _read_parameters(params: Parameters, is_offer: bool) -> _Agreement | None:
         elif name in _SIZES and isinstance(value, str) and value in _WINDOW_BITS:
             found[name] = _WINDOW_BITS[value]
         elif name == "client_max_window_bits" and value is True and is_offer:
-            found[name] = MAX_WINDOW_BITS  # §7.1.2.2: the client can do it, any size is right
+            found[name] = MAX_WINDOW_BITS  # §7.1.2.2: any size will do.
         else:
             return None
     return _Agreement(**found)
 
 
 class DeflateSession:
-    """The data phase, RFC 7692 §7.2: the same for both roles once they have agreed."""
+    """RFC 7692 §7.2, the data phase: after the handshake it is the same for both roles."""
 
     __slots__ = (
         "_config",
@@ -140,28 +138,29 @@ class DeflateSession:
 
     def __init__(self, config: PermessageDeflate) -> None:
         self._config = config
-        self.max_length = 2**26 - 1  # the pipeline says how long it may be
+        self.max_length = 2**26 - 1  # The pipeline sets it.
         self._own_takeover = self._peer_takeover = True
         self._own_bits = self._peer_bits = MAX_WINDOW_BITS
         self._deflater: zlib._Compress | None = None
         self._inflater: zlib._Decompress | None = None
 
     def process_outgoing_message(self, message: Message) -> Message:
-        """Compress, unless that cannot pay: RSV1 tells the peer (RFC 7692 §7.2.1)."""
+        """RFC 7692 §7.2.1: compress the message if it is long enough, and set RSV1."""
         data = message.data
         if not data or len(data) < self._config.threshold:
             return message
         deflater = self._deflater or self._new_deflater()
-        # What a sync flush returns ends in the tail.
+        # The result of a sync flush ends with the tail.
         message.data = deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH)[:-4]
         message.rsv1 = True
         self._deflater = deflater if self._own_takeover else None
         return message
 
     def process_shared_message(self, message: Message, shared: dict[Any, Any]) -> Message:
-        """Compress a message that goes to many, once for all who do it alike."""
-        # Their contexts differ, so it refers to no earlier message. What follows must not
-        # refer to what is before it either: our context does not have it, the peer's has.
+        """Compress a message to many connections, once for all that have the same options."""
+        # Their contexts differ, so this message cannot refer to an earlier one. Nor can a later
+        # message refer to one before this: the peer's context has both, ours has not seen this
+        # one, and the distances would be wrong. So the context is dropped before and after.
         self._deflater = None
         key = self._config, self._own_bits
         done: Message | None = shared.get(key)
@@ -171,7 +170,7 @@ class DeflateSession:
         return done
 
     def process_incoming_message(self, message: Message) -> Message:
-        """Read a compressed message; one without RSV1 is as it was (RFC 7692 §7.2.2)."""
+        """RFC 7692 §7.2.2: decompress the message if it has RSV1."""
         if message.rsv1 and message.data:
             try:
                 message.data = self._inflate(message.data)
@@ -185,9 +184,9 @@ class DeflateSession:
         self._deflater = self._inflater = None
 
     def _new_deflater(self) -> zlib._Compress:
-        # zlib refuses to compress a raw stream with a window of 8 bits, but what it makes
-        # with 9 fits into one: it never looks back further than its window less 262 bytes
-        # (its longest match and what it reads ahead), which leaves 250 of 512.
+        # zlib does not compress a raw stream with a window of 8 bits (256 bytes). But its result
+        # with 9 bits fits into such a window: it refers back by the size of its window less 262
+        # bytes at most (its longest match and its lookahead), and 512 - 262 is 250.
         config, bits = self._config, max(self._own_bits, 9)
         return zlib.compressobj(
             config.level, zlib.DEFLATED, -bits, config.mem_level, config.strategy
@@ -195,16 +194,17 @@ class DeflateSession:
 
     def _inflate(self, data: bytes) -> bytes:
         inflater = self._inflater or zlib.decompressobj(-self._peer_bits)
-        self._inflater = None  # until the message has been found good
+        self._inflater = None  # Until the message has turned out to be valid.
         piece = inflater.decompress(data[:_INPUT], _OUTPUT)
         size = len(piece)
         if size == _OUTPUT or len(data) > _INPUT or size > self.max_length or inflater.eof:
             return self._inflate_more(inflater, piece, data)
-        self._end(inflater)  # nearly always it comes out in one piece
+        self._end(inflater)  # The usual case: all of it came in one piece.
         return piece
 
     def _end(self, inflater: zlib._Decompress) -> None:
-        # The tail ends an empty block; if it says anything more, the message was cut off.
+        # The tail is the rest of an empty block. If zlib makes any data of it, then the message
+        # ended inside a block.
         if inflater.decompress(_TAIL, 1) or inflater.eof:
             raise zlib.error("the message is cut off")
         if self._peer_takeover:
@@ -218,17 +218,17 @@ class DeflateSession:
         for start in range(0, len(data), _INPUT):
             rest: bytes | memoryview = view[start : start + _INPUT]
             while True:
-                # 1. a piece, bounded whatever the input claims; the first is there
+                # 1. Decompress one piece of limited size. The first one is there already.
                 if start or pieces or inflater is None:
                     inflater = inflater or zlib.decompressobj(-self._peer_bits)
                     piece = inflater.decompress(rest, _OUTPUT)
-                # 2. the limit, while it happens
+                # 2. Check the limit now, while the message is being decompressed.
                 size += len(piece)
                 if size > self.max_length:
-                    pieces.clear()  # or the traceback would keep them alive
+                    pieces.clear()  # The traceback keeps this frame alive, and so the pieces.
                     raise ExtensionError(f"a message is longer than {self.max_length} bytes", 1009)
                 pieces.append(piece)
-                # 3. RFC 7692 §7.2.3.4: after a final block, the rest is a new stream
+                # 3. RFC 7692 §7.2.3.4: behind a final block, a new stream begins.
                 if inflater.eof:
                     rest, inflater = inflater.unused_data, None
                     final_blocks += 1
@@ -237,7 +237,7 @@ class DeflateSession:
                     if not rest:
                         break
                     continue
-                # 4. a full piece may mean that zlib holds back more
+                # 4. If the piece is full, zlib may have more of it.
                 rest = inflater.unconsumed_tail
                 if len(piece) < _OUTPUT:
                     break
@@ -247,7 +247,7 @@ class DeflateSession:
 
 
 class DeflateServerSession(DeflateSession):
-    """The server's side: RFC 7692 §7.1, from an offer that has been found acceptable."""
+    """RFC 7692 §7.1: the server's session, made from an acceptable offer."""
 
     __slots__ = ("_offer",)
 
@@ -262,7 +262,7 @@ class DeflateServerSession(DeflateSession):
             config.max_window_bits, offer.server_max_window_bits or MAX_WINDOW_BITS
         )
         if offer.client_max_window_bits:
-            # §7.1.2.2: only a client that offers it can be asked
+            # §7.1.2.2: only a client that offers this parameter may get it.
             self._peer_bits = min(config.request_max_window_bits, offer.client_max_window_bits)
 
     def generate_response(self) -> OfferedParameters:
@@ -272,8 +272,8 @@ class DeflateServerSession(DeflateSession):
         if not self._peer_takeover:
             params["client_no_context_takeover"] = True
         if self._offer.server_max_window_bits:
-            # §7.1.2.1: said only to who asked. A smaller window than the peer's is
-            # always right, and some clients fail at an answer to no question.
+            # §7.1.2.1: only for a client that asked. A smaller window than the peer expects
+            # is always correct, and some clients fail if they get a parameter unasked.
             params["server_max_window_bits"] = self._own_bits
         if self._peer_bits < MAX_WINDOW_BITS:
             params["client_max_window_bits"] = self._peer_bits
@@ -281,7 +281,7 @@ class DeflateServerSession(DeflateSession):
 
 
 class DeflateClientSession(DeflateSession):
-    """The client's side: it offers what the options say, and checks the answer."""
+    """RFC 7692 §7.1: the client's session, which makes an offer and checks the response."""
 
     __slots__ = ()
 
@@ -294,7 +294,7 @@ class DeflateClientSession(DeflateSession):
             params["server_no_context_takeover"] = True
         if config.request_max_window_bits < MAX_WINDOW_BITS:
             params["server_max_window_bits"] = config.request_max_window_bits
-        # §7.1.2.2: always there, so that a server may ask for less
+        # §7.1.2.2: always offered, so that the server may ask for a smaller window.
         bits = config.max_window_bits
         params["client_max_window_bits"] = bits if bits < MAX_WINDOW_BITS else True
         return params
@@ -310,7 +310,7 @@ class DeflateClientSession(DeflateSession):
         return True
 
     def _answers(self, response: _Agreement) -> bool:
-        # RFC 7692 §7.1: what was offered to the server it must grant, or not accept at all.
+        # RFC 7692 §7.1: a server that accepts an offer must accept all of its parameters.
         config = self._config
         server_bits = response.server_max_window_bits or MAX_WINDOW_BITS
         return (

@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    # What the caller has closed is None.
+    # A stream that the caller has closed is None.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))
@@ -158,7 +158,7 @@ def _run(ws: Client, wait: float) -> int:
 
 
 def _print_messages(ws: Client, sender: Any, wait: float, terminal: bool) -> None:
-    """Print until the close, or until all is said: the input has ended and no answer comes."""
+    """Print until the close, or until the input has ended and no more answers come."""
     while True:
         try:
             message = ws.receive(timeout=wait if sender.dead else 0.25)
@@ -182,7 +182,7 @@ def _print(message: Data, terminal: bool) -> None:
 
 
 def _printable(text: str) -> str:
-    # A peer must not steer the terminal.
+    # Control characters are escaped: a peer must not send commands to the terminal.
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
@@ -197,8 +197,8 @@ def _send_lines(ws: Client, terminal: bool) -> None:
 
 
 def _read_lines(fd: int, terminal: bool) -> Iterator[str]:
-    """The lines of a descriptor; other greenlets go on meanwhile."""
-    # A file is always ready, and epoll will not hear of one.
+    """The lines of a descriptor; other greenlets run while this waits."""
+    # A regular file is always ready, and epoll refuses it (EPERM).
     ready = stat.S_ISREG(os.fstat(fd).st_mode)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     rest = ""

@@ -44,9 +44,9 @@ ProxyOption = Union[str, Mapping[str, Any], None]
 Pairs = tuple[tuple[str, str], ...]
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-# RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4: the only 4xx that ask to come again.
+# RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4: the only 4xx that ask the client to try again.
 _HEALING = (408, 425, 429)
-# What may follow a redirect to another origin: any other header may be a secret.
+# The headers that are sent on to another origin after a redirect: others may be secrets.
 _HARMLESS = ("accept-language", "origin", "user-agent")
 
 
@@ -167,14 +167,14 @@ class Client(Endpoint):
         try:
             return super().receive(timeout)
         except ConnectionClosed:
-            if self._handshake_error is not None:  # it failed meanwhile
+            if self._handshake_error is not None:  # connecting has failed while this waited
                 raise self._handshake_error from None
             raise
 
     receive.__doc__ = Endpoint.receive.__doc__
 
     def __enter__(self) -> Client:
-        """Wait until it is open: leaving the block before would give up all that it has sent."""
+        """Wait until it is open: a block that ends before would close it, with nothing sent."""
         try:
             self.wait_open()
         except BaseException as error:
@@ -204,12 +204,12 @@ class Client(Endpoint):
     ) -> Iterator[Client]:
         """Open connections, one after the other: ``for ws in Client.reconnecting(url):``.
 
-        The next one is made when the body of the loop is through with the last, which is
-        closed then. Before it, and after a failure, there is a delay: ``first_delay``
-        seconds, twice that the next time, up to ``max_delay``, each cut by up to a half
-        at random. A refusal for which ``retry(error)`` is false (by default any 4xx but
-        408, 425 and 429) is raised as HandshakeError; all else is tried again for ever,
-        and logged as a warning. Leave the loop to stop.
+        When the body of the loop has ended, its connection is closed and the next one is made.
+        Before each new attempt there is a delay: ``first_delay`` seconds, twice that the next
+        time, up to ``max_delay``, each cut by up to a half at random. A refusal for which
+        ``retry(error)`` is false (by default any 4xx but 408, 425 and 429) is raised as
+        HandshakeError. All other failures are logged as a warning and tried again, without an
+        end. Leave the loop to stop.
         """
         for name, seconds in (("first_delay", first_delay), ("max_delay", max_delay)):
             check_seconds(name, seconds)
@@ -255,7 +255,7 @@ class Client(Endpoint):
 
     def _failed(self, error: HandshakeError) -> None:
         if self.ready_state != ReadyState.CONNECTING:
-            return  # given up already
+            return  # closed meanwhile
         error.target = self
         self._handshake_error = error
         self._status_code = error.status_code
@@ -265,10 +265,10 @@ class Client(Endpoint):
 
 @dataclass(frozen=True, repr=False)
 class _Opening:
-    """The way to an open connection, over redirects: each redirect makes a new one.
+    """All that is needed to open a connection; each redirect makes a new one.
 
-    It has no repr of its fields, for gevent logs a greenlet with its function, and the headers
-    may hold secrets.
+    Its repr does not show the fields: gevent logs a greenlet with its function, and the headers
+    may have secrets.
     """
 
     url: Url
@@ -287,7 +287,7 @@ class _Opening:
             ProxyHandshake(proxy.url, self.url, proxy.headers)
 
     def run(self) -> tuple[Any, Opened]:
-        """The socket and what was agreed on it; HandshakeError."""
+        """The socket, and the result of the handshake on it; HandshakeError."""
         opening = self
         while True:
             try:
@@ -307,7 +307,7 @@ class _Opening:
         return self.tls or make_client_tls()
 
     def _redirected(self, error: HandshakeError) -> _Opening:
-        """The way to where ``error`` redirects; raises it if that is nowhere, or too far."""
+        """The opening that ``error`` redirects to; raises ``error`` if there is none."""
         headers = {name.lower(): value for name, value in error.headers}
         location = headers.get("location")
         if error.status_code not in _REDIRECTS or not location or not self._follows(error):
@@ -329,8 +329,8 @@ class _Opening:
         return replace(here, url=url)
 
     def _follows(self, error: HandshakeError) -> bool:
-        # A refusal with another code than 1002 is the proxy's, which does not speak for the
-        # server: its redirects are not followed.
+        # A refusal with another code than 1002 comes from the proxy. Its redirects are not the
+        # server's, and are not followed.
         if self.url.path or error.code != 1002 or self.redirects < 0:
             return False
         if self.redirects == 0:
@@ -376,7 +376,7 @@ def _merge_ca(tls: TlsOption, ca: Any) -> TlsOption:
 
 
 def _check_proxy(proxy: ProxyOption, url: Url) -> Callable[[Url], dial.Proxy | None]:
-    """The option as a function, since a redirect may need another answer of 'env'."""
+    """The option as a function: with 'env', a redirect may need another proxy."""
     if proxy is None:
         return lambda url: None
     if proxy == "env":

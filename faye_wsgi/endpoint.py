@@ -1,8 +1,8 @@
-"""What a connection is to its user, on either side: an endpoint (RFC 6455 §1.2).
+"""The user's side of a connection, on servers and clients: an endpoint (RFC 6455 §1.2).
 
-``EventTarget`` has events and their listeners; EventSource is one, too. ``Endpoint`` adds what a
-WebSocket has: its state, blocking calls, and streams. ``pipe`` joins an endpoint to something
-else, ``broadcast`` sends to many. Nothing here does I/O: all of it goes to the ``Connection``.
+``EventTarget`` has events and their listeners; EventSource is one, too. ``Endpoint`` adds the
+state, the blocking calls and the streams of a WebSocket. ``pipe`` joins an endpoint to a
+destination, ``broadcast`` sends to many. Nothing here does I/O: the ``Connection`` does.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class EventTarget:
     listener, which runs before those that ``on`` registered; these run in the order of their
     registration.
 
-    Any thread may add and remove listeners, while the connection's calls them. So those of a
-    type are a tuple, which is replaced and never changed.
+    Any thread may add and remove listeners, while the connection's thread calls them. So the
+    listeners of a type are a tuple, which is replaced and never changed.
     """
 
     __slots__ = ("_after_listeners", "_called_handler", "_handlers", "_listeners")
@@ -63,9 +63,9 @@ class EventTarget:
     ) -> Listener | Callable[[Listener], Listener]:
         """Register ``listener`` for the events of a type; ``@target.on(type)`` does the same.
 
-        The listener is called with the event. One for ``close`` that comes after the end
-        runs all the same, once, and not before this returns. ValueError if there is no such
-        type.
+        The listener is called with the event. A listener for ``close`` that is registered after
+        the end runs all the same, once, and not before this returns. ValueError if there is no
+        such type.
         """
         self._check_type(type)
         if listener is None:
@@ -90,9 +90,9 @@ class EventTarget:
         return bool(self._listeners.get(type) or self._handlers.get(type))
 
     def sole_listener(self, type: EventType) -> Listener | None:
-        """The only listener for the events of a type, if calling it is all there is to do.
+        """The only listener for the events of a type, if ``dispatch`` would do nothing else.
 
-        The inbox calls it without ``dispatch``, which is faster.
+        The dispatcher calls it directly, which is faster.
         """
         listeners = self._listeners.get(type, ())
         handler = self._handlers.get(type)
@@ -168,7 +168,7 @@ class Endpoint(EventTarget):
     greenlet and any thread.
     """
 
-    # Users may hang attributes of their own on it, and keep it in weak sets.
+    # Users may set attributes of their own on it, and keep it in weak sets.
     __slots__ = ("__dict__", "__weakref__", "_connection", "_handshake_error", "_outbox")
 
     CONNECTING, OPEN, CLOSING, CLOSED = ReadyState
@@ -387,8 +387,8 @@ def pipe(source: Any, destination: Any, end: bool = True) -> None:
     write = _writer(destination)
 
     def forward(event: Any) -> None:
-        # Listeners run one at a time. So while this blocks, messages wait in the source's
-        # inbox, and when that is full, the peer has to wait.
+        # Listeners run one at a time. So while this blocks, messages wait in the source's backlog,
+        # and when that is full, reading stops and TCP slows the peer down.
         try:
             write(event.data)
         except ConnectionClosed:

@@ -1,8 +1,7 @@
-"""Every exception that faye_wsgi raises of its own.
+"""The exceptions of faye_wsgi.
 
-Wrong arguments raise the built-in ``TypeError`` and ``ValueError``, a call that
-took too long the built-in ``TimeoutError``; all else derives from
-:class:`WebSocketError`.
+Wrong arguments raise the built-in ``TypeError`` and ``ValueError``, and a call that took too long
+raises the built-in ``TimeoutError``. All other exceptions derive from :class:`WebSocketError`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class ConnectionClosed(WebSocketError):
 
     ``code`` is the close code of RFC 6455 §7.4 (1005: the peer gave none, 1006: TCP
     ended without a close frame), None on the drafts, which have no codes; ``reason``
-    is the peer's or our own close reason; ``target`` is the object that it happened to.
+    is the peer's or our own close reason; ``target`` is the WebSocket, Client or EventSource.
     """
 
     target: Any = None
@@ -49,7 +48,7 @@ class HandshakeError(ConnectionClosed):
     """The opening handshake failed, so the connection never opened.
 
     On a server ``status_code``, ``headers`` and ``body`` are the HTTP error for the
-    client; on a client they are what the server (or the proxy) answered, with the
+    client; on a client they are the answer of the server (or the proxy), with the
     start of its body, and ``status_code`` is None where no answer came.
     """
 
@@ -73,7 +72,7 @@ class HandshakeError(ConnectionClosed):
 
 
 class ProtocolError(WebSocketError):
-    """What arrived breaks the protocol; ``code`` is the close code that answers it."""
+    """The peer has broken the protocol; ``code`` is the close code of our reply."""
 
     def __init__(self, message: str, code: int = 1002) -> None:
         super().__init__(message)
@@ -81,7 +80,7 @@ class ProtocolError(WebSocketError):
 
 
 class ExtensionError(ProtocolError):
-    """An extension cannot be agreed on, or cannot read what arrived."""
+    """An extension cannot be agreed on, or cannot read a message."""
 
 
 class HijackError(WebSocketError):

@@ -109,8 +109,8 @@ class EventSource(EventTarget):
             handover.send_through(head.headers, ())
             return
         try:
-            # Before there is a Connection, which makes a hub for its thread. gevent would
-            # leave that hub's descriptors behind in the threads of an unknown server.
+            # Before the Connection is made, which makes a hub for its thread. In the threads of an
+            # unknown server that hub would never be destroyed, and its descriptors never closed.
             handover.check_server()
         except HijackError as error:
             _warn_once(str(error))
@@ -223,8 +223,8 @@ class EventSource(EventTarget):
 
     def _listeners_changed(self) -> None:
         if self._connection.closing.is_over:
-            # The sink may be a weak reference. A late listener for ``close`` is called in
-            # another turn of the hub, and this object must live until then.
+            # The sink may be a weak reference. A late listener for ``close`` is called in the next
+            # turn of the hub, and this object must live until then.
             self._connection.dispatcher.sink = self
         if self._connection.listeners_changed():
             hubs.tell_in_thread(self._connection.dispatcher)

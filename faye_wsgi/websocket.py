@@ -79,7 +79,7 @@ class WebSocket(Endpoint):
         """Answer the handshake of ``request``: an environ, or a request that has one.
 
         :param protocols: the subprotocols that we speak: names, a comma string, or a
-            function of the client's list that returns one of them or None.
+            function that gets the client's list and returns one of them or None.
         :param extensions: one extension, or several in the order of preference.
         :param headers: dict or pairs added to the response.
         :param origins: 'same' (default): a page must come from this host; a list of
@@ -90,9 +90,9 @@ class WebSocket(Endpoint):
         :param options: those of every connection, on a server as on a client, which
             :class:`faye_wsgi.transport.settings.Settings` describes.
 
-        Raises TypeError and ValueError for wrong arguments, HijackError on a server
-        whose socket cannot be taken, and RuntimeError where this request's connection has
-        been taken before: a request has one WebSocket or EventSource.
+        Raises TypeError and ValueError for wrong arguments, HijackError if the server's socket
+        cannot be taken, and RuntimeError if this request's connection has been taken before: a
+        request has one WebSocket or EventSource.
         """
         settings = make_settings(**options)
         registered = check_extensions(extensions)

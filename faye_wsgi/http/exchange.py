@@ -1,7 +1,7 @@
 """One HTTP request that asks its receiver to switch to something else, and the answer.
 
 The requests of the client's opening handshake (Upgrade) and of the proxy step (CONNECT)
-are of this kind. h11 reads the answers; what they may not do is bounded here.
+are of this kind. h11 reads the answers; the limits on their size are set here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Answer(NamedTuple):
 
 
 class Exchange:
-    """The request, and what becomes of it; ``peer`` names who is asked, for the errors."""
+    """A request and its answer; ``peer`` is the receiver's name in the errors."""
 
     def __init__(
         self, peer: str, method: str, target: str, headers: Iterable[tuple[str, str]]
@@ -71,7 +71,7 @@ class Exchange:
             raise HandshakeError(f"{self._peer} gave no valid answer: {error}") from None
 
     def receive_eof(self) -> HandshakeError:
-        """Take the end of the answer, or the end of our patience with its body: the error."""
+        """The answer has ended, or its body took too long: the error for the user."""
         try:
             self._check_refused()
         except HandshakeError as error:

@@ -39,8 +39,7 @@ def split_list(value: str) -> list[str]:
 def check_headers(headers: HeadersLike, reserved: Iterable[str] = ()) -> list[tuple[str, str]]:
     """The user's headers as pairs; ValueError where one could break out of its line.
 
-    ``reserved`` are lower-case names, or prefixes that end in ``-``, which are not the
-    user's to set.
+    ``reserved`` are lower-case names, or prefixes that end in ``-``, which users cannot set.
     """
     if headers is None:
         return []

@@ -14,10 +14,10 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Request(NamedTuple):
-    """A request whose head has been parsed.
+    """A request with a parsed head.
 
-    ``headers`` has lower-case names; repeated ones are joined by commas. ``has_body``
-    tells that a body is announced, of whatever length but zero.
+    ``headers`` has lower-case names; repeated ones are joined by commas. ``has_body`` says that
+    the head announces a body that is not empty.
     """
 
     method: str

@@ -1,7 +1,7 @@
 """Which pages may connect: the ``Origin`` header, RFC 6455 §10.2 and RFC 6454.
 
-Browsers send cookies with every handshake, from whatever site its page came, so a
-server that does not look at ``Origin`` is open to cross-site hijacking.
+Browsers send cookies with every handshake, from a page of any site. So a server that does not look
+at ``Origin`` is open to cross-site hijacking.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def check_origins(origins: Origins) -> Origins:
 def is_allowed(origin: str | None, host: str, origins: Origins) -> bool:
     """Whether a page from ``origin`` may connect to ``host`` (a ``Host`` header's value).
 
-    A request without an origin passes: no browser sent it.
+    A request without an origin passes: it does not come from a browser.
     """
     if origin is None or origins is None:
         return True

@@ -34,22 +34,22 @@ class ProxyHandshake:
         """Take bytes of the answer: True once the tunnel is open, None before.
 
         HandshakeError: the proxy refuses, with ``status_code``, ``headers`` and the start
-        of the body; or what it says is no answer.
+        of the body; or it gave no valid answer.
         """
         try:
             answer = self._exchange.receive_data(data)
         except HandshakeError as error:
-            error.code = 1006  # whatever it is, it is no fault of the server's
+            error.code = 1006  # and not 1002: the server has broken no protocol
             raise
         if answer is None:
             return None
         if answer.left:
-            # The server speaks second: these bytes are not its own.
+            # In a WebSocket and in TLS the client speaks first: the server cannot have sent them.
             raise HandshakeError("the proxy sent bytes after its answer", code=1006)
         return True
 
     def receive_eof(self) -> HandshakeError:
-        """Take the end of the answer: the error that it is."""
+        """The answer has ended, or took too long: the error for the user."""
         error = self._exchange.receive_eof()
         error.code = 1006
         return error

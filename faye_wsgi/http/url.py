@@ -17,15 +17,15 @@ PROXY_SCHEMES = ("http", "https")
 _PORTS = {UNIX: 0, "ws": 80, "wss": 443, "http": 80, "https": 443}
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._~-]+)?")
 _CONTROL = re.compile(r"[\0-\x1f\x7f]")
-_SAFE = "!#$%&'()*+,/:;=?@[\\]^_`{|}~"  # all that a request line may have as it is
+_SAFE = "!#$%&'()*+,/:;=?@[\\]^_`{|}~"  # characters that need no escape in a request line
 
 
 @dataclass(frozen=True, repr=False)
 class Url:
-    """Where to connect, and what to ask for there.
+    """An address to connect to, and the target to request there.
 
-    ``host`` is in its ASCII form, without brackets; ``authorization`` is what the user
-    and password of the URL make of that header; ``path`` is a Unix socket's.
+    ``host`` is in its ASCII form, without brackets; ``authorization`` is the header that follows
+    from the user and password of the URL; ``path`` is that of a Unix socket.
     """
 
     scheme: str
@@ -52,12 +52,13 @@ class Url:
 
     @property
     def origin(self) -> tuple[str, str, int, str]:
-        """What credentials are bound to."""
+        """Credentials are sent to this origin only."""
         return self.scheme, self.host, self.port, self.path
 
     @property
     def _host(self) -> str:
-        # RFC 6874: the zone of a link-local address is nobody's business but ours.
+        # RFC 6874 §4: the zone of a link-local address has a meaning on this machine only, and is
+        # not sent.
         host = self.host.partition("%")[0]
         return f"[{host}]" if ":" in host else host
 
@@ -148,7 +149,7 @@ def _parse_userinfo(split: SplitResult) -> str:
 
 
 def _hide(url: str) -> str:
-    # An error's text may end in a log, where passwords and tokens have no place.
+    # The text of an error may end in a log, which must have no passwords and tokens.
     return without_query(re.sub(r"//[^/?]*@", "//", url))
 
 

@@ -1,4 +1,5 @@
 """The only place with gevent, sockets, TLS and time.
 
-It drives a driver over a socket, in the hub; it knows neither environs nor users.
+It runs a driver on a socket, in gevent's hub. It never sees an environ or a framework. Imports the
+rooms below it: ``errors``, ``http``, ``extensions``, ``driver``.
 """

@@ -1,4 +1,12 @@
-/* recv and send on a descriptor, which never block. Each has a twin in socket.socket. */
+/* recv and send on a descriptor, which never block.
+
+   Without this module transport/stream.py uses the methods of socket.socket, which do the same.
+   These are faster: they take no timeout into account, and do not release the GIL, because a
+   call with MSG_DONTWAIT returns at once.
+
+   The danger is the descriptor. It is a number, and nothing here knows whether it is still open,
+   or belongs to another socket by now. Stream._drop replaces both functions before the socket is
+   closed; after that they must not be called with this number again. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -14,7 +22,8 @@
 PyDoc_STRVAR(recv_doc,
 "recv(fd, size)\n--\n\nRead once, at most size bytes; b'' at the end. OSError.");
 
-/* Small reads go through one buffer, which stays in the caches: the GIL is held. */
+/* Small reads go through one buffer, which stays in the processor's caches. All threads share it:
+   that is safe only because the GIL is held from recv to the copy. */
 static char buffer[65536];
 
 static PyObject *

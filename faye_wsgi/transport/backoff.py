@@ -1,4 +1,4 @@
-"""How long to wait before trying again: longer each time, and never all at once."""
+"""How long a client waits before it connects again: longer each time, and at random."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Backoff:
         self._opened_at = self._clock()
 
     def wait(self, tell: Callable[[float], object] = lambda delay: None) -> None:
-        """Wait before the next attempt; ``tell`` is told first how long, in seconds."""
+        """Wait before the next attempt; ``tell`` is called first, with the seconds."""
         if self._opened_at is not None and self._clock() - self._opened_at >= self._most:
             self._failures = 0
         self._opened_at = None

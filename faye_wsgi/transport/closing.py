@@ -6,19 +6,21 @@
 
     FLUSHING --FLUSHED--> LINGERING --PEER_ENDED--> CLOSED --TOLD--> OVER
 
-LOST leads from each phase to CLOSED. What began a phase is in a function of its name: a close
-frame that is written, a deadline that is set. The rules that are behind it:
+LOST leads from each phase before CLOSED to CLOSED. Each phase has a function ``_begin_<phase>``,
+which does what the phase begins with: it writes a close frame, or sets a deadline. (CLOSING begins
+in ``close``, which has the code and the reason.) The rules behind the table:
 
 - What came before counts. Messages that arrived before the peer's close frame, or before its
   fault, are handed on first, and a view that answers them at once is heard before our close
   frame goes out (ANSWERING, a quarter of a second at most).
 - RFC 6455 7.1.1: closing while the peer may still be sending would reset the connection before
-  the peer has read our last words. So our FIN goes out first, and the peer's is awaited for a
-  while (LINGERING). A client waits for the server's FIN, and sends its own after that.
-- Every phase has a deadline, so that no peer can keep a descriptor.
-- gevent stops a watcher whose callback raises, and forgets a timer that does. A connection
-  that failed so would stay for ever, without a reader. So all that the hub calls is guarded,
-  and a failure ends the connection here (``fail_with``).
+  the peer has read our last frames. So our FIN goes out first, and we wait for the peer's FIN
+  for a while (LINGERING). A client waits for the server's FIN, and sends its own after that.
+- Every phase that waits for the peer has a deadline, but for OPEN: no peer can keep a descriptor.
+- gevent stops a watcher whose callback raises, and drops such a timer or callback. The danger: a
+  connection that failed in this way would stay for ever, and never be read again. So everything
+  that the hub calls is guarded (``Connection.guard``), and a failure ends the connection here
+  (``fail_with``).
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ __all__ = ["Closing", "Phase", "Signal", "next_phase"]
 log = logging.getLogger("faye_wsgi")
 
 
-HOLD = 0.25  # seconds that our close frame waits for answers to what came before
-LINGER = 1.0  # seconds that the peer has to end TCP after us
+HOLD = 0.25  # seconds that our close frame waits for the answers to earlier messages
+LINGER = 1.0  # seconds that the peer has to send FIN after us
 HURRY = 0.2  # the same, when the process stops
 GO_AWAY = 1.0  # seconds that a peer has to answer 1001 when the process stops
 NO_ANSWER = "the closing handshake was not completed in time"
@@ -122,24 +124,24 @@ class Closing:
         self.phase = Phase.CONNECTING
         self.close_event: CloseEvent | None = None  # the peer's close, or 1006
         self.error_event: ErrorEvent | None = None
-        self.own_close: CloseEvent | None = None  # what we have closed with
-        self.peer_has_ended = False  # TCP: the driver may have reported its close before
+        self.own_close: CloseEvent | None = None  # the code and reason that we have sent
+        self.peer_has_ended = False  # its FIN has come, which is later than its close frame
         self.is_hurried = False  # the process stops
 
     @property
     def dispatcher(self) -> Any:
-        """The connection's."""
+        """The connection's dispatcher, for ``hubs``."""
         return self._connection.dispatcher
 
     @property
     def is_over(self) -> bool:
-        """Whether all is released, and listeners are being told."""
+        """Whether all is released, and listeners are being called."""
         return self.phase is Phase.OVER
 
     # Signals
 
     def signal(self, signal: Signal) -> None:
-        """Go on to the next phase, if ``signal`` leads to one, and do what it begins with."""
+        """Go on to the next phase, if ``signal`` leads to one, and call its beginning."""
         phase = next_phase(self.phase, signal)
         if phase is not self.phase:
             self.phase = phase
@@ -148,14 +150,14 @@ class Closing:
                 begin(self)
 
     def note_end(self) -> None:
-        """Nothing more comes from the peer: let the driver say what that means."""
+        """Nothing more comes from the peer: the driver reports what that means (1006)."""
         connection = self._connection
         if connection.driver is not None:
             for event in connection.driver.receive_eof():
                 connection.note(event)
 
     def check(self) -> None:
-        """Something has changed (a read, room, a consumer that is done): signal what it means."""
+        """Something has changed (a read, room, an idle consumer): send the signal that follows."""
         if self.phase is Phase.OPEN or self.phase is Phase.CLOSING:
             if self.close_event is not None:
                 self.signal(Signal.PEER_CLOSED)
@@ -176,21 +178,21 @@ class Closing:
             self.signal(Signal.PEER_CLOSED)
 
     def lose(self, message: str) -> None:
-        """The connection is gone, or given up: 1006, unless the peer had closed before."""
+        """The connection is gone, or given up: 1006, unless the peer has closed before."""
         if self.close_event is None:
             self.error_event = ErrorEvent(message)
             self.note_end()
         self._end()
 
     def refuse(self, message: str, code: int | None, reason: str) -> None:
-        """It could not be opened, or was given up before: CLOSED at once, told by the hub."""
+        """It could not be opened: CLOSED at once; listeners hear of it in the hub's next turn."""
         self.error_event = ErrorEvent(message) if message else None
         self.close_event = CloseEvent(code, reason)
         self.phase = next_phase(self.phase, Signal.LOST)
         self._connection.call_soon(self._end)
 
     def abort(self, error: BaseException) -> None:
-        """Opening has raised ``error``: CLOSED at once, told by the hub."""
+        """Opening has raised ``error``: CLOSED at once; listeners hear of it in the next turn."""
         _try(self._note_failure, error)
         self.phase = next_phase(self.phase, Signal.LOST)
         _try(self._release)
@@ -201,7 +203,7 @@ class Closing:
     def close(self, code: int, reason: str, patience: float) -> None:
         """Begin the closing handshake; the peer has ``patience`` seconds for its close frame."""
         connection = self._connection
-        if self.phase is Phase.ANSWERING:  # the peer was first, and our reply waits
+        if self.phase is Phase.ANSWERING:  # the peer closed first: our reply need not wait longer
             connection.call_soon(self.signal, Signal.ANSWERED)
             return
         if self.phase is not Phase.OPEN:
@@ -213,7 +215,7 @@ class Closing:
         if frame:
             connection.stream.write(frame)
         connection.clock.expect_end(patience, lambda: self.lose(NO_ANSWER))
-        connection.read_on()  # what still comes is dropped, but for the peer's close frame
+        connection.read_on()  # until the peer's close frame; messages before it are dropped
         connection.call_soon(connection.changed.notify_all)
         if not connection.driver.features.closing_handshake:
             self.note_end()
@@ -221,7 +223,7 @@ class Closing:
 
     def go_away(self) -> None:
         """The process stops: close with 1001, and little patience."""
-        self._connection.call_soon(self._go_away)  # where one raises, the others go all the same
+        self._connection.call_soon(self._go_away)  # guarded: one that raises stops no other
 
     def _go_away(self) -> None:
         self.is_hurried = True
@@ -239,12 +241,12 @@ class Closing:
 
     @property
     def _is_busy(self) -> bool:
-        """Whether the view or the listeners have still to deal with something that arrived."""
+        """Whether the view or the listeners are still busy with messages that arrived."""
         connection = self._connection
         return bool(connection.inbox.is_busy or connection.dispatcher.is_busy)
 
     def consumed(self) -> None:
-        """The consumer has dealt with all that arrived: a close frame that waits may go."""
+        """The consumer has dealt with all messages: a close frame that waited for it may go."""
         self._connection.call_soon(self.check)
         self._connection.call_soon(self._connection.changed.notify_all)
 
@@ -305,19 +307,19 @@ class Closing:
     def fail_with(self, error: BaseException) -> None:
         """A callback of the hub has raised: 1006 ends this connection, and no other one.
 
-        What is no ``Exception`` (KeyboardInterrupt, SystemExit, the end of the hub) is not
-        logged here: the guard raises it once more for gevent, which passes it on. The
-        connection ends then, too, because the bytes that were being dealt with are lost.
+        An error that is no ``Exception`` (KeyboardInterrupt, SystemExit, the end of the hub) is
+        not logged here: the guard raises it once more, and gevent passes it on. The connection
+        ends in this case, too, because the bytes that were being handled are lost.
         """
         if isinstance(error, Exception):
             message = "a connection failed: 1006 closes %r"
             sink = self._connection.dispatcher.sink
             _try(lambda: log.error(message, sink, exc_info=error))
         elif self.phase is Phase.OVER:
-            return  # the hub ends, and nothing more can be told in it
+            return  # the hub ends, and runs no more listeners
         _try(self._note_failure, error)
-        # Memory may be short for the end, too, but not for long: the second try finds what
-        # the first one has released.
+        # Memory may be too short even for the end. The second try has what the first one has
+        # released.
         if not (_try(self._end) or _try(self._end)):
             stream = self._connection.stream
             if stream is not None:
@@ -329,7 +331,7 @@ class Closing:
             self.note_end()
 
     def _end(self) -> None:
-        # Where the beginning of a phase has raised, it is done once more.
+        # If the beginning of the last phases has raised, it is called once more.
         if self.phase is Phase.OVER:
             self._begin_over()
         elif self.phase is Phase.CLOSED:
@@ -340,16 +342,16 @@ class Closing:
     # Without a hub: the thread that ran it has gone, or this is the child of a fork
 
     def abandon(self, code: int) -> bool:
-        """End at once, telling only the peer: the thread that served this is gone.
+        """End at once, in any thread: the thread that served this connection is gone.
 
-        Whether listeners have not heard of it: then a thread must call ``tell_here`` of the
-        dispatcher.
+        Only the peer hears of it. Returns whether there are listeners that have not: then a
+        thread must call the dispatcher's ``tell_here``.
         """
         connection = self._connection
         connection.dispatcher.leave_hub()
         driver, stream = connection.driver, connection.stream
         if driver is None or stream is None or stream.closed:
-            # A listener may have come after the end.
+            # A listener may have been registered after the end.
             return bool(connection.dispatcher.leave_to_thread(()))
         if self.phase <= Phase.OPEN:
             stream.write(driver.close(code, ""))
@@ -363,9 +365,10 @@ class Closing:
         return bool(connection.dispatcher.leave_to_thread(self._last_events))
 
     def tell_late_listeners(self) -> bool:
-        """Tell a listener of the end that was registered after it.
+        """Call the listeners for ``close`` that were registered after the end.
 
-        Whether no hub runs that does: then a thread must call the dispatcher's ``tell_here``.
+        Returns whether no hub runs that could do it: then a thread must call the dispatcher's
+        ``tell_here``.
         """
         connection, event = self._connection, self.close_event
         dispatcher = connection.dispatcher
@@ -383,7 +386,7 @@ class Closing:
         return False
 
     def forget(self, hub: Any) -> object:
-        """In the child of a fork: closed here, in silence; the parent goes on with it."""
+        """In the child of a fork: CLOSED here, without a word; the parent goes on with it."""
         connection = self._connection
         self.phase = Phase.OVER
         if self.close_event is None:
@@ -401,13 +404,13 @@ class Closing:
         return kept
 
     def discard(self) -> None:
-        """It will never open, and needs no hub."""
+        """It will never be opened, and needs no hub."""
         self.phase = Phase.OVER
 
     # What others see of it
 
     def wait_told(self) -> None:
-        """Wait until it is closed and all listeners have heard of it."""
+        """Wait until it is closed and all its listeners have been called."""
         connection = self._connection
         connection.backlog.is_awaited = True
         connection.changed.wait_for(

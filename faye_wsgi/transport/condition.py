@@ -1,7 +1,11 @@
 """Waiting until something about a connection has changed: its room, its opening, its end.
 
-Greenlets of the connection's own thread wait in ``wait_for``. Other threads cannot be switched
-to; they leave a function that is called instead (see ``crossing.wait_elsewhere``).
+Greenlets of the connection's own thread wait in ``wait_for``. The hub cannot switch to a greenlet
+of another thread: greenlet raises an error. So other threads leave a function in ``tell_when``,
+which the hub calls instead, and wait in ``crossing.wait_elsewhere``.
+
+It has the methods of ``threading.Condition``, without a lock. All of it runs in one thread, where
+a greenlet is interrupted only where it waits.
 """
 
 from __future__ import annotations
@@ -19,14 +23,14 @@ Tell = Callable[[], object]
 
 
 class Condition:
-    """What the predicates of those that wait depend on; ``notify_all`` says that it changed."""
+    """Lets greenlets wait until a predicate holds; ``notify_all`` says that it may hold now."""
 
     __slots__ = ("_elsewhere", "_hub", "_waiting")
 
     def __init__(self, hub: Any) -> None:
         self._hub = hub
-        self._waiting: list[Tell] = []  # the switches of greenlets of this thread
-        self._elsewhere: list[tuple[Predicate, Tell]] = []  # other threads
+        self._waiting: list[Tell] = []  # the ``switch`` of each greenlet that waits
+        self._elsewhere: list[tuple[Predicate, Tell]] = []  # for waiting threads
 
     def wait_for(self, predicate: Predicate, timeout: float | None) -> bool:
         """Block the calling greenlet until ``predicate()`` holds; False after ``timeout``."""
@@ -57,21 +61,21 @@ class Condition:
         self._elsewhere = [pair for pair in self._elsewhere if pair[1] is not tell]
 
     def notify_all(self) -> None:
-        """Let all that wait look at their predicates again. From the hub, which switches."""
+        """Let all waiting greenlets look at their predicates again. Only the hub may call this."""
         waiting, self._waiting = self._waiting, []
         for wake in waiting:
             try:
                 wake()
             except BaseException:
-                # A greenlet of greenlet's own kind raises into the hub that switched to it.
-                # That is its own affair, and must not cost the others their turn.
+                # A plain greenlet (not gevent's) that dies raises into its parent, the hub. That
+                # must not keep the greenlets behind it from waking up, so it is only reported.
                 self._hub.handle_error(wake, *sys.exc_info())
         elsewhere, self._elsewhere = self._elsewhere, []
         for predicate, tell in elsewhere:
             self.tell_when(predicate, tell)
 
     def forget(self) -> object:
-        """In the child of a fork: those that wait wait for ever, and are returned to be kept."""
+        """In the child of a fork: greenlets that wait here never wake up; returned, to be kept."""
         kept = self._waiting, self._elsewhere
         self._waiting, self._elsewhere = [], []
         return kept

@@ -4,9 +4,10 @@ In: the stream reads (``Stream.readable``) → ``data_received`` → the driver 
 the greenlet that waits in ``Inbox.take``, or to the listeners by way of the ``Dispatcher``.
 Out: ``Outbox.send`` → the driver's frame → ``Stream.write``. The end is in ``closing.py``.
 
-All of it belongs to one thread and to the hub of that thread. What another thread asks for is
-handed over to it (``crossing.py``). What the hub calls is guarded: gevent stops a watcher, and
-forgets a timer or a callback, that raises.
+All of it belongs to one thread and to the hub of that thread. Calls from another thread are handed
+over (``crossing.py``): the danger is a loop that two threads use at once, which corrupts it.
+Everything that the hub calls is guarded: gevent stops a watcher, and drops a timer or a callback,
+that raises, and the connection would wait for it for ever.
 """
 
 from __future__ import annotations
@@ -68,16 +69,16 @@ class Connection:
 
     def __init__(self, sink: Sink, settings: Settings) -> None:
         self._thread = _get_ident()
-        self.cancel: Callback | None = None  # gives up the attempt to connect that is under way
+        self.cancel: Callback | None = None  # stops a client's attempt to connect
         self.settings = settings
         self.closing = Closing(self)
         self.hub = hub = hubs.reserve(self.closing)
         self.driver: Driver | None = None  # until it is opened
         self.stream: Stream | None = None
         self.keepalive: Keepalive | None = None  # until a timer is needed
-        self._inflates = False  # extensions may make messages longer, so that the rest waits
-        self.heard = False  # something was read since the last ping that wants a sign of life
-        self.changed = Condition(hub)  # the room, the opening, the end
+        self._inflates = False  # an extension may make messages longer than the bytes of a read
+        self.heard = False  # bytes have come since the ping that waits for a sign of life
+        self.changed = Condition(hub)  # notified of room, of the opening, of the end
         self.crossing = Crossing(hub, self.guard)
         self.backlog = Backlog(settings.max_queue, settings.max_queue_bytes, self.read_on)
         self.inbox = Inbox(self, hub, self.backlog)
@@ -96,13 +97,13 @@ class Connection:
         return bool(_get_ident() != self._thread)
 
     def check_thread(self, call: str) -> None:
-        """RuntimeError where ``call``, which waits, comes from another thread."""
+        """RuntimeError if ``call``, which waits, comes from another thread."""
         if self.is_elsewhere:
             raise RuntimeError(f"{call} belongs to the thread that made the connection")
 
     @property
     def clock(self) -> Keepalive:
-        """Its timers, made when the first is needed."""
+        """The timers, made when the first one is needed."""
         if self.keepalive is None:
             self.keepalive = Keepalive(self)
         return self.keepalive
@@ -110,7 +111,7 @@ class Connection:
     # What the hub calls
 
     def guard(self, function: Callable[..., object], *args: Any) -> None:
-        """Call a function for the hub; what it raises ends this connection, and no other one.
+        """Call a function for the hub; an error in it ends this connection, and no other one.
 
         ``Stream.readable`` does the same itself: it is the one callback that must be fast.
         """
@@ -122,7 +123,7 @@ class Connection:
                 raise
 
     def failed(self, error: BaseException) -> None:
-        """What the hub has called has raised."""
+        """A callback of the hub has raised."""
         self.closing.fail_with(error)
 
     def call_soon(self, function: Callable[..., object], *args: Any) -> None:
@@ -151,10 +152,11 @@ class Connection:
         self.outbox.use(driver, self.stream)
         if head:
             self.stream.write(head)
-            self.stream.flush()  # in a thread that left its hub in the middle of a read
+            # The batch may be open: in a thread that left its hub in the middle of a read.
+            self.stream.flush()
         if driver.state != ReadyState.CONNECTING:  # hixie-76: its handshake has a body
             self.closing.signal(Signal.OPENED)
-            self.outbox.send_unsent()  # now: what is sent from here on goes straight out
+            self.outbox.send_unsent()  # before any later ``send``, which goes straight out
         self.dispatcher.use_idle(hubs.join(self.hub, self.closing))
         if self.settings.ping:
             self.clock.ping_every(self.settings.ping)
@@ -178,19 +180,19 @@ class Connection:
         self.changed.notify_all()
 
     def fail(self, message: str, code: int | None, reason: str) -> None:
-        """End a connection that could not be opened; listeners hear of it in the hub's turn."""
+        """End a connection that could not be opened; listeners hear of it in the next turn."""
         cancel, self.cancel = self.cancel, None
         if cancel is not None:
-            cancel()  # which closes its descriptor before the next line's turn comes
+            cancel()  # its descriptor is closed before the listeners run
         self.closing.refuse(message, code, reason)
 
-    # In: what the stream tells, in the hub
+    # In: the stream calls these, in the hub
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have arrived. What is sent in answer to them goes out together."""
+        """Bytes have arrived. The answers that are sent to them go out together."""
         self.heard = True
         if self.closing.close_event is not None:
-            return  # what follows the peer's close frame is nothing to us
+            return  # RFC 6455 1.4: what follows the peer's close frame is ignored
         items = self.driver.receive_data(data, self.backlog.room)  # type: ignore[union-attr]
         # The usual case: one message, for which a greenlet waits.
         if len(items) == 1 and not self._inflates and self.inbox.hand_over(items[0]):
@@ -198,7 +200,7 @@ class Connection:
         self._deal_with(items)
 
     def _deal_with(self, items: list[Data | Event]) -> None:
-        """Hand out what a read has brought, in order."""
+        """Hand out the messages and events of one read, in order."""
         gets_messages = self.dispatcher.gets_messages
         has_events = False
         for item in items:
@@ -217,7 +219,7 @@ class Connection:
         self.closing.check()
 
     def _check_backlog(self) -> None:
-        """Stop reading where so much waits that nothing more may come."""
+        """Stop reading if the backlog is full."""
         driver, stream, backlog = self.driver, self.stream, self.backlog
         if driver is None or stream is None or stream.closed:
             return
@@ -227,7 +229,7 @@ class Connection:
             backlog.arriving = expected
         is_full = backlog.check_full()
         if self._inflates and driver.holds_back:
-            # The peer's end of TCP must not overtake the bytes that wait in the driver.
+            # Or the peer's FIN would be read, and would overtake the bytes that wait in the driver.
             stream.pause_reading()
             if not is_full:  # the consumer was fast
                 self.call_soon(self._receive_held_back)
@@ -236,7 +238,7 @@ class Connection:
             stream.pause_reading()
 
     def _receive_held_back(self) -> None:
-        """There is room for what the driver holds back; only behind it is more read."""
+        """There is room for the bytes that the driver holds back; more is read after them."""
         driver, stream = self.driver, self.stream
         if driver is None or stream is None or stream.closed or not driver.holds_back:
             return
@@ -254,7 +256,7 @@ class Connection:
             stream.resume_reading()
 
     def note(self, event: Event) -> None:
-        """Deal with what is no message."""
+        """Deal with an event that is no message."""
         if type(event) is CloseEvent:
             self.closing.close_event = event
         elif type(event) is ErrorEvent:
@@ -270,16 +272,16 @@ class Connection:
                     self.dispatcher.run(callback)
 
     def eof_received(self) -> None:
-        """The peer has ended TCP: 1006, unless it said goodbye before."""
+        """The peer has ended TCP: 1006, unless its close frame came before."""
         self.closing.peer_has_ended = True
         self.closing.note_end()
         self.closing.check()
 
     def connection_lost(self, message: str, unread: bool = False) -> None:
-        """The connection is gone; ``unread`` tells that there may be more to read.
+        """The connection is gone; with ``unread`` there may be more to read.
 
-        Then the backlog is full. What the peer said last is read when the view has made room;
-        if it never does, that is given up: no descriptor may depend on it.
+        In that case the backlog is full. The rest is read when the view has made room. A view
+        that never does must not keep the descriptor: after ``close_timeout`` it is closed.
         """
         is_unread = unread or (self.driver is not None and self.driver.holds_back)
         if is_unread and self.closing.close_event is None:
@@ -289,7 +291,7 @@ class Connection:
             self.closing.lose(message)
 
     def resume_writing(self) -> None:
-        """The kernel took something of what waited."""
+        """The kernel took some of the waiting bytes."""
         if self.stream is None or self.stream.buffered > self.settings.high_water // 4:
             return
         self._answer_pings()
@@ -299,7 +301,7 @@ class Connection:
         self.closing.check()
 
     def listeners_changed(self) -> bool:
-        """Listeners came or went. Whether a thread must tell late ones of the end."""
+        """Listeners came or went. Returns what ``Closing.tell_late_listeners`` does."""
         self.dispatcher.listeners_changed()
         if self.dispatcher.gets_messages:
             messages = self.inbox.take_all()
@@ -342,7 +344,7 @@ class Connection:
         if self.is_elsewhere:
             self.crossing.call(self.close, code, reason)
             return
-        self.crossing.run()  # what other threads have sent before
+        self.crossing.run()  # messages that other threads have sent before
         if self.closing.phase is not Phase.CONNECTING:
             self.closing.close(code, reason, self.settings.close_timeout)
         elif self.driver is None:
@@ -364,7 +366,7 @@ class Connection:
             raise TimeoutError("the connection was not closed in time")
 
     def forget_waiting(self) -> object:
-        """In the child of a fork: what waits here, waits for ever, and is returned to be kept."""
+        """In the child of a fork: drop what waits here; returned, to be kept (see ``fork``)."""
         self._thread = _get_ident()
         self.backlog.forget()
         self.crossing.forget()

@@ -32,7 +32,7 @@ Tell = Callable[[], object]
 
 
 def renew_lock() -> None:
-    """In the child of a fork: a thread that is not there may hold it."""
+    """Make the lock anew, in the child of a fork: a thread of the parent may have held it."""
     global _counting
     _counting = _allocate_lock()
 
@@ -44,15 +44,15 @@ class Crossing:
 
     def __init__(self, hub: Any, guard: Callable[..., object]) -> None:
         self._hub = hub
-        self._guard = guard  # what a job raises is the connection's failure
-        # A deque once it is needed: append and popleft are atomic, so that the threads need no
-        # lock between them. Its truth is looked at for every message.
+        self._guard = guard  # a job that raises ends the connection, and not the hub
+        # An empty tuple, and a deque from the first call on: append and popleft are atomic, so
+        # the threads need no lock. The hot path only asks whether it is empty.
         self.jobs: Any = ()
         self.handed_over = 0  # bytes of messages among the jobs
 
     def call(self, function: Callable[..., object], *args: Any) -> None:
         """Have ``function`` called in the thread of the hub; from any thread."""
-        with _counting:
+        with _counting:  # two threads must not make two deques
             if not self.jobs and type(self.jobs) is tuple:
                 self.jobs = deque()
         self.jobs.append((function, args))
@@ -66,14 +66,14 @@ class Crossing:
         self.call(self._send, send, message)
 
     def run(self) -> None:
-        """Run what was left; in the thread of the hub, and in any greenlet of it."""
+        """Run the jobs in their order; in the thread of the hub, in any of its greenlets."""
         jobs = self.jobs
         while jobs:
             function, args = jobs.popleft()
             function(*args)
 
     def forget(self) -> None:
-        """In the child of a fork: what other threads wanted is the parent's."""
+        """Drop the jobs, in the child of a fork: the parent runs them."""
         self.jobs = ()
         self.handed_over = 0
 
@@ -82,7 +82,7 @@ class Crossing:
         send(message)
 
     def _count(self, size: int) -> None:
-        with _counting:  # += is no single step, and comes from several threads
+        with _counting:  # several threads do this, and += is not atomic
             self.handed_over += size
 
 

@@ -1,8 +1,10 @@
 """Connecting: name look-up, TCP or a Unix socket, the proxy, TLS, the opening handshake.
 
-All of it waits in the greenlet that ``begin`` makes, through gevent's hub, within one
-deadline; whatever stops it (an error, the deadline, a kill), what was opened is closed.
-The protocols themselves are sans-I/O, in ``faye_wsgi.driver``.
+All of it runs in the greenlet that ``begin`` makes, which waits through gevent's hub, within one
+deadline. The danger is a descriptor that is never closed: an error, the deadline or a kill may stop
+the greenlet at any place where it waits. So each function closes what it has opened, in an
+``except BaseException`` or a ``finally``. The protocols themselves are sans-I/O, in
+``faye_wsgi.driver`` and ``faye_wsgi.http``.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ __all__ = ["Proxy", "begin", "dial", "open_socket", "shake_hands"]
 log = logging.getLogger("faye_wsgi")
 
 HEAD_START = 0.25  # RFC 8305 §5: seconds that an address has before the next is tried too
-BODY_TIMEOUT = 1.0  # seconds that the next piece of a refusal's body is waited for
+BODY_TIMEOUT = 1.0  # seconds to wait for the next piece of a refusal's body
 
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EINTR)
 Address = tuple[Any, ...]
@@ -47,7 +49,7 @@ Attempt = Callable[[], "tuple[Any, Opened]"]
 
 @dataclass(frozen=True, repr=False)
 class Proxy:
-    """An HTTP proxy that is asked with CONNECT; ``tls`` is spoken to it if its URL says https."""
+    """An HTTP proxy, which is asked with CONNECT; ``tls`` is for a proxy with an https URL."""
 
     url: Url
     headers: tuple[tuple[str, str], ...] = ()
@@ -64,10 +66,10 @@ def begin(
     opened: Callable[[Opened], object],
     failed: Callable[[HandshakeError], object],
 ) -> None:
-    """Run ``attempt`` in a greenlet of its own and open ``connection`` with what it gives.
+    """Run ``attempt`` in a greenlet of its own, and open ``connection`` with its result.
 
-    ``opened`` is told before that, ``failed`` instead of it. The greenlet is killed where
-    the connection is given up.
+    ``opened`` is called before that, or ``failed`` instead. If the connection is closed before it
+    is open, the greenlet is killed.
     """
     greenlet = gevent.spawn(_run, connection, attempt, timeout, opened, failed)
     connection.cancel = lambda: greenlet.kill(block=False)
@@ -85,7 +87,7 @@ def _run(
     except HandshakeError as error:
         failed(error)
         return
-    if connection.state == ReadyState.CLOSED:  # given up, and the kill is on its way
+    if connection.state == ReadyState.CLOSED:  # closed meanwhile: the kill comes too late
         sock.close()
         return
     opened(result)
@@ -103,7 +105,7 @@ def _within(timeout: float | None, attempt: Attempt) -> tuple[Any, Opened]:
             raise HandshakeError(reason, code=1006) from None
         except HandshakeError:
             raise
-        except Exception as error:  # a fault of our own, which must not leave anybody waiting
+        except Exception as error:  # a bug of ours: without this, ``receive`` would wait for ever
             log.exception("a connection could not be opened")
             raise HandshakeError(f"{type(error).__name__}: {error}", code=1006) from error
 
@@ -139,7 +141,7 @@ def shake_hands(sock: Any, handshake: ClientHandshake) -> Opened:
 
 
 def exchange(sock: Any, step: Any) -> Any:
-    """Send ``step.request`` and hand over what comes back until the step has its result."""
+    """Send ``step.request``, and pass the answer to the step until it has its result."""
     try:
         _send_all(sock, step.request)
     except OSError as error:
@@ -182,7 +184,7 @@ def _recv(sock: Any, timeout: float | None) -> bytes:
 def _wait_for(
     sock: Any, call: Callable[[], Result], timeout: float | None, writing: bool = False
 ) -> Result:
-    """The result of a non-blocking call, repeated until it does not say that it would block."""
+    """Repeat a non-blocking call until it does not raise that it would block; its result."""
     while True:
         try:
             return call()
@@ -234,7 +236,7 @@ def _interleave(addresses: Iterable[Address]) -> list[Address]:
 
 
 def _race(addresses: list[Address], name: str) -> PlainSocket:
-    """The first socket that connects; a slow address does not hold up the next (RFC 8305)."""
+    """The first socket that connects; a slow address does not delay the next (RFC 8305)."""
     waiting = deque(addresses)
     runners: list[_Runner] = []
     changed = gevent.event.Event()
@@ -301,7 +303,7 @@ class _Runner:
         return sock
 
     def close(self) -> None:
-        """Release what was not taken."""
+        """Close the watcher, and the socket unless it was taken."""
         if self._watcher is not None:
             self._watcher.stop()
             self._watcher.close()

@@ -1,12 +1,13 @@
 """What has arrived and waits for listeners: messages, events, the callbacks of pongs.
 
 Listeners run one at a time, in order, never in the hub: they may block. They run in a greenlet
-of their own, which exists only while there is something to do. Making a greenlet costs more
-than most listeners do, so that the greenlet of a hub rests between two jobs, and goes with the
-hub's last connection.
+of their own, which exists only while there are jobs. Making a greenlet costs more than most
+listeners do. So one greenlet for each hub rests between two jobs, in a list that all connections
+of the hub share, and ends with the hub's last connection.
 
-What a listener raises is logged and closes its connection with 1011: SystemExit, GreenletExit
-and gevent's Timeout as well, which would otherwise stop the worker, or deafen the connection.
+An error in a listener is logged and closes its connection with 1011. That includes SystemExit,
+GreenletExit and gevent's Timeout. The danger: SystemExit would stop the worker and all its other
+connections, and the others would end the greenlet, so that no listener were called any more.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Sink(Protocol):
         """Whether there are listeners for ``type``."""
 
     def sole_listener(self, type: EventType) -> Callable[[Any], object] | None:
-        """The one that may be called instead of ``dispatch``, with an event whose target is set."""
+        """The listener that may be called instead of ``dispatch``, with ``event.target`` set."""
 
     def dispatch(self, event: Event) -> None:
         """Run the listeners; may block, and may raise what they raise."""
@@ -72,7 +73,7 @@ class Dispatcher:
         self._hub = hub
         self._backlog = backlog
         self.sink = sink  # the object that has the listeners
-        # The switch of greenlet itself: that of gevent's hub looks for hooks first.
+        # greenlet's own ``switch``: that of gevent's hub is slower, since it looks for hooks.
         self._switch = greenlet.switch.__get__(hub)
         self._jobs: Any = _EMPTY
         self._listener: Callable[[Any], object] | None = None  # the only one for messages
@@ -80,22 +81,23 @@ class Dispatcher:
         self._is_running = False  # a greenlet runs jobs
         self._is_paused = False  # messages are held back
         self._is_forgotten = False  # in the child of a fork
-        # A lock, once no hub runs for this connection: threads run the jobs, by turns.
+        # A lock, as soon as no hub runs for this connection. Then threads run the jobs, and two
+        # of them must not run listeners at the same time.
         self._telling: Any = None
         self.gets_messages = False  # there are listeners for messages
 
     def use_idle(self, idle: list[Any] | None) -> None:
-        """Where a greenlet rests between the jobs of all connections of the hub; None: nowhere."""
+        """Let greenlets rest in ``idle``, the list of the hub; with None they end."""
         self._idle = idle
 
     @property
     def is_busy(self) -> bool:
-        """Whether listeners run, or have something to hear."""
+        """Whether listeners run, or have jobs."""
         return self._is_running or bool(self._jobs)
 
     @property
     def is_telling(self) -> bool:
-        """``is_busy``, but for what ``pause`` holds back."""
+        """``is_busy``, without the messages that ``pause`` holds back."""
         return self._is_running or (bool(self._jobs) and not self._is_held)
 
     @property
@@ -105,21 +107,21 @@ class Dispatcher:
     # From the connection, in the hub
 
     def put(self, message: Data) -> None:
-        """Keep a message; ``deliver`` comes when all of a read have been kept."""
+        """Keep a message; ``deliver`` is called when all messages of a read are kept."""
         self._append(message, stored_size(message))
 
     def tell(self, event: Event) -> None:
-        """Tell the listeners for this event, if there are any, in its turn."""
+        """Call the listeners for this event, if there are any, after the earlier jobs."""
         if self.sink.has_listeners(event.type):
             self.run(event)
 
     def run(self, job: Job) -> None:
-        """Dispatch an event, or call a function, in its turn and never in the hub."""
+        """Dispatch an event, or call a function, after the earlier jobs and never in the hub."""
         self._append(job, 0)
         self._connection.call_soon(self.deliver)
 
     def put_last(self, events: Iterable[Event]) -> None:
-        """Keep what listeners are told at the end; ``deliver`` comes later."""
+        """Keep the last events; ``deliver`` is called later."""
         for event in events:
             if self.sink.has_listeners(event.type):
                 self._append(event, 0)
@@ -143,7 +145,7 @@ class Dispatcher:
         self._listener = self.sink.sole_listener("message")
 
     def pause(self) -> None:
-        """Hold messages back, and whatever came after them, until ``resume``."""
+        """Hold messages back, and all jobs behind them, until ``resume``."""
         self._is_paused = True
 
     def resume(self) -> None:
@@ -158,11 +160,11 @@ class Dispatcher:
         self._jobs.extend(messages)
         self._connection.call_soon(self.deliver)
 
-    # Where no hub runs for the connection any more
+    # When no hub runs for the connection any more
 
     @property
     def has_hub(self) -> bool:
-        """Whether the hub runs that runs the jobs."""
+        """Whether a hub still runs the jobs."""
         return self._telling is None and self._hub.loop is not None
 
     def leave_hub(self) -> None:
@@ -171,25 +173,26 @@ class Dispatcher:
             self._telling = _allocate_lock()
 
     def tell_here(self) -> None:
-        """Tell the listeners what waits for them, in the caller's thread."""
+        """Run the jobs in the caller's thread, which may be any."""
         with self._telling:
             self.run_all()
 
     def leave_to_thread(self, events: Iterable[Event]) -> bool:
-        """The hub runs no more: whether a thread must call ``tell_here``, also for ``events``."""
+        """Add the last events. Returns whether a thread must call ``tell_here`` now."""
         self.put_last(events)
         self._backlog.is_awaited = False
         if self._jobs:
-            self._is_running = True  # should the hub run after all, it keeps off
+            self._is_running = True  # so that ``deliver`` does nothing if the hub still runs
         return bool(self._jobs)
 
     def forget(self) -> object:
-        """In the child of a fork: nothing is told; what waits is returned to be kept."""
+        """In the child of a fork: drop the jobs; returned, to be kept."""
         kept = list(self._jobs)
         self._is_forgotten = True
         self.gets_messages = False
         if self._jobs:
-            self._jobs.clear()  # in place: the greenlet that runs them may be the one that forked
+            # In place: the greenlet that forked may be in the middle of ``run_all``.
+            self._jobs.clear()
         return kept
 
     def _append(self, job: Job, size: int) -> None:
@@ -211,7 +214,9 @@ class Dispatcher:
                     break
                 job = jobs.popleft()
                 if type(job) is str or type(job) is bytes:
-                    size = stored_size(job)  # now: a listener may put its UTF-8 beside a text
+                    # Before the listener runs: it may encode the text, and CPython stores the
+                    # UTF-8 beside it, so that its size grows.
+                    size = stored_size(job)
                     self._run(MessageEvent(job))
                     self._backlog.remove(size)
                 else:
@@ -236,7 +241,7 @@ class Dispatcher:
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, ConnectionClosed) and error.target is self.sink:
-            return  # the peer was faster: the close event says so
+            return  # the peer has closed meanwhile, which the close event reports
         log.error("a listener raised: 1011 closes %r", self.sink, exc_info=error)
         self._connection.close(CloseCode.INTERNAL_ERROR, "")
         if isinstance(error, KeyboardInterrupt):
@@ -245,7 +250,7 @@ class Dispatcher:
     def _pass_on(self, error: BaseException) -> None:
         """Raise Ctrl-C in the main greenlet, too; this one goes on when the hub runs again."""
         if getcurrent().parent is not self._hub:
-            raise error  # another thread tells the listeners: there is no hub to take it
+            raise error  # in a thread without a hub, which has nowhere to pass it on to
         self._hub.handle_system_error(type(error), error, error.__traceback__)
 
 
@@ -258,11 +263,11 @@ def _run_jobs(
         if idle is None or idle:
             return
         idle.append(me)
-        me.gr_context = None  # the next listeners must not see these ones' context variables
-        dispatcher = None  # a connection that has ended may go while this greenlet rests
+        me.gr_context = None  # other listeners must not see these context variables
+        dispatcher = None  # a reference here would keep an ended connection in memory
         try:
             dispatcher = switch()
-        except BaseException:  # a listener had kept this greenlet, and it was killed
+        except BaseException:  # a listener has kept this greenlet, and killed it later
             if me in idle:
                 idle.remove(me)
             return

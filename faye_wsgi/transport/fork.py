@@ -1,23 +1,23 @@
-"""A fork: the child lets go of its parent's connections, and the parent goes on with them.
+"""A fork: the child drops its parent's connections, and the parent goes on with them.
 
 After a fork(2) both processes hold descriptors of the same sockets and, where a greenlet has
-forked, of the same epoll set. What the child read there, the parent would never see; what it
-wrote would come between the parent's frames, and break TLS. So in the child all connections
-are CLOSED before the fork returns, in silence: nothing is written, and no listener runs.
+forked, of the same epoll set. The dangers: bytes that the child reads, the parent never gets;
+bytes that the child writes come between the parent's frames, and break its TLS session. So in the
+child all connections are CLOSED before the fork returns: nothing is written, no listener runs.
 
 - A descriptor is only closed. shutdown(2) acts on the open file, which is the parent's too.
-- The hub of the thread that forked gets an epoll set of its own first. Closing a descriptor
-  leaves the parent's set alone, but stopping a watcher may not: libev only makes a note of
-  it, and has replaced the set before it acts on that; libuv calls epoll_ctl at once.
+- The hub of the thread that forked gets an epoll set of its own first. Closing a descriptor does
+  not change the parent's set, but stopping a watcher may. libev stops it in the next turn of the
+  loop, when the set has been replaced; libuv calls epoll_ctl at once, on the parent's set.
 - The hubs of other threads never run again, and the fork may have come in the middle of what
   they did: their watchers and timers are not touched.
-- Greenlets that wait for a connection wait for ever, and are kept. Garbage collection would
-  throw GreenletExit into them, and the ``finally`` of the parent's views would run here.
-- A lock that another thread held stays locked in the child: those of the process are made
+- Greenlets that wait for a connection never wake up, and are kept in ``_kept``. Garbage collection
+  would throw GreenletExit into them, and ``finally`` blocks of the parent's views would run here.
+- A lock that another thread held stays locked in the child. So the locks of the process are made
   anew.
 
-A child that begins another program (``subprocess``) does not even inherit the descriptors:
-all of them close on exec(2).
+A child that starts another program (``subprocess``) does not inherit the descriptors at all: they
+close on exec(2).
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ log = logging.getLogger("faye_wsgi")
 
 
 class Inherited(Protocol):
-    """What a child process inherits, and must not use."""
+    """An object that a child process inherits, and must not use."""
 
     def forget(self, hub: Any) -> object:
-        """Let go of it, in the child, where only ``hub`` still runs; returns what to keep.
+        """Drop it, in the child, where only ``hub`` still runs; returns what must be kept.
 
-        ``hub`` is None where the thread that forked has none.
+        ``hub`` is None if the thread that forked has no hub.
         """
 
 
 _live: weakref.WeakSet[Any] = weakref.WeakSet()
-_kept: list[object] = []  # of the parent's, in a child
+_kept: list[object] = []  # in a child: objects of the parent that must never be collected
 
 
 def watch(thing: Inherited) -> None:
@@ -56,7 +56,7 @@ def watch(thing: Inherited) -> None:
 
 
 def _after_fork_in_child() -> None:
-    # Where ``os`` is patched gevent does this itself, but after us.
+    # Where ``os`` is patched gevent does this itself, but only after this function has run.
     gevent.reinit()
     hub = gevent._hub_local.get_hub_if_exists()
     things = list(_live)

@@ -1,15 +1,19 @@
 """Threads and their hubs: which connections a hub serves, and how both end.
 
-A connection belongs to the hub of the thread that made it. In a main greenlet, or under
+A connection belongs to the hub of the thread that made it. In the main thread, or under
 monkey patching, that hub runs for the whole process. On threaded servers it is the hub of the
-view's thread, and lives as long as something is served in it: gevent would leave its
-descriptors behind, so it is destroyed here. A view that raises, or that returns another
-response than its WebSocket's, leaves its connection without a thread: it is ended when the
-server lets go of the request. What a client has made in a thread ends with the thread.
+view's thread, and it lives as long as a connection is served in it. gevent does not close the
+descriptors of a hub whose thread ends, so the hub is destroyed here.
 
-Nothing tells a connection that its process stops. While a hub serves connections, one timer of
-it asks ``find_stop_sign``'s answer. An ``atexit`` hook would be too late in a thread, and is
-``wsgi.worker``'s.
+The danger is a connection without a thread: its hub never runs again, and its peer waits for
+ever. Three cases are handled. A view that raises, or that returns another response than its
+WebSocket's, loses the thread: the connection is ended when the server drops the request
+(``wsgi.handover``). A client that was made in a thread ends with that thread (``watch_thread``).
+And a hub is not destroyed while a connection is being made in its thread (``reserve``).
+
+No event tells a connection that its process stops. So each hub that serves connections has one
+timer, which calls the function that ``find_stop_sign`` has returned. An ``atexit`` hook comes too
+late for the hubs of other threads; ``wsgi.worker`` has one for the main thread's hub.
 """
 
 from __future__ import annotations
@@ -55,24 +59,25 @@ class Member(Protocol):
 
     @property
     def dispatcher(self) -> Any:
-        """Runs its listeners; ``tell_here`` does so in the caller's thread."""
+        """The dispatcher, which runs the listeners; ``tell_here`` runs them in this thread."""
 
     @property
     def is_over(self) -> bool:
-        """Whether it needs the hub no more."""
+        """Whether it no longer needs the hub."""
 
     def go_away(self) -> None:
         """The process stops: begin the closing handshake with 1001, in the hub's next turn."""
 
     def abandon(self, code: int) -> bool:
-        """End at once, whatever thread this is; whether listeners must be told of it."""
+        """End at once, from any thread. Returns whether listeners have still to be told."""
 
 
 def _no_stop_sign() -> Callable[[], bool] | None:
     return None
 
 
-# Gives a function that tells whether this process is about to stop; ``wsgi.worker`` knows one.
+# Returns a function that says whether this process is about to stop, or None. ``wsgi.worker``
+# puts its own here.
 find_stop_sign = _no_stop_sign
 
 
@@ -99,13 +104,15 @@ class _Registry:
 
     def close(self) -> None:
         resting = self.idle[:]
-        self.idle[:] = [None]  # so that nobody else comes to rest here
+        # A greenlet rests only in an empty list. With an item in it, a greenlet that has run its
+        # jobs ends, instead of resting in a registry that is gone.
+        self.idle[:] = [None]
         for greenlet in resting:
             self._hub.loop.run_callback(greenlet.switch, None)
         self.stop()
 
     def stop(self) -> None:
-        """Look at the process no more."""
+        """Stop looking at the process."""
         self._poll.stop()
         self._poll.close()
 
@@ -114,7 +121,7 @@ _registries: dict[Any, _Registry] = {}
 
 
 def join(hub: Any, member: Member) -> list[Any]:
-    """Enter a connection that ``hub`` serves; returns where the hub's greenlets rest."""
+    """Enter a connection that ``hub`` serves; returns the list of the hub's resting greenlets."""
     registry = _registries.get(hub)
     if registry is None:
         registry = _registries[hub] = _Registry(hub)
@@ -133,12 +140,13 @@ def leave(hub: Any, member: Member) -> None:
         registry.close()
 
 
-# Connections that are being made in threads without a running hub, which must not be
-# destroyed under them.
+# Connections that are being made in a thread whose hub does not run. A hub without connections
+# may be destroyed; these entries protect it until the connection has been entered.
 _reserved: weakref.WeakKeyDictionary[Any, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
 
-
-# Threads that are about to reserve their hub: garbage collection may call ``release`` then.
+# Threads that are inside ``reserve``. The danger: what ``reserve`` creates may start garbage
+# collection, which may end another connection and call ``release`` for this very hub, after
+# ``reserve`` has got it and before it has entered the reservation.
 _reserving: set[int] = set()
 
 
@@ -148,7 +156,7 @@ def reserve(member: Member) -> Any:
     _reserving.add(thread)
     try:
         hub = gevent.get_hub()
-        if getcurrent().parent is None:  # else it runs, and nobody destroys it
+        if getcurrent().parent is None:  # in a greenlet the hub runs, and is not destroyed
             _reserved.setdefault(hub, weakref.WeakSet()).add(member)
         return hub
     finally:
@@ -169,7 +177,7 @@ def go_away(hub: Any) -> None:
 
 
 def release(hub: Any) -> bool:
-    """Give up ``hub``, if no connection needs it; whether that is so."""
+    """True if no connection needs ``hub``: then its reservations are dropped."""
     reserved = _reserved.get(hub, ())
     if get_ident() in _reserving:
         return False
@@ -180,7 +188,10 @@ def release(hub: Any) -> bool:
 
 
 def forget(hub: Any) -> object:
-    """In the child of a fork, where only ``hub`` runs: none of these is its own."""
+    """Drop all registries, in the child of a fork, where only ``hub`` still runs.
+
+    Their connections are the parent's. The registries are returned, to be kept.
+    """
     kept = dict(_registries)
     if hub in kept:
         kept[hub].stop()
@@ -194,14 +205,15 @@ def forget(hub: Any) -> object:
 
 
 def abandon(member: Member, code: int) -> None:
-    """End a connection whose thread serves it no more; its listeners hear of it elsewhere."""
+    """End a connection whose thread no longer serves it; a new thread tells its listeners."""
     if member.abandon(code):
-        # Not here: this may run in the collection of garbage, whose thread may hold any lock.
+        # Listeners must not run here. Garbage collection may have called this in the middle of any
+        # code, which may hold a lock that a listener needs: that would be a deadlock.
         tell_in_thread(member.dispatcher)
 
 
 def tell_in_thread(dispatcher: Any) -> None:
-    """Tell listeners what waits for them in a new thread: no hub runs that could."""
+    """Run the listeners' jobs in a new thread, since no hub runs that could do it."""
     _start_new_thread(_tell, (dispatcher,))
 
 
@@ -211,9 +223,11 @@ def _tell(dispatcher: Any) -> None:
 
 
 class _ThreadEnd:
-    """Ends with a thread, and with it the hub that was made there.
+    """Ends together with its thread, and then ends the hub that was made there.
 
-    gevent would leave the hub's descriptors behind.
+    gevent does not close the descriptors of a hub whose thread ends. A thread has no hook for its
+    end, but its local objects are collected in the thread itself as it ends. So this object is one
+    of them, and has a ``__del__``.
     """
 
     def __init__(self, hub: Any) -> None:
@@ -222,10 +236,10 @@ class _ThreadEnd:
 
     def __del__(self) -> None:
         if os.getpid() != self.process:
-            return  # in the child of a fork, which has but one thread: ours did not end
+            return  # in the child of a fork: the thread still runs, in the parent
         for member in members(self.hub):
             abandon(member, CloseCode.GOING_AWAY)
-        loop, self.hub.loop = self.hub.loop, None  # so that nothing more is asked of it
+        loop, self.hub.loop = self.hub.loop, None  # so that other threads leave no more calls
         if loop is not None:
             loop.destroy()
 
@@ -234,7 +248,7 @@ _here = get_original("_thread", "_local")()
 
 
 def watch_thread() -> None:
-    """End with this thread what is about to be made in it, its hub included."""
+    """Let the connections and the hub that are made in this thread end together with it."""
     if gevent._hub_local.get_hub_if_exists() is None:
         hub = gevent.get_hub()
         if not hub.loop.default:
@@ -242,20 +256,20 @@ def watch_thread() -> None:
 
 
 def is_alone() -> bool:
-    """Whether the caller is no greenlet of a hub's, which thus runs only while it waits."""
+    """Whether the caller is its thread's main greenlet: its hub runs only while it waits."""
     return getcurrent().parent is None
 
 
 def end_in_thread(connection: Any) -> None:
     """Wait for the end of a connection whose thread is about to leave it."""
     connection.closing.wait_told()
-    gevent.sleep(0)  # for what other threads have asked of the hub
+    gevent.sleep(0)  # a turn of the hub, which runs the calls that other threads have left
     connection.dispatcher.leave_hub()
     release_hub()
 
 
 def end_alone(connection: Any) -> None:
-    """The same for one that is being closed, where the caller alone runs its hub."""
+    """``end_in_thread`` for a client that is being closed, if only the caller runs its hub."""
     if is_alone() and not connection.is_elsewhere:
         connection.closing.wait_told()
         gevent.sleep(0)
@@ -269,7 +283,7 @@ def release_hub() -> None:
     try:
         hub = gevent._hub_local.get_hub_if_exists()
     except AttributeError:
-        return  # the thread ends, and what was local to it has gone
+        return  # the thread is ending, and its local objects have gone
     if hub is None or getcurrent() is hub:
         return
     if threading.current_thread() is not threading.main_thread() and release(hub):
@@ -279,10 +293,11 @@ def release_hub() -> None:
 def _destroy(hub: Any) -> None:
     pool, hub.threadpool = hub._threadpool, None
     if pool is not None:
-        pool.kill()  # which needs the hub to run
-    # The first throw ends the hub's loop, and leaves it suspended in the raising of a LoopExit
-    # that holds it and the frames of whoever called, out of the garbage collector's sight. The
-    # second one, in destroy(), lets it end.
+        pool.kill()  # first: it needs a hub that runs
+    # The first throw ends the hub's loop. But it leaves the hub suspended in the raising of a
+    # LoopExit, which refers to the hub and to the caller's frames, and the garbage collector
+    # cannot see into a suspended greenlet: that would be a leak. The second throw, which is in
+    # destroy(), lets the hub end.
     try:
         hub.throw(HubDestroyed(True))
     except LoopExit:

@@ -3,6 +3,12 @@
 The hub puts messages in. A view takes them in ``take``, and where there is none its greenlet
 waits: the next message is switched to it at once, from the hub, without a turn of the loop in
 between. Several greenlets are served in the order in which they came.
+
+The danger of such a switch: the greenlet runs the user's code inside the hub's callback, and comes
+back here only when it waits again. It may have closed the connection meanwhile, or received the
+next message. So everything is in order before each switch: the message is out of the queue, and the
+waiter is no longer a waiter. And a greenlet that is killed while it waits must be removed, since a
+message that is switched to it would be lost (``_stop_waiting``).
 """
 
 from __future__ import annotations
@@ -17,7 +23,7 @@ from faye_wsgi.driver.frames import stored_size
 
 __all__ = ["Backlog", "Inbox"]
 
-_EMPTY: Any = ()  # stands for a queue that was never needed: a deque takes 600 bytes
+_EMPTY: Any = ()  # a queue that was not needed yet: a deque takes 600 bytes
 _TIMED_OUT = object()
 
 
@@ -46,16 +52,16 @@ class Backlog:
         self._count = 0
         self._bytes = 0
         self._is_full = False
-        self.is_awaited = False  # the end waits for all of it to have been dealt with
-        self.arriving = 0  # the most bytes that the message which is arriving may take
+        self.is_awaited = False  # the end of the connection waits until the backlog is empty
+        self.arriving = 0  # how many bytes the message that is arriving may take at most
 
     def add(self, size: int) -> None:
-        """A message, or something else that waits, has come."""
+        """A message has come, or another job of the listeners."""
         self._count += 1
         self._bytes += size
 
     def remove(self, size: int) -> None:
-        """It has been dealt with."""
+        """A message or job has been dealt with."""
         self._count -= 1
         self._bytes -= size
         if self._is_full:
@@ -78,7 +84,7 @@ class Backlog:
         return self._is_full
 
     def _check_relief(self) -> None:
-        # At the latest when it is empty, whatever is arriving.
+        # An empty backlog always has room, even for a large message that is arriving.
         if (
             self._bytes * 2 <= self._max_bytes
             and (self._bytes == 0 or self._bytes + self.arriving <= self._max_bytes)
@@ -112,7 +118,7 @@ class Inbox:
         self._connection = connection
         self._hub = hub
         self._backlog = backlog
-        # The switch of greenlet itself: that of gevent's hub looks for hooks first.
+        # greenlet's own ``switch``: that of gevent's hub is slower, since it looks for hooks.
         self._switch = greenlet.switch.__get__(hub)
         self._messages: Any = _EMPTY
         self._waiter: Any = None  # the greenlet that gets the next message,
@@ -122,7 +128,7 @@ class Inbox:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the view has still to deal with something that arrived."""
+        """Whether messages wait for the view, or the view is busy with one."""
         return bool(self._messages) or (self._serving and self._waiter is None)
 
     # From the connection, in the hub
@@ -139,31 +145,31 @@ class Inbox:
         return True
 
     def put(self, message: Data) -> None:
-        """Keep a message; ``deliver`` comes when all of a read have been kept."""
+        """Keep a message; ``deliver`` is called when all messages of a read are kept."""
         if self._messages is _EMPTY:
             self._messages = deque()
         self._messages.append(message)
         self._backlog.add(stored_size(message))
 
     def deliver(self) -> None:
-        """Switch to the waiting greenlets, until nothing is left or none waits."""
+        """Switch to waiting greenlets until no message is left, or no greenlet waits."""
         while self._messages and self._waiter is not None:
             message = self._pop_message()  # first: where this raises, the waiter still waits
             self._next_waiter().switch(message)
 
     def take_all(self) -> list[Data]:
-        """Give up all messages that wait: listeners get them, and the backlog counts them on."""
+        """Give all messages to listeners; the backlog goes on counting them."""
         messages, self._messages = self._messages, _EMPTY
         return list(messages)
 
     def end(self) -> None:
-        """No more will come: let those that wait know."""
+        """No more messages will come: wake up the greenlets that wait."""
         self._ended = True
         while self._waiter is not None:
             self._next_waiter().switch(None)
 
     def forget(self) -> object:
-        """In the child of a fork: those that wait wait for ever, and are returned to be kept."""
+        """In the child of a fork: greenlets that wait here never wake up; returned, to be kept."""
         kept = self._waiter, self._next_waiters
         self._waiter, self._next_waiters = None, _EMPTY
         self._messages = _EMPTY
@@ -197,14 +203,15 @@ class Inbox:
         return self._take_in_turn(timeout)
 
     def _take_in_turn(self, timeout: float | None) -> Data | None:
-        """``take`` where others wait already, for the first time, in time, or at the end."""
+        """``take`` in the rare cases: other waiters, the first call, a timeout, the end."""
         if self._ended:
             return None
         self._serving = True
         waiter = self._add_waiter()
         timer = None
         try:
-            # Whatever raises here, no message goes to a greenlet that does not wait for it.
+            # If anything raises here, the greenlet is removed: a message must not be switched to a
+            # greenlet that does not wait for it.
             if self._messages:
                 self._connection.call_soon(self.deliver)
             elif self._backlog.is_awaited:
@@ -242,14 +249,14 @@ class Inbox:
         return waiter
 
     def _next_waiter(self) -> Any:
-        """The greenlet whose turn it is; the one after it moves up."""
+        """Remove the first waiting greenlet, and return it."""
         waiter, self._waiter = self._waiter, None
         if self._next_waiters:
             self._waiter = self._next_waiters.pop(0)
         return waiter
 
     def _stop_waiting(self, waiter: Any) -> bool:
-        """``waiter`` waits no more; whether it still did."""
+        """Remove ``waiter``; returns whether it was still waiting."""
         if waiter is self._waiter:
             self._next_waiter()
         elif self._next_waiters and waiter in self._next_waiters:
@@ -260,7 +267,7 @@ class Inbox:
 
     def _start_timer(self, timeout: float, waiter: Any) -> Any:
         loop = self._hub.loop
-        loop.update_now()  # the loop's clock stood still if nothing has waited for a while
+        loop.update_now()  # the loop's clock stands still while the hub does not run
         timer = loop.timer(max(timeout, 0))
         timer.start(self._connection.guard, self._time_out, waiter)
         return timer

@@ -1,11 +1,11 @@
 """A stream through a WSGI iterable, for servers whose socket cannot be taken.
 
 It has the methods of a Connection that EventSource calls. But the server asks for the next piece
-when it likes, and a peer that has gone is noticed only when something is sent.
+when it likes, and the end of the peer is noticed only when something is sent.
 
-The server may run on threads or on greenlets, and iterates in one of them while others send. So all
-that they share is changed under one condition of the ``threading`` module, which is gevent's where
-that is patched. Listeners are called without it: they may send, and wait for room.
+The server may run on threads or on greenlets. It iterates in one of them while others send. So all
+shared attributes are changed under one ``threading.Condition``, which is gevent's where that module
+is patched. Listeners are called without it: they may send, and wait for room.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ class IterableStream:
     def forget(self, hub: Any) -> None:
         """In the child of a fork: the parent's server sends the response."""
         self._is_forgotten = True
-        self._changed = threading.Condition()  # a thread that is not there may hold its lock
+        # Another one: a thread of the parent, which is not in the child, may hold the lock.
+        self._changed = threading.Condition()
         self.state = ReadyState.CLOSED
         self.close_event = CloseEvent(None, None)
         self._pieces, self.buffered = [], 0
@@ -120,8 +121,9 @@ class IterableStream:
         with self._changed:
             self._changed.wait_for(self._is_due, self._settings.ping)
             if self._is_forgotten:
-                # The server's greenlet lives on in the child. If it had another piece, or the
-                # end, it would write it to the connection, between the pieces of the parent.
+                # In the child of a fork: the server's greenlet goes on here, too. It would write
+                # the next piece to the connection, between the pieces of the parent. So it must
+                # never get one.
                 threading.Event().wait()
             pieces, self._pieces = self._pieces, []
             was_full = not self.has_room
@@ -174,7 +176,7 @@ class IterableStream:
         if not self._changed.wait_for(lambda: self.has_room or self.state > _OPEN, timeout):
             raise TimeoutError("the peer did not read in time: the message was not sent")
 
-    # The parts of a connection, as far as an EventSource uses them: a stream is all of them.
+    # The parts of a Connection that an EventSource uses: this object stands for all of them.
 
     @property
     def outbox(self) -> IterableStream:
@@ -192,7 +194,7 @@ class IterableStream:
         return self
 
     def give_turn(self) -> None:
-        """Nothing arrives here."""
+        """Nothing to do: no hub is needed here."""
 
     @property
     def is_over(self) -> bool:
@@ -210,9 +212,9 @@ class IterableStream:
 
 
 class Body:
-    """The iterable of the response, whose ``close`` ends the stream.
+    """The iterable of the response; its ``close`` ends the stream.
 
-    PEP 3333: the server calls ``close`` in any case, also where it has not begun to iterate.
+    PEP 3333: the server calls ``close`` in any case, even if it has never begun to iterate.
     """
 
     def __init__(self, stream: IterableStream) -> None:

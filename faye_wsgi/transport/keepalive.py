@@ -1,7 +1,8 @@
-"""When it is too late: pings and their pongs, the sign of life, the end of closing.
+"""The timers of a connection: pings and their pongs, the sign of life, the deadlines.
 
-The driver says what is expected, the keepalive owns the clock. Any received byte is a
-sign of life.
+The driver knows what is expected, and this file knows when it is too late. Any received byte is a
+sign of life. Every timer calls its function through ``Connection.guard``: gevent drops a timer
+whose callback raises, and the connection would lose its deadline.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Keepalive:
         self._ticker = self._start(seconds, self._tick, repeat=seconds)
 
     def _tick(self) -> None:
-        # Not while the last ping still awaits a sign of life.
+        # Not while the last ping still waits for a sign of life.
         if self._deadline is None or self._connection.heard:
             _stop(self._deadline)
             self._deadline = None
@@ -54,7 +55,7 @@ class Keepalive:
         self._pings.append(_Ping(data, perf_counter(), callback))
         del self._pings[:-MAX_PINGS]
         seconds = self._connection.settings.ping_timeout
-        # The first of several pings counts: a later one does not put the deadline off.
+        # The first of several pings sets the deadline: a later one does not move it.
         if seconds and self._deadline is None:
             self._connection.heard = False
             self._deadline = self._start(seconds, self._check_life)
@@ -76,7 +77,8 @@ class Keepalive:
         _stop(self._deadline)
         self._deadline = None
         connection, stream = self._connection, self._connection.stream
-        # While reading is stopped nothing can be heard, and a busy hub may be late to read.
+        # While reading is paused, no sign of life can be seen. And after a busy time of the hub the
+        # timer may come before the bytes that have arrived: they are read first.
         if connection.heard or stream is None or not stream.is_reading:
             return
         stream.readable()
@@ -99,7 +101,7 @@ class Keepalive:
         self._ticker = self._deadline = self._ending = None
 
     def _start(self, seconds: float, action: Callback, repeat: float = 0.0) -> Any:
-        self._loop.update_now()  # its clock stood still if nothing has waited for a while
+        self._loop.update_now()  # the loop's clock stands still while the hub does not run
         timer = self._loop.timer(max(seconds, 0.0), repeat)
         timer.start(self._connection.guard, action)
         return timer

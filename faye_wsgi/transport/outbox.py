@@ -1,10 +1,15 @@
-"""What is sent: the usual case, what must wait before it can go out, and whose turn it is.
+"""What is sent: the usual case, messages that must wait, back-pressure and turns.
 
 ``send`` builds a message's frame and writes it to the stream at once. Its caller is blocked
 afterwards while more than the high-water mark waits for the peer. What cannot go out at once
-waits here: messages before open, messages while another one goes out in fragments, and those
-of other threads, which are handed over to the connection's own (``crossing.py``). Everything
-but that handing over happens in the thread of the hub, so that no lock is needed.
+waits here: messages before open, and messages while another one goes out in fragments. Messages
+of other threads are handed over to the connection's own thread (``crossing.py``). Everything else
+happens in the thread of the hub, so that no lock is needed.
+
+There are two dangers in a sender that never waits. In a greenlet, it is the only one that runs: so
+it has a *turn*, and after it the hub runs once (``_hold_back``). In a plain thread, the hub never
+runs, so that pings are not answered and the peer's end is not noticed: so it runs now and then
+(``give_turn``).
 """
 
 from __future__ import annotations
@@ -38,7 +43,7 @@ _NOT_SENT = "the peer did not read in time: the message was not sent"
 _GIVEN_UP = "the peer did not read in time: the message was given up"
 
 TURN_INTERVAL = 0.05  # seconds
-FLOOD = 0.002  # seconds: a sender that is done with a turn so soon is likely to send on and on
+FLOOD = 0.002  # seconds: a sender that uses up a turn so fast is likely to go on for long
 
 
 class Outbox:
@@ -66,13 +71,14 @@ class Outbox:
         self._hub = hub
         self._high_water = high_water
         self._stream: Stream | None = None
-        # The driver, where a message is no more than its frame on the stream; else None.
+        # The driver, if a message is just a frame that is written to the stream; else None.
         self._plain: Driver | None = None
-        self._is_alone = getcurrent().parent is None  # the hub runs only while we wait
+        # Made in a thread's main greenlet: the hub runs only while that greenlet waits.
+        self._is_alone = getcurrent().parent is None
         self._turned_at = monotonic()
         self._unsent: list[Any] = []  # messages from before open
-        self._fragments: int | None = None  # of a message that is not complete: how many went out
-        self._deferred: list[bytes] = []  # frames that must not come between them
+        self._fragments: int | None = None  # how many fragments of an unfinished message went out
+        self._deferred: list[bytes] = []  # frames that must not come between the fragments
 
     @property
     def buffered(self) -> int:
@@ -128,7 +134,7 @@ class Outbox:
             self._hold_back()
 
     def _send_any(self, message: Any, timeout: float | None) -> None:
-        """``send``, whatever the message is, the state, and the thread."""
+        """``send`` for every kind of message, every state and every thread."""
         if self._is_alone:
             self.give_turn()
         message = _sendable(message)
@@ -162,7 +168,8 @@ class Outbox:
         return state
 
     def _check(self, message: Data) -> None:
-        # What is sent later would fail where no caller hears of it.
+        # A message that cannot be encoded raises now, in ``send``. When it is sent later, no
+        # caller is there for the error.
         driver = self._connection.driver
         if isinstance(message, str):
             message.encode()
@@ -170,7 +177,7 @@ class Outbox:
             driver.message(message)
 
     def _write(self, message: str | bytes) -> bool:
-        """Build and write a message's frame; whether something waits for the kernel now."""
+        """Build and write a message's frame; returns what ``Stream.write`` does."""
         driver: Any = self._connection.driver
         stream: Any = self._stream
         if len(message) >= LARGE and self._fragments is None:
@@ -194,7 +201,7 @@ class Outbox:
     # One message to many
 
     def send_shared(self, message: Data, shared: dict[Any, Any]) -> bool:
-        """Send one that goes to many, without waiting; False: too much waits already."""
+        """Send a message that goes to many, without waiting; False: too many bytes wait here."""
         driver = self._plain
         if (
             driver is None
@@ -213,7 +220,7 @@ class Outbox:
         return True
 
     def _offer(self, message: Data) -> bool:
-        """``send_shared`` where the message is not just written."""
+        """``send_shared`` for the other states and threads."""
         driver = self._connection.driver
         if driver is not None and not driver.features.binary and not isinstance(message, str):
             return True
@@ -235,21 +242,21 @@ class Outbox:
     # Back-pressure, and turns
 
     def _hold_back(self, waits: bool = True) -> None:
-        """Wait for room, and let others have their turn, as there is need."""
+        """Wait if too many bytes wait for the peer; let the hub run if the turn is over."""
         stream: Any = self._stream
         stream.flush()
         if waits and self.buffered > self._high_water:
             self._connection.changed.wait_for(lambda: self.has_room, None)
         elif stream.batch.is_turn_over and getcurrent() is not self._hub:
-            # A greenlet that sends without ever waiting would be the only one to be served.
+            # Otherwise a greenlet that never waits would be the only one that runs.
             is_flood = not self._is_alone and monotonic() - self._turned_at < FLOOD
             gevent.sleep(0)
             stream.batch.begin_turn(self._hub.loop, is_flood)
             self._turned_at = monotonic()
 
     def give_turn(self) -> None:
-        """Let the hub run, if it has not for a while and nothing else lets it."""
-        # A loop of sends and native sleeps would never learn that the peer has gone.
+        """Let the hub run, in a plain thread where it has not run for a while."""
+        # A thread that only sends and sleeps (without gevent) would never see the peer's end.
         now = monotonic()
         if (
             self._is_alone
@@ -258,10 +265,11 @@ class Outbox:
             and getcurrent().parent is None
         ):
             self._turned_at = now
-            gevent.sleep(1e-6)  # 0 would leave timers out
+            gevent.sleep(1e-6)  # a sleep of 0 runs callbacks, and no timers
 
     def _wait_for_room_first(self, timeout: float) -> None:
-        # A sender with little time would otherwise leave a message behind each time.
+        # Before the message is written: TimeoutError must mean that it was not sent, so that the
+        # caller may send it again.
         if not self._connection.changed.wait_for(lambda: self.has_room, timeout):
             raise TimeoutError(_NOT_SENT)
 
@@ -282,7 +290,7 @@ class Outbox:
             try:
                 self._write(message)
             except ExtensionError:
-                pass  # it closes the connection, which tells of it
+                pass  # ``_write`` has closed the connection, and the close event reports it
 
     # A message in fragments
 
@@ -332,7 +340,7 @@ class Outbox:
             self._hold_back(False)
 
     def _has_room_for_fragment(self) -> bool:
-        # What is deferred until this message ends must not hold this message back.
+        # Without the deferred frames, which wait for the end of this message themselves.
         stream: Any = self._stream
         return bool(stream.buffered <= self._high_water or stream.closed)
 
@@ -365,7 +373,7 @@ class Outbox:
     def _ask_for_room(self, tell: Callable[[], object]) -> None:
         changed = self._connection.changed
         self._crossing.call(changed.tell_when, lambda: self.has_room, tell)
-        # A hub that has ended runs nothing: its connection was closed before.
+        # A hub that has ended makes no more calls. But its connection was closed before that.
         if self._connection.state == ReadyState.CLOSED:
             tell()
 
@@ -385,13 +393,13 @@ def _sendable(message: Any) -> Any:
 
 
 def _whole(message: Iterable[Any]) -> Any:
-    """All pieces in one; None where there are none."""
+    """All pieces joined; None if there are none."""
     pieces: list[Any] = list(_pieces(message))
     return pieces[0][:0].join(pieces) if pieces else None
 
 
 def _pieces(message: Iterable[Any]) -> Iterator[Data]:
-    """What a message is made of; TypeError where that is not all of one kind."""
+    """The pieces of a message; TypeError unless all are text, or all are bytes."""
     kind = None
     for piece in message:
         data = bytes(piece) if isinstance(piece, (bytearray, memoryview)) else piece

@@ -1,4 +1,4 @@
-"""The options that WebSocket and Client share, and what the transport measures out itself.
+"""The options that WebSocket and Client share, and the transport's own constants.
 
 ``Settings`` has their defaults and says what they mean, ``make_settings`` checks them. The
 constructors take them as ``**options: Unpack[Options]``, from which editors and type checkers
@@ -36,10 +36,10 @@ __all__ = [
 
 Constructor = TypeVar("Constructor", bound=Callable[..., None])
 
-GATHER = 65536  # bytes: what is gathered goes out when this much is together
-LARGE = 32768  # bytes: what is not worth copying
-# What a thread may write before the others have their turn: a system call counts as one,
-# and so do this many bytes, and this many pieces that were gathered.
+GATHER = 65536  # bytes: gathered frames go out when they are so many
+LARGE = 32768  # bytes: from this size on, data is not copied
+# How much a thread may write before the hub runs again. A system call counts as 1, and so do
+# TURN_BYTES bytes, and TURN_PIECES frames that were gathered.
 TURN = 64
 TURN_BYTES = 2048
 TURN_PIECES = 16
@@ -78,7 +78,7 @@ class Settings:
 
 
 class Options(TypedDict, total=False):
-    """The options as type checkers want them: the names and types of ``Settings``."""
+    """The options for type checkers: the names and types of ``Settings``."""
 
     max_length: int
     max_fragments: int
@@ -107,7 +107,7 @@ def takes_options(constructor: Constructor) -> Constructor:
 
 
 def make_settings(**options: Unpack[Options]) -> Settings:
-    """The options as settings; TypeError or ValueError where one cannot be meant."""
+    """The options as settings; TypeError or ValueError for a wrong name or value."""
     for name in options:
         if name not in _OPTIONS:
             raise TypeError(f"there is no option {name!r}")
@@ -136,7 +136,7 @@ def check_size(name: str, size: int) -> None:
 
 
 def check_timeout(timeout: float | None) -> None:
-    """TypeError or ValueError unless ``timeout`` is None or a number; below 0 it is over."""
+    """TypeError or ValueError unless ``timeout`` is None or a number; below 0 means 0."""
     if timeout is None:
         return
     if not isinstance(timeout, Real) or isinstance(timeout, bool):

@@ -2,14 +2,20 @@
 
 One ``io`` watcher lives as long as the stream; its callback reads once and hands the bytes to
 the receiver (the connection). What is written meanwhile, to this stream or to others of the
-thread, is gathered, and goes out in one system call when the receiver is done. The same is done
-for a sender that has had a whole turn and goes on, until the hub runs again. Nothing here
-blocks, waits or knows a protocol, and all of it runs in the thread of the loop.
+thread, is gathered (``Batch``), and goes out in one system call when the receiver is done. A
+sender that has used up its turn and goes on is gathered in the same way, until the hub runs again.
+Nothing here blocks, waits or knows a protocol, and all of it runs in the thread of the loop.
 
-The receiver is told what happens, from the hub: ``data_received(data)``; ``eof_received()``,
-the peer's FIN; ``connection_lost(message, unread)``, after which nothing can be sent;
-``resume_writing()``, the kernel took something of what waited. ``guard(function, *args)`` calls
-a function for the hub, and ``failed(error)`` is told what such a call has raised.
+The stream calls these methods of the receiver, from the hub: ``data_received(data)``;
+``eof_received()``, when the peer has sent FIN; ``connection_lost(message, unread)``, after which
+nothing can be sent; ``resume_writing()``, when the kernel took some of the waiting bytes.
+``guard(function, *args)`` calls a function for the hub. ``failed(error)`` gets what a call of the
+hub has raised.
+
+The danger is in the descriptor. Its number is free as soon as it is closed, and the next socket of
+the process gets it. A watcher that stays, or a ``recv`` on the old number, would then act on a
+connection of another user. So ``_drop`` replaces ``_recv`` and ``_send``, the watchers are freed
+in the same call that closes the socket, and all later calls do nothing.
 
 The socket is a native one (``PlainSocket``), or speaks TLS with the manners of one (``tls.py``):
 ``recv``, ``send``, ``sendmsg``, ``pending``, ``shutdown_write``, ``close``, ``forget`` and
@@ -55,7 +61,7 @@ class PlainSocket(_socket.socket):
     __slots__ = ("__weakref__",)
 
     def pending(self) -> bool:
-        """Whether decrypted bytes wait that the kernel does not tell of: never."""
+        """Whether decrypted bytes wait in the process: never, without TLS."""
         return False
 
     def forget(self, hub: Any) -> None:
@@ -67,7 +73,7 @@ class PlainSocket(_socket.socket):
         self.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Close the descriptor. FIN goes out at once, even if a child process holds a copy."""
+        """Close the descriptor. FIN goes out at once, even if a child process has a copy."""
         try:
             self.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -85,13 +91,14 @@ def tune(sock: _socket.socket) -> None:
         for option, value in _KEEPALIVE:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
     except OSError:
-        pass  # the connection is good without
+        pass  # the connection works without them
 
 
 class Batch:
-    """Whether the bytes of one read are being dealt with, and who was written to since.
+    """What is written while the bytes of one read are dealt with. Each thread has one.
 
-    ``turn`` measures what was written since the hub last ran.
+    ``is_open`` says that writes are gathered now. ``written`` are the streams that have gathered
+    something. ``turn`` measures what was written since the hub last ran.
     """
 
     __slots__ = ("is_open", "turn", "written")
@@ -103,18 +110,18 @@ class Batch:
 
     @property
     def is_turn_over(self) -> bool:
-        """Whether so much was written since the hub ran that others should have their turn."""
+        """Whether so much was written since the hub last ran that it should run now."""
         return self.turn >= TURN
 
     def begin_turn(self, loop: Any, gathers: bool) -> None:
-        """The hub has run; with ``gathers``, what is written goes out when it runs again."""
+        """The hub has run. With ``gathers``, what is written now goes out when it runs again."""
         self.turn = 0
         if gathers and not self.is_open:
             self.is_open = True
             loop.run_callback(self.flush)
 
     def flush(self) -> None:
-        """Close the batch; every stream flushes, and one that cannot fails alone."""
+        """Close the batch: flush every stream. A stream that cannot flush fails alone."""
         self.is_open = False
         failure = None
         for stream in self.written:
@@ -130,7 +137,7 @@ class Batch:
 
 
 class _Here(get_original("_thread", "_local")):  # type: ignore[misc]
-    """What a thread has, and so its loop."""
+    """The batch of each thread. (With a patched ``local`` it would be each greenlet's.)"""
 
     def __init__(self) -> None:
         self.batch = Batch()
@@ -174,7 +181,7 @@ class Stream:
         self.batch: Batch = _here.batch
         self._gathered: list[bytes] = []  # while the batch is open
         self._gathered_size = 0
-        # What the kernel would not take: small pieces together, large ones not copied.
+        # Bytes that the kernel did not take. Small pieces are joined, large ones not copied.
         self._waiting: list[bytearray | memoryview] = []
         self._waiting_size = 0
         self.read_size = READ_SIZE  # bytes to read at a time
@@ -182,13 +189,13 @@ class Stream:
         self._loop = loop
         self._reader = loop.io(fd, READ)
         self._reading = False
-        self._writer: Any | None = None  # made when the kernel first says no
+        self._writer: Any | None = None  # made when the kernel first has no room
         self.closed = False
         self.broken = False  # a write failed: nothing more can be sent
 
     @property
     def buffered(self) -> int:
-        """Bytes that were written and that the kernel has not taken."""
+        """Bytes that were written and that the kernel has not taken yet."""
         return self._waiting_size + self._gathered_size
 
     @property
@@ -206,7 +213,9 @@ class Stream:
     def readable(self) -> None:
         """Read once, and flush what was written while the receiver dealt with it.
 
-        The hub's callback: what it raises is the receiver's failure, as in ``guard``.
+        The hub's callback. gevent stops a watcher whose callback raises, so that the connection
+        would never be read again: an error must not leave this function. It goes to ``failed``,
+        as in ``guard``, and only what is no ``Exception`` is raised once more, for gevent.
         """
         try:
             try:
@@ -243,7 +252,7 @@ class Stream:
             self._call_soon(self._read_pending)
 
     def pause_reading(self) -> None:
-        """Read no more: the kernel's buffer fills and TCP pushes back."""
+        """Stop reading: the kernel's buffer fills, and TCP slows the peer down."""
         if self._reading:
             self._reading = False
             self._reader.stop()
@@ -278,8 +287,8 @@ class Stream:
     def write(self, data: bytes) -> bool:
         """Send ``data``: at once, or gathered while a batch is open, or when the kernel has room.
 
-        Whether the sender must look if it may go on: something waits for the kernel, or it
-        has had its turn.
+        Returns whether the sender must check if it may go on: bytes wait for the kernel, or the
+        sender has used up its turn.
         """
         gathered = self._gathered
         if self.batch.is_open:
@@ -303,7 +312,7 @@ class Stream:
         self.batch.turn += 1 + len(data) // TURN_BYTES + len(gathered) // TURN_PIECES
         gathered.clear()
         self._gathered_size = 0
-        if self._waiting:  # the watcher tells when there is room
+        if self._waiting:  # the watcher calls ``_writable`` when the kernel has room
             self._keep(data, 0)
             return
         try:
@@ -335,7 +344,7 @@ class Stream:
         return self._waiting_size > 0
 
     def _not_sent(self, error: OSError, size: int) -> int:
-        """How much the kernel took: nothing now, or, once nothing can be sent, all of it."""
+        """How much counts as taken: 0 if the kernel is full; all, to drop it, if TCP is broken."""
         if isinstance(error, (BlockingIOError, InterruptedError)):
             return 0
         if not self.broken:
@@ -346,7 +355,8 @@ class Stream:
         try:
             self._append(data, start)
         except BaseException as error:
-            # The peer has got a part of a frame, and would take the next one for its rest.
+            # Memory is short. The peer has got a part of a frame, and would read the next frame as
+            # the rest of it. So nothing more may be sent.
             self._stop_writing()
             self._waiting.clear()
             self._waiting_size = 0
@@ -383,7 +393,7 @@ class Stream:
         self._receiver.resume_writing()
 
     def _send_first(self) -> bool:
-        """Send of the first that waits; whether all of it went."""
+        """Send from the first waiting piece; returns whether all of it went."""
         first = self._waiting[0]
         try:
             sent = self._send(first)
@@ -400,17 +410,18 @@ class Stream:
         return False
 
     def _break(self, error: OSError) -> None:
-        # Called from inside somebody's send: what it means is told from the hub.
+        # The caller is inside its ``send``. The end of the connection switches to other greenlets,
+        # which must not happen in the middle of that. So it comes in the hub's next turn.
         self._stop_writing()
         self._call_soon(self._read_last_words, error.strerror or str(error))
 
     def _stop_writing(self) -> None:
         self.broken = True
-        self._send = len  # what is written from now on vanishes
+        self._send = len  # "all of it was taken": what is written from now on is dropped
 
     def _read_last_words(self, message: str) -> None:
-        # The peer may have said goodbye before its side broke: its close frame still
-        # waits in the kernel's buffer, however full ours is.
+        # The peer may have sent a close frame before TCP broke. It still waits in the kernel's
+        # buffer for reading, even if reading had been paused.
         for _ in range(LAST_READS):
             self.resume_reading()
             if self.closed:
@@ -422,7 +433,7 @@ class Stream:
             if not data:
                 break
             self._receiver.data_received(data)
-            if not self._reading and not self.closed:  # there was no room for more
+            if not self._reading and not self.closed:  # the backlog is full
                 self._receiver.connection_lost(message, unread=True)
                 return
         if not self.closed:
@@ -431,7 +442,7 @@ class Stream:
     # End
 
     def shutdown_write(self) -> None:
-        """Say that no more will come (TCP's FIN), once the buffer is empty; reading goes on."""
+        """Send FIN. Only when the buffer is empty; reading goes on."""
         try:
             self._socket.shutdown_write()
         except OSError:
@@ -449,7 +460,7 @@ class Stream:
             pass
 
     def forget(self, hub: Any) -> None:
-        """In the child of a fork: the same, and nothing of it reaches the peer."""
+        """``close`` in the child of a fork: nothing of it reaches the peer."""
         if self.closed:
             return
         self._drop()
@@ -464,7 +475,8 @@ class Stream:
         self._waiting_size = 0
         self._gathered.clear()
         self._gathered_size = 0
-        self._recv = self._socket.recv  # not the descriptor, which may be another's soon
+        # No longer by the number of the descriptor: another socket may get the same number.
+        self._recv = self._socket.recv
         self._send = len
 
     def _free_watchers(self) -> None:
@@ -476,10 +488,10 @@ class Stream:
 
 @cache
 def _prepare_for_large() -> None:
-    # glibc would give the memory of a large message back to the kernel, to be faulted in
-    # again, page by page, for the next one, which takes three times as long as the message.
-    # Once a larger block has come and gone it keeps some (mallopt(3), M_TRIM_THRESHOLD).
-    bytes(LARGE_BLOCK)  # of zeros, which the kernel need not provide
+    # glibc gives the memory of a large message back to the kernel. For the next one the kernel
+    # provides it again, page by page, which takes three times as long as the message itself. Once
+    # a larger block was allocated and freed, glibc keeps some (mallopt(3), M_TRIM_THRESHOLD).
+    bytes(LARGE_BLOCK)  # zeros: their pages are never touched, so this costs no memory
 
 
 def _total_length(pieces: Iterable[bytes]) -> int:

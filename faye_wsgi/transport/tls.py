@@ -1,11 +1,12 @@
-"""TLS with the manners of a non-blocking socket.
+"""TLS with the interface of a non-blocking socket.
 
-``_ssl`` objects say "want read" and "want write" where a socket says that it would
-block, and may hold decrypted bytes that the kernel does not tell of.
+``_ssl`` objects raise "want read" and "want write" where a socket raises BlockingIOError. The
+danger is that they may hold decrypted bytes: the kernel has no more to read then, so that the hub
+never calls the watcher, and the bytes would wait for ever. So the stream asks ``pending``.
 
-``TlsSocket`` goes on with a session that a server has begun. ``BioSocket`` begins one of
-a client's own, between memory buffers, so that it works on any socket below: a native
-one, or another ``BioSocket`` (TLS through a proxy that speaks TLS itself).
+``TlsSocket`` goes on with a session that a server has begun. ``BioSocket`` begins a session for
+a client, between memory buffers, so that it works on any socket below: a native one, or another
+``BioSocket`` (TLS through a proxy that speaks TLS itself).
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class TlsSocket:
         except _AT_END:
             pass
         except OSError as error:
-            # Number 0 is how Python 3.9 tells of an end without close_notify.
+            # Python 3.9 raises an OSError with number 0 for an end without close_notify.
             if not pieces and error.errno:
                 raise
         return b"".join(pieces) if len(pieces) != 1 else pieces[0]
@@ -80,7 +81,7 @@ class TlsSocket:
         return _send_parts(self, parts)
 
     def pending(self) -> bool:
-        """Whether decrypted bytes wait that the kernel does not tell of."""
+        """Whether decrypted bytes wait here, of which the kernel does not know."""
         return bool(self._session.pending())
 
     def shutdown_write(self) -> None:
@@ -107,8 +108,8 @@ class TlsSocket:
 class BioSocket:
     """A client's TLS session on a non-blocking socket, by way of memory buffers.
 
-    ``send`` counts bytes as taken only when their records are with the kernel, so that
-    whoever sends the rest again (as the stream does) pushes out what waits here.
+    ``send`` counts bytes as taken only when the kernel has taken their records. The caller must
+    send the rest again, as the stream does: that pushes out the records that wait here.
     """
 
     __slots__ = ("_drained", "_encrypted", "_incoming", "_outgoing", "_session", "_socket", "_wire")
@@ -121,8 +122,8 @@ class BioSocket:
             self._incoming, self._outgoing, server_hostname=server_hostname
         )
         self._wire = b""  # records that the socket has not taken
-        self._encrypted = 0  # bytes that are in them and were not counted as taken
-        self._drained = True  # all that was received has been decrypted and read
+        self._encrypted = 0  # how many bytes of the user are in them, not yet counted as taken
+        self._drained = True  # everything that was received has been decrypted and read
 
     def fileno(self) -> int:
         """The descriptor of the socket below."""
@@ -141,7 +142,7 @@ class BioSocket:
                 except BlockingIOError:
                     raise ssl.SSLWantReadError from None
             except ssl.SSLError:
-                self._flush()  # the alert that tells the peer
+                self._flush()  # the alert, from which the peer learns why
                 raise
             else:
                 self._drained = False  # what follows the handshake may be here already
@@ -177,7 +178,7 @@ class BioSocket:
         return b"".join(pieces) if len(pieces) != 1 else pieces[0]
 
     def send(self, data: bytes | bytearray) -> int:
-        """Encrypt and send; how much of ``data`` was taken, which must be sent first next time."""
+        """Encrypt and send; how much of ``data`` was taken. The rest must be sent next."""
         taken = 0
         with memoryview(data) as view:
             while self._flush():
@@ -199,7 +200,7 @@ class BioSocket:
         return _send_parts(self, parts)
 
     def pending(self) -> bool:
-        """Whether bytes wait here that the kernel does not tell of."""
+        """Whether bytes may wait here, of which the kernel does not know."""
         return not self._drained or bool(self._socket.pending())
 
     def shutdown_write(self) -> None:
@@ -253,7 +254,7 @@ _OPTIONS = frozenset(("ca", "cert", "key", "server_hostname", "verify"))
 
 @dataclass(frozen=True)
 class ClientTls:
-    """How a client speaks TLS; ``server_hostname`` stands in for the name in the URL."""
+    """How a client speaks TLS; ``server_hostname`` replaces the name in the URL."""
 
     context: ssl.SSLContext
     server_hostname: str | None = None
@@ -262,7 +263,7 @@ class ClientTls:
 def make_client_tls(option: TlsOption = None) -> ClientTls:
     """The option ``tls``: certificates and names are verified, unless it says otherwise.
 
-    TypeError or ValueError for what it cannot be, OSError for files that cannot be read.
+    TypeError or ValueError for a wrong value, OSError for files that cannot be read.
     """
     if isinstance(option, ssl.SSLContext):
         return ClientTls(option)

@@ -1,4 +1,4 @@
-"""What a WSGI environ says: which request this is, where it came from, its URL."""
+"""Reading a WSGI environ: the kind of the request, its headers, its host and URL."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ _KEPT_FIRST = (
     "HTTP_USER_AGENT",
 )
 # All connections share one copy of these names and values. No others are shared by
-# ``sys.intern``, for a client chooses them, and CPython 3.12.0 to 3.12.4 never frees an
-# interned string: a client could fill the memory.
+# ``sys.intern``: a client chooses them, and CPython 3.12.0 to 3.12.4 never frees an interned
+# string. A client could fill the memory.
 _KNOWN = {
     text: text
     for text in (
@@ -108,7 +108,7 @@ def read_request(environ: Environ) -> Request:
 class _Headers(Mapping[str, str]):
     """The headers of an environ by their lower-case names.
 
-    A view of the environ and no copy, for a handshake reads a few of them.
+    It reads the environ and copies nothing, since a handshake needs only a few headers.
     """
 
     __slots__ = ("_environ",)
@@ -145,7 +145,7 @@ def _key_of(name: str) -> str:
 
 
 def text_of(environ: Environ) -> Environ:
-    """The text in an environ: what is worth keeping of it once its view has returned.
+    """The text in an environ, which is kept when the view has returned.
 
     A server's and a framework's objects in it take more room than a connection. So do all the
     headers that a client may send. So 16 KiB are kept at most, names and values as they are

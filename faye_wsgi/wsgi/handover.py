@@ -14,11 +14,12 @@ What serves the connection afterwards depends on the server.
 - On greenlets (gunicorn's gevent workers, gevent.pywsgi) it is the hub, which runs for ever.
   The server is left with a ``Void``, which sees the status that the server writes, and calls
   ``_view_ended`` in the hub when the server closes it.
-- On threads no hub runs but while the view waits for something. So the response is an iterable,
+- On threads the hub runs only while the view waits for something. So the response is an iterable,
   and the server's thread serves the connection inside of it (``_serve``). A view that raises,
-  or returns another response, never gets there. Nothing tells of that at once: the server's
-  environ carries a token, which is collected with it (``_end_with_environ``). So nothing here
-  may refer to that environ, nor to the request, as long as the connection lives.
+  or returns another response, never gets there, and no call reports that. So the server's
+  environ carries a token, which is collected together with it (``_end_with_environ``). The
+  danger is a reference to that environ, or to the request: as long as one of our objects has it,
+  the token is not collected, and the connection stays without a thread.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ log = logging.getLogger("faye_wsgi")
 
 
 class Handover:
-    """What becomes of one request.
+    """The way of one request.
 
     ``environ`` is the request's, later a copy of the text in it. ``response`` is what the view
     returns; None when the view has ended. ``after_listeners`` must run after each listener.
@@ -92,7 +93,7 @@ class Handover:
 
     @property
     def after_listeners(self) -> Callable[[], object] | None:
-        """What the framework wants done after each listener; None mostly."""
+        """What must be called after each listener, for Django; None for all others."""
         return self._responses.after_listeners
 
     # Check and negotiate
@@ -171,7 +172,7 @@ class Handover:
         try:
             taken = take(find_place(self.environ))
         except BaseException:
-            connection.closing.discard()  # so that it does not keep the hub of this thread
+            connection.closing.discard()  # or it would keep the hub of this thread alive
             raise
         worker.watch()
         self._endpoint, self._connection = endpoint, connection
@@ -211,7 +212,7 @@ class Handover:
         """The view has ended; ``status`` is that of its response, None where there was none."""
         endpoint, connection = self._endpoint, self._connection
         if endpoint is None:
-            return  # a response that is called twice
+            return  # the response was called twice
         # From here on the connection alone keeps its endpoint alive, and not even that does
         # where it needs an owner.
         self.response = self._endpoint = None
@@ -221,7 +222,7 @@ class Handover:
         if has_failed(status):
             connection.close(CloseCode.INTERNAL_ERROR, "")
         elif endpoint.has_any_listeners:
-            pass  # which deal with the connection from now on
+            pass  # the listeners go on with the connection
         elif self._needs_owner:
             connection.dispatcher.sink = _WeakSink(endpoint)
             weakref.finalize(endpoint, connection.close).atexit = False
@@ -240,8 +241,8 @@ def has_failed(status: int | None) -> bool:
 
 
 def _settle(connection: Connection) -> None:
-    # In a plain thread the hub runs only while the thread waits. The listeners of a refused
-    # WebSocket would never be called, and the hub never destroyed.
+    # In a plain thread the hub runs only while the thread waits. Without this, the listeners of a
+    # refused WebSocket would never be called, and the hub never be destroyed.
     if hubs.is_alone():
         hubs.end_in_thread(connection)
 
@@ -262,7 +263,7 @@ class _WeakSink:
         return target is not None and bool(target.has_listeners(type))
 
     def sole_listener(self, type: EventType) -> None:
-        """None: the inbox would keep the listener, which may hold the endpoint."""
+        """None: the dispatcher would keep the listener, which may refer to the endpoint."""
 
     def dispatch(self, event: Event) -> None:
         target = self._target()
@@ -287,9 +288,9 @@ def _end_with_environ(
 ) -> weakref.ref[object]:
     """End ``connection``, if it has not ended yet, when the server drops ``environ``.
 
-    The danger is that something of ours keeps the token: then the connection would stay for
-    ever, with no thread to serve it. So the return value is a weak reference, and the environ
-    of the endpoint is ``own_environ``.
+    The danger is a reference to the token from one of our objects: then the connection would stay
+    for ever, without a thread that serves it. So the return value is a weak reference, and the
+    endpoint gets ``own_environ``.
     """
     token = environ[_KEY] = _Token()
     weakref.finalize(token, _environ_dropped, connection, void).atexit = False

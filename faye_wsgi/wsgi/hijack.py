@@ -5,8 +5,9 @@ place there. The server reads end-of-file from the void, and what it writes ther
 for the status of its response, which tells how the view has ended. So the server may write and
 close as it likes: the peer sees none of it, and no descriptor is closed twice.
 
-The danger is what a server does with its own response, which differs from server to server. What
-was tried, and where it fails:
+The danger is in what a server does with the socket after the view: it writes a response, shuts the
+socket down, closes it, or reads the next request. That differs from server to server. What was
+tried, and where it fails:
 
 - raising StopIteration in the application: a traceback or 500 under gevent.pywsgi, gunicorn's
   gevent_pywsgi, Werkzeug and wsgiref, and through any middleware;
@@ -46,7 +47,7 @@ from faye_wsgi.wsgi.servers import Place
 
 __all__ = ["Taken", "Void", "VoidPair", "take"]
 
-# The interpreter's sockets that were left with a VoidPair: nothing else tells that they were.
+# The interpreter's sockets that were left with a VoidPair. Nothing else shows that they were taken.
 _taken: weakref.WeakSet[Any] = weakref.WeakSet()
 
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
@@ -90,10 +91,11 @@ def take(place: Place) -> Taken:
     tune(ours)
     moved: Any
     if session is None:
-        # With all four arguments; without the first three the interpreter asks the kernel.
+        # With all four arguments: without the first three the interpreter asks the kernel for them.
         moved = PlainSocket(ours.family, ours.type, ours.proto, ours.detach())
         if _socket.getdefaulttimeout() is not None:
-            moved.setblocking(False)  # or the hub would wait in it
+            # Under a default timeout a new socket waits in its calls, and the hub would wait there.
+            moved.setblocking(False)
     else:
         sock._sslobj = None  # or the server would end the TLS session, and read from it
         moved = TlsSocket(ours, session)
@@ -207,10 +209,11 @@ class Void:
             self._hub.loop.run_callback(done, self._status)
 
     def __del__(self) -> None:
-        # A server that drops its socket without closing it has ended the request, too. Garbage
-        # collection may call this in any thread. What else there is: a weakref.finalize cannot
-        # see the status, which goes with the void, so that each connection would need a second
-        # object for it, and an entry in the finalizers' registry.
+        # A server that drops its socket without closing it has ended the request, too. The danger:
+        # garbage collection may call this in any thread, so that only the thread-safe call of the
+        # loop is allowed. What else was tried: a weakref.finalize cannot see the status, which
+        # goes with the void. Each connection would need a second object for it, and an entry in
+        # the registry of finalizers.
         done, self._done = self._done, None
         loop = self._hub.loop
         if done is not None and loop is not None:
@@ -231,20 +234,21 @@ def _not_connected(*args: Any, **values: Any) -> NoReturn:
 
 
 class VoidPair:
-    """The same with a descriptor: one end for the server, the other tells what it has written."""
+    """A void with a descriptor: the server has one end, and what it writes is read at ours."""
 
     __slots__ = ("__weakref__", "_given", "_ours")
 
     def __init__(self) -> None:
-        # Of ``_socket``, for under monkey patching ``socket`` gives gevent's. With the writing
-        # side shut down the server reads end-of-file; with the reading side open it can write.
+        # From ``_socket``: under monkey patching ``socket`` makes gevent's sockets. Our writing
+        # side is shut down, so that the server reads end-of-file. Our reading side stays open, so
+        # that the server can write.
         self._ours, self._given = _socket.socketpair()
         self._ours.shutdown(socket.SHUT_WR)
         self._ours.setblocking(False)
         fork.watch(self)
 
     def forget(self, hub: Any) -> None:
-        """In the child of a fork: drop our end, whose bytes are the parent's to read."""
+        """In the child of a fork: close our end. The parent reads its bytes."""
         self._ours.close()
 
     def give(self) -> int:

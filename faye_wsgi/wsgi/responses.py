@@ -45,7 +45,7 @@ class WsgiResponses:
     after_listeners: Callable[[], object] | None = None
 
     def taken(self, status: int, serve: Serve) -> Any:
-        """The response of a view whose connection was taken; ``status`` is for the access log."""
+        """The response after the connection was taken; ``status`` is for the access log."""
         return TakenResponse(f"{status} {HTTPStatus(status).phrase}", serve)
 
     def error(self, environ: Environ, error: HandshakeError, settle: Callable[[], object]) -> Any:
@@ -54,7 +54,7 @@ class WsgiResponses:
         return ErrorResponse(settle, status=error.status_code, headerlist=headers, body=error.body)
 
     def stream(self, headers: Headers, body: Iterable[bytes]) -> Any:
-        """A response whose ``body`` the server sends."""
+        """A response with a ``body`` that the server sends."""
         return Response(status=200, headerlist=_end_to_end(headers), app_iter=body)
 
 
@@ -66,8 +66,8 @@ class TakenResponse(Response):  # type: ignore[misc]
         self._serve = serve
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        # No headers, for the server writes them to the void. With them, gunicorn and wsgiref
-        # would check them, and add some of their own.
+        # No headers: the server writes them to the void. gunicorn and wsgiref would check them, and
+        # add some of their own.
         start_response(self.status, [])
         return () if self._serve is None else self._serve()
 
@@ -89,7 +89,7 @@ _WSGI = WsgiResponses()
 
 
 class DjangoResponses:
-    """The same for views of Django; ``http`` is the module ``django.http``."""
+    """For views of Django; ``http`` is the module ``django.http``."""
 
     def __init__(self, http: Any) -> None:
         self._http = http
@@ -121,7 +121,7 @@ class _Served:
         self._serve = serve
 
     def __iter__(self) -> Iterator[bytes]:
-        # A generator, for Django asks for the iterator at once, when the view has not returned.
+        # A generator: Django asks for the iterator at once, before the view has returned.
         yield from self._serve()
 
 

@@ -63,9 +63,9 @@ def _locate(environ: Environ) -> Place | None:
 
 def check_http_version(environ: Environ) -> None:
     """HijackError for HTTP/2, where a connection has many requests."""
-    # gunicorn 27 has the shared socket of all streams in the environ: taking it would end them
-    # all. SERVER_PROTOCOL tells, which no client can set, as it can HTTP_VERSION, by a header
-    # of the name Version.
+    # gunicorn 27 has the socket that all streams share in the environ: taking it would end them
+    # all. SERVER_PROTOCOL is the variable to look at. HTTP_VERSION is not: a client sets it with a
+    # header of the name Version.
     if not str(environ.get("SERVER_PROTOCOL", "")).startswith("HTTP/1."):
         raise HijackError(
             f"{_name(environ)}: an HTTP/2 connection is shared by many requests and cannot "
@@ -116,8 +116,8 @@ def _locate_pywsgi(environ: Environ) -> Place | None:
 
 
 def _input_file(environ: Environ) -> Any:
-    # gevent.pywsgi passes its file on as the input where the request has Upgrade. Otherwise the
-    # input is an object around it, which keeps to the length of the body.
+    # gevent.pywsgi passes on its own file as the input if the request has Upgrade. Otherwise the
+    # input is an object around it, which ends with the body.
     body = environ["wsgi.input"]
     return getattr(body, "rfile", body)
 

@@ -1,9 +1,9 @@
 """Learning that the worker process stops, so that its connections can end with 1001.
 
-No server tells an application. gunicorn's worker turns its attribute ``alive`` to False (on
-SIGTERM, SIGHUP and ``max_requests``), which a timer of each hub reads. SIGQUIT leaves no time
-for that, but lets ``atexit`` run. Signal handlers of ours would not do: a process has one for
-each signal, and gunicorn needs it.
+Servers have no call for this. gunicorn's worker sets its attribute ``alive`` to False (on SIGTERM,
+SIGHUP and ``max_requests``), which a timer of each hub reads. SIGQUIT leaves no time for that, but
+lets ``atexit`` run. What does not work: signal handlers of our own. A process has one for each
+signal, and gunicorn needs it.
 """
 
 from __future__ import annotations

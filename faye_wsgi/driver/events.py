@@ -7,7 +7,7 @@ slots, because they are made so often. ``target`` is set when an event is dispat
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Union
+from typing import Any, Literal, Union
 
 Data = Union[str, bytes]
 EventType = Literal["open", "message", "ping", "pong", "drain", "error", "close"]
@@ -17,21 +17,21 @@ class Event:
     """The base class. ``type`` is the event's name, ``target`` the object that it belongs to."""
 
     __slots__ = ("target",)
-    type: ClassVar[EventType]
+    type: EventType = "open"  # each class has its own
+    fields: tuple[str, ...] = ()  # what it tells, beside its type and target
     target: Any
 
     def __repr__(self) -> str:
-        names = [name for name in type(self).__slots__ if name != "target"]
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-        return f"{type(self).__name__}({fields})"
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.fields)
+        return f"{self.__class__.__name__}({fields})"
 
     def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
+        if other.__class__ is not self.__class__:
             return NotImplemented
-        names = type(self).__slots__
-        return all(getattr(self, name) == getattr(other, name) for name in names)
+        return all(getattr(self, name) == getattr(other, name) for name in self.fields)
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        return id(self)
 
 
 class OpenEvent(Event):
@@ -44,7 +44,7 @@ class OpenEvent(Event):
 class MessageEvent(Event):
     """A whole message: ``data`` is str for a text message, bytes for a binary one."""
 
-    __slots__ = ("data",)
+    __slots__ = fields = ("data",)
     type = "message"
 
     def __init__(self, data: Data) -> None:
@@ -54,7 +54,7 @@ class MessageEvent(Event):
 class PingEvent(Event):
     """A ping has arrived (RFC 6455 §5.5.2). The driver makes the pong by itself."""
 
-    __slots__ = ("data",)
+    __slots__ = fields = ("data",)
     type = "ping"
 
     def __init__(self, data: bytes) -> None:
@@ -64,7 +64,7 @@ class PingEvent(Event):
 class PongEvent(Event):
     """A pong has arrived (RFC 6455 §5.5.3), after a ping of ours or without one."""
 
-    __slots__ = ("data",)
+    __slots__ = fields = ("data",)
     type = "pong"
 
     def __init__(self, data: bytes) -> None:
@@ -81,7 +81,7 @@ class DrainEvent(Event):
 class ErrorEvent(Event):
     """A failure, for information. There is at most one, and a close event always follows."""
 
-    __slots__ = ("message",)
+    __slots__ = fields = ("message",)
     type = "error"
 
     def __init__(self, message: str) -> None:
@@ -91,7 +91,7 @@ class ErrorEvent(Event):
 class CloseEvent(Event):
     """The connection has ended; ``code`` and ``reason`` are None on the drafts."""
 
-    __slots__ = ("code", "reason")
+    __slots__ = fields = ("code", "reason")
     type = "close"
 
     def __init__(self, code: int | None, reason: str | None) -> None:

@@ -17,8 +17,6 @@
 #define MSG_NOSIGNAL 0 /* Python ignores SIGPIPE */
 #endif
 
-#define SMALL 4096
-
 PyDoc_STRVAR(recv_doc,
 "recv(fd, size)\n--\n\nRead once, at most size bytes; b'' at the end. OSError.");
 

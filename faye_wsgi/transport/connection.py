@@ -193,7 +193,8 @@ class Connection:
         self.heard = True
         if self.closing.close_event is not None:
             return  # RFC 6455 1.4: what follows the peer's close frame is ignored
-        items = self.driver.receive_data(data, self.backlog.room)  # type: ignore[union-attr]
+        room = self.backlog.room if self._inflates else None
+        items = self.driver.receive_data(data, room)  # type: ignore[union-attr]
         # The usual case: one message, for which a greenlet waits.
         if len(items) == 1 and not self._inflates and self.inbox.hand_over(items[0]):
             return
@@ -216,7 +217,8 @@ class Connection:
         self.inbox.deliver()
         self.dispatcher.deliver()
         self._check_backlog()
-        self.closing.check()
+        if self.closing.close_event is not None:
+            self.closing.check()
 
     def _check_backlog(self) -> None:
         """Stop reading if the backlog is full."""

@@ -1,5 +1,8 @@
 # The types of dispatcher.py, for Cython: see docs/architecture.md.
 
+import cython
+
+from faye_wsgi.driver.events cimport MessageEvent
 from faye_wsgi.transport.inbox cimport Backlog
 
 

@@ -21,7 +21,7 @@ from gevent.monkey import get_original
 from greenlet import getcurrent, greenlet
 
 from faye_wsgi.driver.events import Data, Event, EventType, MessageEvent
-from faye_wsgi.driver.frames import CloseCode, stored_size
+from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.errors import ConnectionClosed
 from faye_wsgi.transport.inbox import Backlog
 
@@ -108,7 +108,7 @@ class Dispatcher:
 
     def put(self, message: Data) -> None:
         """Keep a message; ``deliver`` is called when all messages of a read are kept."""
-        self._append(message, stored_size(message))
+        self._append(message, self._backlog.size_of(message))
 
     def tell(self, event: Event) -> None:
         """Call the listeners for this event, if there are any, after the earlier jobs."""
@@ -216,7 +216,7 @@ class Dispatcher:
                 if type(job) is str or type(job) is bytes:
                     # Before the listener runs: it may encode the text, and CPython stores the
                     # UTF-8 beside it, so that its size grows.
-                    size = stored_size(job)
+                    size = self._backlog.size_of(job)
                     self._run(MessageEvent(job))
                     self._backlog.remove(size)
                 else:

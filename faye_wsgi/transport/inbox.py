@@ -55,6 +55,13 @@ class Backlog:
         self.is_awaited = False  # the end of the connection waits until the backlog is empty
         self.arriving = 0  # how many bytes the message that is arriving may take at most
 
+    def size_of(self, message: Data) -> int:
+        """The bytes that a message takes in memory: ``stored_size``, fast for bytes and ASCII."""
+        if type(message) is str:
+            text = message
+            return len(text) if text.isascii() else stored_size(text)
+        return len(message)
+
     def add(self, size: int) -> None:
         """A message has come, or another job of the listeners."""
         self._count += 1
@@ -149,7 +156,7 @@ class Inbox:
         if self._messages is _EMPTY:
             self._messages = deque()
         self._messages.append(message)
-        self._backlog.add(stored_size(message))
+        self._backlog.add(self._backlog.size_of(message))
 
     def deliver(self) -> None:
         """Switch to waiting greenlets until no message is left, or no greenlet waits."""
@@ -233,7 +240,7 @@ class Inbox:
     def _pop_message(self) -> Data:
         message: Data = self._messages.popleft()
         self._serving = True
-        self._backlog.remove(stored_size(message))
+        self._backlog.remove(self._backlog.size_of(message))
         return message
 
     def _add_waiter(self) -> Any:

@@ -1,6 +1,9 @@
 # make run       the example chat on http://127.0.0.1:8000 (HOST=, PORT=)
-# make test      lint, types and tests, in a virtual environment of its own
-# make test-all  the tests on every Python found, with the oldest and newest servers
+# make check     lint, types and the tests that start no server: in less than a minute, for
+#                every change (its tests alone: make quick)
+# make test      lint, types and all tests, in a virtual environment of its own
+# make test-all  the tests on every Python found, with the oldest and newest servers (some of
+#                them only: MATRIX="3.9-oldest 3.13")
 # make clean     removes what the others made
 
 PYTHON ?= python3
@@ -15,7 +18,11 @@ COMPILED := $(wildcard faye_wsgi/*/*.c faye_wsgi/*/*.pxd) \
 BUILD_INPUTS := setup.cfg setup.py pyproject.toml
 CHECKED := $(wildcard faye_wsgi tests examples benchmarks setup.py)
 
-.PHONY: run build test lint types pytest system test-all clean
+# Browsers, other implementations, compilers and load: never in a minute. What else starts a
+# server skips itself with --no-servers, so that a new test file has no list to be put on.
+SLOW := tests/browser tests/interop tests/stress tests/test_native.py
+
+.PHONY: run build check quick test lint types pytest system test-all clean
 
 run: $(VENV)/.run-stamp
 	$(BIN)/gunicorn --worker-class gevent --workers 1 --bind $(HOST):$(PORT) \
@@ -29,6 +36,13 @@ test: system $(VENV)/.build-stamp
 	$(MAKE) --no-print-directory pytest || status=1; \
 	exit $$status
 
+check:
+	@status=0; \
+	$(MAKE) --no-print-directory lint || status=1; \
+	$(MAKE) --no-print-directory types || status=1; \
+	$(MAKE) --no-print-directory quick || status=1; \
+	exit $$status
+
 lint: $(VENV)/.test-stamp
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
@@ -38,6 +52,9 @@ types: $(VENV)/.test-stamp
 
 pytest: build
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+quick: build
+	$(BIN)/python -m pytest -q -rfE --no-servers $(PYTEST_ARGS) $(SLOW:%=--ignore=%) tests
 
 build: $(VENV)/.build-stamp
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
-from .support import certs
+from .support import certs, servers
 from .support.browser import new_page
 from .support.peer import Peer
 from .support.servers import Server, raise_descriptor_limit
@@ -20,20 +21,33 @@ from .support.servers import serve as run_server
 __all__ = ["certificates", "new_page", "peer", "program", "serve"]
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-servers", action="store_true", help="skip the tests that start a server or a program"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    servers.MAY_START = not config.getoption("--no-servers")
     raise_descriptor_limit()
     check_compiled()
 
 
 def check_compiled() -> None:
-    """A compiled module hides its source: one that is older would be tested instead."""
+    """A compiled module hides its source: one that is older would be tested instead.
+
+    The modules of other interpreters lie beside this one's, and are never loaded here.
+    """
     package = Path(__file__).resolve().parent.parent / "faye_wsgi"
+    ending: str = sysconfig.get_config_var("EXT_SUFFIX")
     for pxd in package.glob("*/*.pxd"):
         source = pxd.with_suffix(".py")
         changed = max(file.stat().st_mtime for file in (source, pxd))
-        for built in pxd.parent.glob(f"{pxd.stem}.*.so"):
-            if built.stat().st_mtime < changed and "FAYE_WSGI_PURE" not in os.environ:
-                raise pytest.UsageError(f"{built.name} is older than its source: 'make build'")
+        built = pxd.with_suffix(ending)
+        if "FAYE_WSGI_PURE" in os.environ or not built.exists():
+            continue
+        if built.stat().st_mtime < changed:
+            raise pytest.UsageError(f"{built.name} is older than its source: 'make build'")
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +77,8 @@ def program() -> Callable[[str], str]:
 
 
 def find_program(name: str) -> str:
+    if not servers.MAY_START:
+        pytest.skip(f"it starts {name}")
     places: Any = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
     found = shutil.which(name, path=places)
     if not found:

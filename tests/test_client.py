@@ -22,11 +22,8 @@ import pytest
 
 from faye_wsgi import Client, ConnectionClosed, HandshakeError, ReadyState
 from faye_wsgi.extensions.permessage_deflate import PermessageDeflate
-from faye_wsgi.http.url import parse_url
 from faye_wsgi.transport import dial
 from faye_wsgi.transport.backoff import Backoff
-from faye_wsgi.transport.stream import PlainSocket
-from faye_wsgi.transport.tls import BioSocket
 
 from .conftest import find_program
 from .support import frames
@@ -408,23 +405,6 @@ def test_the_first_address_that_works(
     ws.wait_closed(TIMEOUT)
 
 
-def test_a_slow_address_is_overtaken(start: Callable[..., Scripted]) -> None:
-    # A full queue makes connecting hang, as a black hole does.
-    with socket.socket() as full, contextlib.ExitStack() as stack:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(full.getsockname())
-        server = start(echo)
-        kind = socket.SOCK_STREAM
-        places = [full.getsockname(), ("127.0.0.1", server.port)]
-        sock = dial._race([(socket.AF_INET, kind, 6, "", place) for place in places], "name")
-        assert sock.getpeername() == places[1]
-        sock.close()
-
-
 def test_ipv6() -> None:
     if not socket.has_ipv6:
         pytest.skip("this Python has no IPv6")
@@ -451,15 +431,6 @@ def test_ipv6() -> None:
         ws.wait_closed(TIMEOUT)
         server.join(TIMEOUT)
         assert header(heads[0], "Host") == f"[::1]:{port}"
-
-
-def test_the_socket_is_tuned(start: Callable[..., Scripted]) -> None:
-    server = start(silent)
-    sock = dial.open_socket(parse_url(server.url()))
-    assert isinstance(sock, PlainSocket) and not sock.getblocking()
-    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    sock.close()
 
 
 # Giving up
@@ -775,32 +746,6 @@ def test_a_server_without_tls(start: Callable[..., Scripted]) -> None:
     assert failure(Client(server.url().replace("ws:", "wss:"))).code == 1006
 
 
-def test_tls_whose_peer_reads_slowly(certificates: Certificates) -> None:
-    """What waits in the session's buffers is not lost, nor told as taken."""
-    ours, theirs = socket.socketpair()
-    for end in (ours, theirs):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    data = bytes(range(256)) * 8192
-    received: list[bytes] = []
-
-    def read() -> None:
-        sock = gevent.socket.socket(fileno=theirs.detach())
-        with server_context(certificates).wrap_socket(sock, server_side=True) as tls:
-            while piece := tls.recv(1000):
-                received.append(piece)
-
-    reader = gevent.spawn(read)
-    native = PlainSocket(fileno=ours.detach())
-    native.setblocking(False)
-    sock = BioSocket(native, certificates.client_context(), "localhost")
-    dial._wait_for(sock, sock.do_handshake, TIMEOUT)
-    dial._send_all(sock, data)
-    sock.shutdown_write()
-    reader.join(TIMEOUT)
-    sock.close()
-    assert b"".join(received) == data
-
-
 # Proxies
 
 
@@ -1059,30 +1004,6 @@ def test_wrong_arguments_raise_at_once() -> None:
         next(Client.reconnecting("http://example.com/"))
     with pytest.raises(ValueError):
         Client.reconnecting("ws://example.com/", first_delay=-1)
-
-
-def test_backoff() -> None:
-    slept: list[float] = []
-    now = [0.0]
-    options = {"clock": lambda: now[0], "sleep": slept.append}
-    backoff = Backoff(1, 10, random=lambda low, high: high, **options)  # type: ignore[arg-type]
-    for _ in range(6):
-        backoff.wait()
-    assert slept == [1, 2, 4, 8, 10, 10]
-    backoff.opened()
-    now[0] += 9
-    backoff.wait()  # it did not last
-    backoff.opened()
-    now[0] += 10
-    backoff.wait()
-    assert slept[6:] == [10, 1]
-    for _ in range(2000):
-        backoff.wait()
-    jittered = Backoff(1, 10, **options)  # type: ignore[arg-type]
-    slept.clear()
-    jittered.wait()
-    jittered.wait()
-    assert 0.5 <= slept[0] <= 1 <= slept[1] <= 2
 
 
 # Options

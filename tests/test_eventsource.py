@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import queue
 import re
@@ -15,18 +16,22 @@ from collections.abc import Iterator
 from typing import Any, Callable
 from wsgiref.util import setup_testing_defaults
 
-import gevent
 import pytest
 
 from faye_wsgi import ConnectionClosed, EventSource
 
 from .support.apps.streams import FORBIDDEN, TEXTS
+from .support.frames import read_exactly
 from .support.servers import KINDS, Server, children
 from .support.servers import serve as run_server
 from .support.sse import Acknowledgements, EventReader, notes, read_one_by_one
 from .support.strangers import Http2Client, waitress_server
 from .support.waiting import wait_until
+from .test_websocket import Exchange, exchange
+from .transport.harness import turn, until
 from .wsgi.test_echo import ALARM, ways
+
+__all__ = ["exchange"]
 
 # gunicorn's sync worker streams through the iterable: see the end of this file.
 TAKEN = [kind for kind in KINDS if kind != "gunicorn-sync"]
@@ -535,84 +540,10 @@ def start_response(status: str, headers: Any) -> None:
     assert not [name for name, _ in headers if name.lower() in ("connection", "content-length")]
 
 
-def test_iterable() -> None:
-    """All that was sent comes out, in order; then the end."""
-    seen = []
-    given = environ()
-    es = EventSource(given, retry=1)
-    es.on("open", lambda event: seen.append(("open", es.ready_state)))
-    es.on("close", lambda event: seen.append(("close", es.ready_state)))
-    assert es.ready_state == es.CONNECTING and not es.closed
-    es.send("one")
-    assert es.buffered_amount > 0
-    assert es.close() is True
-    assert es.close() is False
-    with pytest.raises(ConnectionClosed):
-        es.send("two")
-    body = es.response(given, start_response)
-    assert b"".join(body) == b"retry: 1000\r\n\r\ndata: one\r\n\r\n"
-    assert es.ready_state == es.CLOSED
-    assert seen == [("open", es.CLOSING), ("close", es.CLOSED)]
-
-
-@pytest.mark.parametrize("kind", [SystemExit, gevent.GreenletExit])
-def test_iterable_with_a_listener_that_exits(
-    kind: type[BaseException], caplog: pytest.LogCaptureFixture
-) -> None:
-    """It ends its stream, not the server's thread."""
-    seen = []
-
-    def leave(event: Any) -> None:
-        raise kind("in a listener")
-
-    given = environ()
-    es = EventSource(given, ping=None)
-    es.on("open", leave)
-    es.on("close", lambda event: seen.append(event.type))
-    assert b"".join(es.response(given, start_response)) == retry_line(5)
-    assert seen == ["close"]
-    assert caplog.text.count("in a listener\n") == 1
-
-
 def test_repr_has_no_query() -> None:
     es = EventSource(environ(QUERY_STRING="token=secret"), ping=None)
     assert es.url == "http://example.com/?token=secret"
     assert repr(es) == "<EventSource http://example.com/ CONNECTING>"
-
-
-def test_iterable_before_it_is_iterated() -> None:
-    """A view that would send for ever is told why nothing goes out."""
-    es = EventSource(environ())
-    with pytest.raises(RuntimeError, match="returned"):
-        for _ in range(1000):
-            es.send("x" * 10_000)
-    assert es.buffered_amount <= 2**20
-
-
-def test_iterable_is_given_up_by_the_server() -> None:
-    """The server calls close() on the iterable (PEP 3333), and lets go of its iterator."""
-    seen = []
-    given = environ()
-    es = EventSource(given, ping=None)
-    es.on("close", lambda event: seen.append(event.type))
-    body = es.response(given, start_response)
-    iterator = iter(body)
-    assert next(iterator) == retry_line(5)
-    del iterator
-    body.close()
-    assert es.ready_state == es.CLOSED and seen == ["close"]
-    with pytest.raises(ConnectionClosed):
-        es.send("too late")
-
-
-def test_iterable_is_never_iterated() -> None:
-    """As after a HEAD request, or where a middleware puts another response in its place."""
-    seen = []
-    given = environ()
-    es = EventSource(given, ping=None)
-    es.on("close", lambda event: seen.append(event.type))
-    es.response(given, start_response).close()
-    assert es.ready_state == es.CLOSED and seen == ["close"]
 
 
 def test_a_head_request_gets_the_head() -> None:
@@ -668,20 +599,87 @@ def test_a_wrong_timeout_sends_nothing() -> None:
     assert es.buffered_amount == before
 
 
-def test_iterable_blocks_the_sender() -> None:
-    given = environ()
-    es = EventSource(given, ping=None, high_water=1000)
-    iterator = iter(es.response(given, start_response))
-    next(iterator)
-    es.send("x" * 2000, timeout=0.05)
-    for _ in range(3):
-        with pytest.raises(TimeoutError, match="was not sent"):
-            es.send("too late", timeout=0.01)
-    assert len(next(iterator)) > 2000
-    es.send("x" * 500, timeout=0.05)
+# Over a socket of its own, in this process
+
+
+@pytest.fixture
+def taken(exchange: Callable[..., Exchange]) -> tuple[EventSource, Exchange]:
+    """A stream, and the request that it has taken; its head is read."""
+    made = exchange(HTTP_UPGRADE=None, HTTP_ACCEPT="text/event-stream")
+    es = EventSource(made.environ, ping=None, retry=None)
+    assert made.peer.read_head().status == 200
+    return es, made
+
+
+def read(made: Exchange, expected: bytes) -> None:
+    assert read_exactly(made.peer.sock, len(expected)) == expected
+
+
+def test_each_way_to_send(taken: tuple[EventSource, Exchange]) -> None:
+    es, made = taken
+    es.send("x", event="e", id=0)
+    assert es.write("y") is True
+    assert es.ping() is True
+    es.end("z")
+    read(made, b"event: e\r\nid: 0\r\ndata: x\r\n\r\ndata: y\r\n\r\n:\r\n\r\ndata: z\r\n\r\n")
+    made.peer.read_eof()
+    assert (es.ping(), es.close()) == (False, False)
+    with pytest.raises(ConnectionClosed):
+        es.write("late")
+
+
+def test_a_block_that_is_left_ends_the_stream(taken: tuple[EventSource, Exchange]) -> None:
+    es, made = taken
+    with es:
+        es.send("x")
+    read(made, b"data: x\r\n\r\n")
+    made.peer.read_eof()
+
+
+def test_a_client_that_has_gone_is_noticed(taken: tuple[EventSource, Exchange]) -> None:
+    es, made = taken
+    made.peer.close()
+    until(lambda: es.closed)
+    es.wait_closed(TIMEOUT)
+
+
+def test_a_stream_that_is_held_outlives_its_view(taken: tuple[EventSource, Exchange]) -> None:
+    es, made = taken
+    made.answer(es.response)
+    turn()
+    es.send("still held")
+    read(made, b"data: still held\r\n\r\n")
     es.close()
-    rest = b"".join(iterator)
-    assert len(rest) > 500 and b"too late" not in rest
+
+
+def test_a_stream_that_is_not_held_ends_with_its_view(
+    exchange: Callable[..., Exchange],
+) -> None:
+    """Nothing could send on it, and its client would wait for ever."""
+    made = exchange(HTTP_UPGRADE=None, HTTP_ACCEPT="text/event-stream")
+
+    def view(environ: Any, start_response: Any) -> Any:
+        return EventSource(environ, ping=None, retry=None).response(environ, start_response)
+
+    made.answer(view)
+    assert made.peer.read_head().status == 200
+    gc.collect()
+    made.peer.read_eof()
+
+
+@pytest.mark.parametrize(
+    "changes, options, expected",
+    [
+        ({"HTTP_LAST_EVENT_ID": "7"}, {}, "7"),
+        ({"HTTP_LAST_EVENT_ID": "caf\xc3\xa9"}, {}, "café"),
+        ({"HTTP_LAST_EVENT_ID": "\xff"}, {}, "\ufffd"),
+        ({"QUERY_STRING": "last=8&last=9"}, {"last_event_id_param": "last"}, "8"),
+        ({"QUERY_STRING": "last=8"}, {}, ""),
+        ({"QUERY_STRING": ""}, {"last_event_id_param": "last"}, ""),
+    ],
+)
+def test_the_last_event_id(changes: Any, options: Any, expected: str) -> None:
+    assert EventSource(environ(**changes), ping=None, **options).last_event_id == expected
 
 
 # Through the iterable: where the socket is shared, or not to be had.

@@ -12,7 +12,7 @@ from __future__ import annotations
 from faye_wsgi.driver.masking import mask, mask_pieces
 from faye_wsgi.driver.utf8 import Utf8Validator
 
-__all__ = ["LARGE_PIECE", "Assembly"]
+__all__ = ["Assembly"]
 
 LARGE_PIECE = 1024  # bytes
 

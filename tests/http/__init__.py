@@ -1,1 +1,1 @@
-"""Tests of faye_wsgi.driver: bytes in, events out, no server."""
+"""Tests of faye_wsgi.http: bytes in, values out, no server."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import io
-import signal
 import socket
 import ssl
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ import pytest
 from faye_wsgi.errors import HijackError
 from faye_wsgi.transport.stream import PlainSocket
 from faye_wsgi.transport.tls import TlsSocket
-from faye_wsgi.wsgi import servers, worker
+from faye_wsgi.wsgi import servers
 from faye_wsgi.wsgi.hijack import Void, VoidPair, take
 from faye_wsgi.wsgi.servers import Place
 
@@ -150,32 +149,6 @@ def test_gunicorns_request_leads_to_the_unreader() -> None:
     reader = body.LengthReader("unreader", 0)
     assert body.Body(reader).reader is reader, "wsgi.input.reader"
     assert reader.unreader == "unreader", "wsgi.input.reader.unreader"
-
-
-def test_gunicorns_worker_tells_that_it_stops() -> None:
-    base = pytest.importorskip("gunicorn.workers.base")
-    assert "self.alive = True" in inspect.getsource(base.Worker.__init__)
-    assert "self.alive = False" in inspect.getsource(base.Worker.handle_exit)
-    assert "SIGTERM, self.handle_exit" in inspect.getsource(base.Worker.init_signals)
-
-
-def test_a_worker_is_found_by_its_signal_handler() -> None:
-    class Worker:
-        alive = True
-
-        def handle_exit(self, *args: Any) -> None:
-            self.alive = False
-
-    mine = Worker()
-    before = signal.signal(signal.SIGTERM, mine.handle_exit)
-    try:
-        is_stopping = worker.find_stop_sign()
-        assert is_stopping is not None and not is_stopping()
-        mine.handle_exit()
-        assert is_stopping()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert worker.find_stop_sign() is None
 
 
 # Adapters on environs that are none of theirs

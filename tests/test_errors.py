@@ -1,0 +1,65 @@
+"""The exceptions: what they are, what they carry, and how they read in a log."""
+
+from __future__ import annotations
+
+import pytest
+
+from faye_wsgi import errors
+from faye_wsgi.errors import (
+    ConnectionClosed,
+    ExtensionError,
+    HandshakeError,
+    HijackError,
+    ProtocolError,
+    WebSocketError,
+)
+
+
+def test_all_are_caught_by_one_name() -> None:
+    for name in errors.__all__:
+        assert issubclass(getattr(errors, name), WebSocketError)
+    assert not issubclass(WebSocketError, (OSError, ValueError))
+
+
+def test_who_is_what() -> None:
+    """A loop that ends with its connection ends with one that never opened, too."""
+    assert issubclass(HandshakeError, ConnectionClosed)
+    assert issubclass(ExtensionError, ProtocolError)
+    assert not issubclass(HijackError, ConnectionClosed), "it is the operator's, not the peer's"
+
+
+@pytest.mark.parametrize(
+    "error, text",
+    [
+        (ConnectionClosed(), "connection closed"),
+        (ConnectionClosed(1000, ""), "connection closed with 1000"),
+        (ConnectionClosed(1001, "bye"), "connection closed with 1001: bye"),
+        (ConnectionClosed(None, "bye"), "connection closed: bye"),
+        (HandshakeError("no key"), "handshake failed: no key"),
+        (HandshakeError("no key", status_code=400), "handshake failed (400): no key"),
+        (ProtocolError("a reserved bit"), "a reserved bit"),
+        (HijackError("a server: the cure"), "a server: the cure"),
+    ],
+)
+def test_what_a_log_shows(error: Exception, text: str) -> None:
+    assert str(error) == text
+
+
+def test_a_closed_connection_has_its_code_reason_and_target() -> None:
+    error = ConnectionClosed(1001, "bye")
+    assert (error.code, error.reason, error.target) == (1001, "bye", None)
+    assert (ConnectionClosed().code, ConnectionClosed().reason) == (None, None)
+
+
+def test_a_failed_handshake_has_its_answer() -> None:
+    error = HandshakeError("no")
+    assert (error.code, error.reason) == (1002, "no")
+    assert (error.status_code, error.headers, error.body) == (None, (), b"")
+    error = HandshakeError("no", code=1006, status_code=503, headers=(("A", "b"),), body=b"later")
+    assert (error.code, error.status_code, error.headers) == (1006, 503, (("A", "b"),))
+    assert error.body == b"later"
+
+
+def test_a_broken_protocol_has_the_close_code_that_answers_it() -> None:
+    assert ProtocolError("x").code == 1002
+    assert ExtensionError("x", 1007).code == 1007

@@ -1,0 +1,45 @@
+"""Each module has a test file of its name in the mirrored place, so that it is found at once.
+
+`faye_wsgi/http/url.py` is tested in `tests/http/test_url.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+PACKAGE = TESTS.parent / "faye_wsgi"
+MODULES = sorted(
+    str(path.relative_to(PACKAGE).with_suffix(""))
+    for path in PACKAGE.rglob("*.py")
+    if path.parent == PACKAGE or path.name != "__init__.py"
+)
+
+# The modules that are tested elsewhere, and why.
+ELSEWHERE = {
+    "__init__": ("test_exports.py", "it has the public names, and nothing else"),
+    "__main__": ("test_main.py", "underscores do not read well"),
+    "driver/hixie75": ("driver/test_hixie.py", "both drafts keep to the same rules"),
+    "driver/hixie76": ("driver/test_hixie.py", "both drafts keep to the same rules"),
+}
+
+
+def mirrored(module: str) -> Path:
+    folder, _, name = module.rpartition("/")
+    return TESTS / folder / f"test_{name}.py"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_has_its_tests(module: str) -> None:
+    wanted = mirrored(module)
+    place, reason = ELSEWHERE.get(module, ("", ""))
+    file = TESTS / place if reason and not wanted.exists() else wanted
+    assert file.is_file(), f"write {wanted.relative_to(TESTS.parent)}, or say why not in ELSEWHERE"
+    assert "\ndef test_" in file.read_text("utf-8")
+
+
+def test_the_modules_are_found() -> None:
+    """Else every test above would be missing, and nothing would fail."""
+    assert {"errors", "http/url", "driver/hybi", "transport/stream", "wsgi/hijack"} <= set(MODULES)

@@ -1,0 +1,163 @@
+"""The decorators of a view, in Flask: what they refuse at once, and how a view may end."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Callable
+
+import flask
+import pytest
+
+from faye_wsgi import ConnectionClosed, WebSocket
+from faye_wsgi.flask import eventsource, websocket
+
+from ..support import frames
+from ..test_websocket import Exchange, Untouchable, exchange, make_environ
+
+__all__ = ["exchange"]
+
+BOTH = pytest.mark.parametrize("decorator", [websocket, eventsource])
+
+
+def serve(made: Exchange, view: Any) -> str:
+    """The status of the response of an application that has this view alone."""
+    app = flask.Flask(__name__)
+    app.add_url_rule("/chat", "chat", view, websocket=True)
+    return made.answer(app)
+
+
+def closed_with(made: Exchange) -> int | None:
+    """The code of our close frame, which is answered."""
+    code = made.peer.read_close().close_code
+    made.peer.send_close(code)
+    made.peer.read_eof()
+    return code
+
+
+# What is refused when the module is imported, not with the first request
+
+
+def generator(ws: Any) -> Any:
+    yield
+
+
+async def coroutine(ws: Any) -> None:
+    pass
+
+
+async def async_generator(ws: Any) -> Any:
+    yield
+
+
+@BOTH
+@pytest.mark.parametrize("view", [generator, coroutine, async_generator])
+def test_views_that_would_never_run(decorator: Any, view: Any) -> None:
+    for decorate in (decorator, decorator(ping=5)):
+        with pytest.raises(TypeError, match="ordinary function"):
+            decorate(view)
+
+
+@BOTH
+def test_options_that_there_are_not(decorator: Any) -> None:
+    with pytest.raises(TypeError, match="pign"):
+        decorator(pign=5)(lambda ws: None)
+
+
+def test_too_many_arguments() -> None:
+    with pytest.raises(TypeError):
+        websocket(["irc"], ["amqp"])(lambda ws: None)  # type: ignore[call-overload]
+    with pytest.raises(TypeError):
+        eventsource(["irc"])(lambda es: None)
+
+
+@BOTH
+def test_a_view_keeps_its_name(decorator: Any) -> None:
+    def view(connection: Any) -> None:
+        """What it does."""
+
+    for made in (decorator(view), decorator()(view), decorator(ping=1)(view)):
+        assert (made.__name__, made.__doc__) == ("view", "What it does.")
+        assert made.__wrapped__ is view
+
+
+# How a view ends
+
+
+def test_a_view_that_returns_closes(exchange: Callable[..., Exchange]) -> None:
+    made = exchange(read_ahead=frames.text("hello"))
+
+    @websocket
+    def view(ws: WebSocket) -> str:
+        ws.send(ws.receive())
+        return "which is not used"
+
+    assert serve(made, view).startswith("101 ")
+    assert made.peer.read_head().status == 101
+    assert made.peer.read_text() == "hello"
+    assert closed_with(made) == 1000
+
+
+def test_the_options_are_the_connections(exchange: Callable[..., Exchange]) -> None:
+    made = exchange(HTTP_SEC_WEBSOCKET_PROTOCOL="amqp, irc")
+    seen: list[str] = []
+    serve(made, websocket(["irc"], headers={"X-Mine": "1"})(lambda ws: seen.append(ws.protocol)))
+    head = made.peer.read_head()
+    assert (seen, head.get("X-Mine")) == (["irc"], "1")
+
+
+def test_a_view_that_raises_is_logged_once_and_closes_with_1011(
+    exchange: Callable[..., Exchange], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = exchange()
+
+    @websocket
+    def view(ws: WebSocket) -> None:
+        raise LookupError("in a view")
+
+    assert serve(made, view).startswith("500 ")  # which goes nowhere
+    made.peer.read_head()
+    assert closed_with(made) == 1011
+    assert caplog.text.count("LookupError: in a view") == 1
+
+
+def test_the_end_of_its_own_connection_is_no_failure(
+    exchange: Callable[..., Exchange], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = exchange()
+    made.peer.send_close(1000)
+    made.peer.sock.shutdown(socket.SHUT_WR)
+
+    @websocket
+    def view(ws: WebSocket) -> None:
+        while True:
+            ws.receive()
+
+    assert serve(made, view).startswith("101 ")
+    made.peer.read_head()
+    assert made.peer.read_close().close_code == 1000
+    assert caplog.text == ""
+
+
+def test_the_end_of_another_connection_is_a_failure(
+    exchange: Callable[..., Exchange], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = exchange()
+
+    @websocket
+    def view(ws: WebSocket) -> None:
+        raise ConnectionClosed(1006, "of another")
+
+    assert serve(made, view).startswith("500 ")
+    made.peer.read_head()
+    assert closed_with(made) == 1011
+    assert "of another" in caplog.text
+
+
+def test_a_refused_handshake_does_not_run_the_view() -> None:
+    app = flask.Flask(__name__)
+    ran: list[Any] = []
+    app.add_url_rule("/chat", "chat", websocket(ran.append))
+    said: list[str] = []
+    environ = make_environ(Untouchable(), HTTP_UPGRADE=None)
+    b"".join(app(environ, lambda status, headers, *rest: said.append(status)))
+    assert said[0].startswith("426 ") and ran == []

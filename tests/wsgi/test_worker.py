@@ -1,0 +1,125 @@
+"""The worker that stops: how it is found, and that its connections go away with 1001."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any, Callable
+
+import gevent
+import pytest
+
+from faye_wsgi import EventSource
+from faye_wsgi.wsgi import worker
+
+from ..test_websocket import Exchange, exchange
+from ..transport.harness import TIMEOUT, until
+
+__all__ = ["exchange"]
+
+
+class Worker:
+    """As gunicorn's: it answers SIGTERM with a method of its own."""
+
+    alive = True
+
+    def handle_exit(self, *args: Any) -> None:
+        self.alive = False
+
+
+@pytest.fixture
+def stopping() -> Iterator[Worker]:
+    """The worker of this process, as long as the test lasts."""
+    mine = Worker()
+    before = signal.signal(signal.SIGTERM, mine.handle_exit)
+    yield mine
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_gunicorns_worker_tells_that_it_stops() -> None:
+    base = pytest.importorskip("gunicorn.workers.base")
+    assert "self.alive = True" in inspect.getsource(base.Worker.__init__)
+    assert "self.alive = False" in inspect.getsource(base.Worker.handle_exit)
+    assert "SIGTERM, self.handle_exit" in inspect.getsource(base.Worker.init_signals)
+
+
+def test_a_worker_is_found_by_its_signal_handler() -> None:
+    mine = Worker()
+    before = signal.signal(signal.SIGTERM, mine.handle_exit)
+    try:
+        is_stopping = worker.find_stop_sign()
+        assert is_stopping is not None and not is_stopping()
+        mine.handle_exit()
+        assert is_stopping()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert worker.find_stop_sign() is None
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN, lambda *args: None, [].append])
+def test_another_handler_is_no_workers(handler: Any) -> None:
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        assert worker.find_stop_sign() is None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_connection_goes_away_when_the_worker_stops(
+    stopping: Worker, exchange: Callable[..., Exchange]
+) -> None:
+    made = exchange()
+    ws = made.accept()
+    ws.on("message", lambda event: ws.send(event.data))
+    made.peer.send_text("still here")
+    assert made.peer.read_text() == "still here"
+    stopping.handle_exit()
+    assert made.peer.read_close().close_code == 1001
+    made.peer.send_close(1001)
+    ws.wait_closed(TIMEOUT)
+    assert ws.close_code == 1001
+
+
+def test_a_stream_ends_when_the_worker_stops(
+    stopping: Worker, exchange: Callable[..., Exchange]
+) -> None:
+    made = exchange(HTTP_UPGRADE=None, HTTP_ACCEPT="text/event-stream")
+    es = EventSource(made.environ, ping=None)
+    assert made.peer.read_head().status == 200
+    stopping.handle_exit()
+    until(lambda: es.closed, what="the end of the stream")
+
+
+def test_connections_go_away_when_the_interpreter_ends(exchange: Callable[..., Exchange]) -> None:
+    """SIGQUIT ends gunicorn's worker without a sign: only `atexit` is left."""
+    made = exchange()
+    ws = made.accept()
+    made.peer.send_close(1001)  # ready to be read as the answer
+    worker._at_exit()
+    assert made.peer.read_close().close_code == 1001
+    assert ws.close_code == 1001
+
+
+def test_the_end_of_the_interpreter_is_not_held_up_by_a_silent_peer(
+    exchange: Callable[..., Exchange],
+) -> None:
+    made = exchange()
+    ws = made.accept()
+    worker._at_exit()
+    assert made.peer.read_close().close_code == 1001
+    assert ws.ready_state == ws.CLOSING
+
+
+def test_an_interpreter_without_a_hub_gets_none_at_its_end() -> None:
+    hubs: list[Any] = []
+
+    def end() -> None:
+        worker._at_exit()
+        hubs.append(gevent._hub_local.get_hub_if_exists())
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    thread.join(TIMEOUT)
+    assert hubs == [None]

@@ -1,7 +1,7 @@
-"""docs/architecture.md names what is there: each file, each class, function and test, the phases.
+"""The documents for contributors are true: names, tables, commands, limits and links.
 
-A name in backticks is looked up in the sources, which are read and never imported, so that it
-does not matter what is compiled.
+Each name in backticks in docs/architecture.md is looked up in the sources, which are read and
+never imported, so that it does not matter what is compiled.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from faye_wsgi.http import exchange, headers
 from faye_wsgi.transport import closing
 from faye_wsgi.transport.closing import Phase, Signal
+from faye_wsgi.transport.settings import Settings
+from faye_wsgi.wsgi import environ
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "faye_wsgi"
@@ -183,3 +186,55 @@ def test_the_signals_and_where_they_lead() -> None:
     }
     assert [row[0] for row in rows] == [phase.name for phase in Phase]
     assert written == closing._TABLE
+
+
+# The other documents
+
+
+def test_make_has_the_commands() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    named = set(re.findall(r"`make ([\w-]+)`", text))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    assert {"check", "test", "test-all", "build", "run"} <= named <= targets
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    text = (ROOT / "SECURITY.md").read_text("utf-8")
+    rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| ")]
+    named = {name: row[1] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    limits = ("max_length", "max_fragments", "max_queue", "max_queue_bytes", "high_water")
+    for name in (*limits, "close_timeout"):
+        assert f"{getattr(Settings, name):,}".removesuffix(".0") in named[name], name
+    for limit in (headers.MAX_EXTENSIONS_HEADER, exchange.MAX_HEAD, exchange.MAX_BODY):
+        assert f"{limit:,}" in text
+    assert f"{environ.MAX_KEPT // 1024} KiB" in text
+
+
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
+DOCUMENTS += sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as code hosts make them."""
+    heads = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def broken_link(page: Path, target: str) -> str:
+    """What is wrong with a link on a page; '' for nothing."""
+    name, _, anchor = target.partition("#")
+    path = page.parent / name if name else page
+    if not path.exists():
+        return f"{target}: there is no such file"
+    return f"{target}: there is no such heading" if anchor and anchor not in anchors(path) else ""
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    page = ROOT / document
+    links = re.findall(r"\]\(((?!https?:)[^)\s]+)\)", page.read_text("utf-8"))
+    assert not [fault for link in links if (fault := broken_link(page, link))]
+
+
+def test_a_broken_link_is_found() -> None:
+    assert broken_link(DOCUMENT, "nowhere.md") and broken_link(DOCUMENT, "#nowhere")

@@ -25,7 +25,7 @@ DOCUMENT = ROOT / "docs/architecture.md"
 
 # The first parts of dotted names that belong to others. The interpreter, gevent and servers
 # have tests of their own (tests/wsgi/test_hijack.py).
-FOREIGN = {"gevent", "inspect", "loop", "raw", "ws"}
+FOREIGN = {"gevent", "inspect", "loop", "raw", "sys", "ws"}
 FILE = re.compile(r"[\w./-]+\.(?:py|pxd|c|md|js|cfg|toml|sh)|[\w./-]+/|Makefile")
 TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 DOTTED = re.compile(r"([A-Za-z_]\w*)\.(\w+)(?:\(.*\))?")

@@ -42,7 +42,7 @@ class Url:
 
     @property
     def authority(self) -> str:
-        """Host and port, as CONNECT wants them (RFC 9110 §7.1)."""
+        """Host and port, in the form of CONNECT (RFC 9110 §7.1)."""
         return f"{self._host}:{self.port}"
 
     @property

@@ -58,7 +58,7 @@ class Phase(IntEnum):
     FLUSHING = 4  # the last frame is written; the kernel has not taken all
     LINGERING = 5  # our FIN is out; the peer's is awaited
     CLOSED = 6  # the descriptor is closed, or about to be; nothing more is sent
-    OVER = 7  # all is released, and listeners are being told
+    OVER = 7  # all is released, and the listeners for the end are called
 
 
 class Signal(Enum):
@@ -198,7 +198,7 @@ class Closing:
         _try(self._release)
         self._connection.call_soon(self._end)  # a client has listeners already
 
-    # What the phases begin with
+    # The beginnings of the phases
 
     def close(self, code: int, reason: str, patience: float) -> None:
         """Begin the closing handshake; the peer has ``patience`` seconds for its close frame."""
@@ -407,7 +407,7 @@ class Closing:
         """It will never be opened, and needs no hub."""
         self.phase = Phase.OVER
 
-    # What others see of it
+    # For the calls of the view
 
     def wait_told(self) -> None:
         """Wait until it is closed and all its listeners have been called."""

@@ -1,4 +1,4 @@
-"""What has arrived and waits for listeners: messages, events, the callbacks of pongs.
+"""The jobs of listeners: messages, events, and the callbacks of pongs.
 
 Listeners run one at a time, in order, never in the hub: they may block. They run in a greenlet
 of their own, which exists only while there are jobs. Making a greenlet costs more than most
@@ -229,7 +229,7 @@ class Dispatcher:
 
     def _run(self, job: Any) -> None:
         try:
-            if type(job) is MessageEvent and self._listener is not None:  # nearly always
+            if type(job) is MessageEvent and self._listener is not None:  # the usual case
                 job.target = self.sink
                 self._listener(job)
             elif isinstance(job, Event):

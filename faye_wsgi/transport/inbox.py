@@ -1,4 +1,4 @@
-"""What has arrived and waits for the view: messages, and the greenlets that want them.
+"""Received messages that wait for the view, and greenlets that wait for messages.
 
 The hub puts messages in. A view takes them in ``take``, and where there is none its greenlet
 waits: the next message is switched to it at once, from the hub, without a turn of the loop in
@@ -28,7 +28,7 @@ _TIMED_OUT = object()
 
 
 class Backlog:
-    """How much has arrived and waits, for a view or for listeners; when reading must stop.
+    """Counts what has arrived and waits for a view or for listeners; says when reading must stop.
 
     Messages count with the bytes that they take in memory. Reading stops at either bound, and
     goes on (``relieved`` is called) when half of it has been consumed.

@@ -1,4 +1,4 @@
-"""What is sent: the usual case, messages that must wait, back-pressure and turns.
+"""Sending: the usual case, messages that must wait, back-pressure and turns.
 
 ``send`` builds a message's frame and writes it to the stream at once. Its caller is blocked
 afterwards while more than the high-water mark waits for the peer. What cannot go out at once

@@ -17,7 +17,7 @@ the process gets it. A watcher that stays, or a ``recv`` on the old number, woul
 connection of another user. So ``_drop`` replaces ``_recv`` and ``_send``, the watchers are freed
 in the same call that closes the socket, and all later calls do nothing.
 
-The socket is a native one (``PlainSocket``), or speaks TLS with the manners of one (``tls.py``):
+The socket is a native one (``PlainSocket``), or TLS with the same interface (``tls.py``):
 ``recv``, ``send``, ``sendmsg``, ``pending``, ``shutdown_write``, ``close``, ``forget`` and
 ``fileno``.
 """
@@ -52,7 +52,7 @@ _KEEPALIVE = [
     for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
     if hasattr(socket, name)
 ]
-LAST_READS = 256  # how often a broken socket is read for the peer's last words
+LAST_READS = 256  # how often a broken socket is read, for the peer's last messages
 
 
 class PlainSocket(_socket.socket):

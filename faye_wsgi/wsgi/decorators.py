@@ -1,4 +1,4 @@
-"""What the decorators of Flask and Django have in common.
+"""The common part of the decorators for Flask and Django.
 
 The view gets its connection. If it raises, the connection is closed with 1011.
 """

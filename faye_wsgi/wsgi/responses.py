@@ -1,4 +1,4 @@
-"""What a view returns, in the terms of its framework, and what must run after its listeners.
+"""The responses that views return, for each framework, and what must run after listeners.
 
 WSGI, WebOb and Flask views may all return a WSGI application. Django's views return responses
 of Django's own.

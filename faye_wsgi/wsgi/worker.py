@@ -28,7 +28,7 @@ def watch() -> None:
 
 def find_stop_sign() -> Callable[[], bool] | None:
     """A function that returns whether gunicorn's worker stops; None under another server."""
-    # The worker is in no environ. But its handler of SIGTERM is a method, which knows its object.
+    # The worker is in no environ. But its handler of SIGTERM is a method of it.
     worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     if not isinstance(getattr(worker, "alive", None), bool):
         return None

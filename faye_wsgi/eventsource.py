@@ -188,7 +188,8 @@ class EventSource(EventTarget):
         ConnectionClosed on a closed stream; TimeoutError when the time is up: then nothing
         was sent.
         """
-        check_timeout(timeout)
+        if timeout is not None:
+            check_timeout(timeout)
         self._connection.outbox.send(encode_event(message, event=event, id=id), timeout)
 
     def ping(self) -> bool:

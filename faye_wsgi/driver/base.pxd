@@ -7,3 +7,4 @@ cdef class Driver:
 
     cpdef list receive_data(self, bytes data, room=*)
     cpdef bytes message(self, message)
+    cpdef bytes shared_message(self, message, dict shared)

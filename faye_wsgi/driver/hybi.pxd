@@ -23,6 +23,7 @@ cdef class Hybi(Driver):
                    is_whole=bint, payload=bytes, key=bytes, events=list, arriving=Assembly)
     cpdef list receive_data(self, bytes data, room=*)
     cpdef bytes message(self, message)
+    cpdef bytes shared_message(self, message, dict shared)
 
     @cython.locals(opcode=int)
     cdef _check_header(self, int first, int second)

@@ -210,11 +210,10 @@ class Outbox:
             or _get_ident() != self._thread
         ):
             return self._offer(message)
-        stream: Any = self._stream
-        if stream.is_blocked and not self.has_room:
+        if self._stream.waiting_size and not self.has_room:  # type: ignore[union-attr]
             return False
         try:
-            stream.write(driver.shared_message(message, shared))
+            self._stream.write(driver.shared_message(message, shared))  # type: ignore[union-attr]
         except (ExtensionError, TypeError) as error:  # the drafts have no binary messages
             self._not_built(error)
         return True

@@ -162,11 +162,11 @@ class Stream:
         "_send",
         "_socket",
         "_waiting",
-        "_waiting_size",
         "_writer",
         "broken",
         "closed",
         "read_size",
+        "waiting_size",
     )
 
     def __init__(self, sock: Any, loop: Any, receiver: Any) -> None:
@@ -183,7 +183,7 @@ class Stream:
         self._gathered_size = 0
         # Bytes that the kernel did not take. Small pieces are joined, large ones not copied.
         self._waiting: list[bytearray | memoryview] = []
-        self._waiting_size = 0
+        self.waiting_size = 0
         self.read_size = READ_SIZE  # bytes to read at a time
         self._socket = sock
         self._loop = loop
@@ -196,7 +196,7 @@ class Stream:
     @property
     def buffered(self) -> int:
         """Bytes that were written and that the kernel has not taken yet."""
-        return self._waiting_size + self._gathered_size
+        return self.waiting_size + self._gathered_size
 
     @property
     def is_blocked(self) -> bool:
@@ -301,7 +301,7 @@ class Stream:
         else:
             gathered.append(data)
             self.flush()
-        return self._waiting_size > 0 or self.batch.turn >= TURN
+        return self.waiting_size > 0 or self.batch.turn >= TURN
 
     def flush(self) -> None:
         """Send what was gathered, in one system call where the kernel takes it."""
@@ -341,7 +341,7 @@ class Stream:
                 self._keep(head, sent)
             if sent < len(head) + len(body):
                 self._keep(body, max(sent - len(head), 0))
-        return self._waiting_size > 0
+        return self.waiting_size > 0
 
     def _not_sent(self, error: OSError, size: int) -> int:
         """How much counts as taken: 0 if the kernel is full; all, to drop it, if TCP is broken."""
@@ -359,7 +359,7 @@ class Stream:
             # the rest of it. So nothing more may be sent.
             self._stop_writing()
             self._waiting.clear()
-            self._waiting_size = 0
+            self.waiting_size = 0
             self._call_soon(self._fail, error)
             raise
 
@@ -370,7 +370,7 @@ class Stream:
     def _append(self, data: bytes, start: int) -> None:
         last = self._waiting[-1] if self._waiting else None
         rest = memoryview(data)[start:]
-        self._waiting_size += len(rest)
+        self.waiting_size += len(rest)
         if len(rest) >= LARGE:
             self._waiting.append(rest)
         elif isinstance(last, bytearray) and len(last) < GATHER:
@@ -399,7 +399,7 @@ class Stream:
             sent = self._send(first)
         except OSError as error:
             sent = self._not_sent(error, len(first))
-        self._waiting_size -= sent
+        self.waiting_size -= sent
         if sent == len(first):
             del self._waiting[0]
             return True
@@ -472,7 +472,7 @@ class Stream:
         self.closed = True
         self._reading = False
         self._waiting.clear()
-        self._waiting_size = 0
+        self.waiting_size = 0
         self._gathered.clear()
         self._gathered_size = 0
         # No longer by the number of the descriptor: another socket may get the same number.

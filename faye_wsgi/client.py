@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Callable, Union
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -24,6 +25,8 @@ from faye_wsgi.transport import dial, hubs
 from faye_wsgi.transport.backoff import Backoff
 from faye_wsgi.transport.settings import (
     Options,
+    Settings,
+    check_names,
     check_seconds,
     check_size,
     check_timeout,
@@ -105,31 +108,22 @@ class Client(Endpoint):
         that cannot be read. All other failures come as the ``error`` and ``close`` events,
         and as the HandshakeError that ``wait_open`` and ``receive`` raise.
         """
-        settings = make_settings(**options)
-        check_seconds("open_timeout", open_timeout)
-        if max_redirects != 0:
-            check_size("max_redirects", max_redirects)
-        target = parse_url(url)
-        tls = _merge_ca(tls, ca)
-        opening = _Opening(
-            url=target,
-            handshake={
-                "protocols": _check_offer(protocols),
-                "extensions": check_extensions(extensions),
-                "max_length": settings.max_length,
-                "max_fragments": settings.max_fragments,
-            },
-            headers=tuple(check_headers(headers, RESERVED_HEADERS)),
-            proxy=_check_proxy(proxy, target),
-            tls_option=tls,
-            tls=make_client_tls(tls) if tls is not None or target.secure else None,
-            redirects=max_redirects,
+        settings, opening = _prepare(
+            url,
+            protocols,
+            headers=headers,
+            extensions=extensions,
+            proxy=proxy,
+            tls=tls,
+            ca=ca,
+            max_redirects=max_redirects,
+            open_timeout=open_timeout,
+            **options,
         )
-        opening.check()
         worker.watch()
         hubs.watch_thread()
         super().__init__(replace(settings, awaits_server=True))
-        self._url = str(target)
+        self._url = str(opening.url)
         self._headers = ResponseHeaders()
         self._status_code: int | None = None
         dial.begin(self._connection, opening.run, open_timeout, self._opened, self._failed)
@@ -213,10 +207,13 @@ class Client(Endpoint):
         """
         for name, seconds in (("first_delay", first_delay), ("max_delay", max_delay)):
             check_seconds(name, seconds)
+        names = [name for name in signature(cls).parameters if name not in ("url", "protocols")]
+        check_names(options, ["protocols", "first_delay", "max_delay", "retry", *names])
         offer = _check_offer(protocols)
         if options.get("headers") is not None:  # which may be an iterator
             options["headers"] = check_headers(options["headers"], RESERVED_HEADERS)
         options["extensions"] = check_extensions(options.get("extensions"))
+        _prepare(url, offer, **options)  # now, and not when the loop begins
         return cls._reconnect(url, offer, Backoff(first_delay, max_delay), retry, options)
 
     @classmethod
@@ -355,6 +352,44 @@ def _changed(error: HandshakeError, reason: str) -> HandshakeError:
 
 
 # Options
+
+
+def _prepare(
+    url: str,
+    protocols: str | Iterable[str] | None,
+    *,
+    headers: HeadersLike = None,
+    extensions: Extensions = (),
+    proxy: ProxyOption = None,
+    tls: TlsOption = None,
+    ca: Any = None,
+    max_redirects: int = 0,
+    open_timeout: float | None = 10.0,
+    **options: Unpack[Options],
+) -> tuple[Settings, _Opening]:
+    """The constructor's arguments, checked; nothing is connected yet."""
+    settings = make_settings(**options)
+    check_seconds("open_timeout", open_timeout)
+    if max_redirects != 0:
+        check_size("max_redirects", max_redirects)
+    target = parse_url(url)
+    tls = _merge_ca(tls, ca)
+    opening = _Opening(
+        url=target,
+        handshake={
+            "protocols": _check_offer(protocols),
+            "extensions": check_extensions(extensions),
+            "max_length": settings.max_length,
+            "max_fragments": settings.max_fragments,
+        },
+        headers=tuple(check_headers(headers, RESERVED_HEADERS)),
+        proxy=_check_proxy(proxy, target),
+        tls_option=tls,
+        tls=make_client_tls(tls) if tls is not None or target.secure else None,
+        redirects=max_redirects,
+    )
+    opening.check()
+    return settings, opening
 
 
 def _check_offer(protocols: str | Iterable[str] | None) -> list[str]:

@@ -5,14 +5,16 @@ The view gets its connection. If it raises, the connection is closed with 1011.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from typing import Any, Callable, Protocol, overload
 
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.transport.settings import check_names
 
-__all__ = ["Decorator", "View", "make_decorator"]
+__all__ = ["Decorator", "View", "check_options", "make_decorator"]
 
 View = Callable[..., Any]
 
@@ -34,7 +36,7 @@ class Decorator(Protocol):
 
 
 def make_decorator(
-    connect: Callable[..., Any],
+    connect: Any,
     request_of: Callable[..., Any],
     call: Callable[..., Any],
     before: Callable[[], object] = lambda: None,
@@ -43,6 +45,7 @@ def make_decorator(
     """A decorator for the views of a framework.
 
     ``connect(request, *args, **options)`` makes the WebSocket or EventSource,
+    ``connect.check_options`` checks the options without a request,
     ``request_of(*args)`` finds the request among the view's arguments, and
     ``call(view, connection, *args, **kwargs)`` calls the view with the connection among them.
     ``before()`` is called before the view, and ``mark`` gets the view that the framework sees.
@@ -56,8 +59,11 @@ def make_decorator(
 
     def decorate(view: View, arguments: Any, options: Any) -> View:
         _check(view)
-        # TypeError for an option that there is not: now, and not at the first request.
-        signature(connect).bind(None, *arguments, **options)
+        # Each request gets the options anew, and an iterator has its items once.
+        arguments = tuple(map(_reusable, arguments))
+        options = {name: _reusable(value) for name, value in options.items()}
+        # TypeError or ValueError for wrong options: now, and not at the first request.
+        check_options(connect, arguments, options)
 
         @wraps(view)
         def serve(*args: Any, **kwargs: Any) -> Any:
@@ -76,6 +82,18 @@ def make_decorator(
         return mark(serve)
 
     return decorator
+
+
+def check_options(connect: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> None:
+    """TypeError or ValueError where a connection cannot be made with these options."""
+    parameters = list(signature(connect).parameters)[1:]
+    check_names(options, parameters)
+    signature(connect).bind(None, *arguments, **options)
+    connect.check_options(*arguments, **options)
+
+
+def _reusable(value: Any) -> Any:
+    return list(value) if isinstance(value, Iterator) else value
 
 
 def _check(view: View) -> None:

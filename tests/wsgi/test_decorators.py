@@ -63,6 +63,49 @@ def test_options_that_there_are_not(decorator: Any) -> None:
         decorator(pign=5)(lambda ws: None)
 
 
+@BOTH
+def test_the_option_that_was_meant_is_named(decorator: Any) -> None:
+    with pytest.raises(TypeError, match="no option 'ping_interval': did you mean 'ping'"):
+        decorator(ping_interval=25)(lambda ws: None)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"ping": "25"}, "ping is a number"),
+        ({"high_water": 0}, "high_water is at least 1"),
+        ({"headers": ["Cookie: a=b"]}, "write headers={'Cookie'"),
+    ],
+)
+def test_bad_values_are_found_at_once(decorator: Any, options: dict[str, Any], says: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=says):
+        decorator(**options)(lambda ws: None)
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"origins": "*"}, "origins=None"),
+        ({"protocols": ["a b"]}, "no subprotocol name"),
+        ({"max_length": 0}, "max_length is at least 1"),
+        ({"extensions": [7]}, "7"),
+    ],
+)
+def test_bad_values_of_a_websocket_are_found_at_once(options: dict[str, Any], says: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=says):
+        websocket(**options)(lambda ws: None)
+
+
+def test_an_iterator_does_for_every_request(exchange: Callable[..., Exchange]) -> None:
+    view = websocket(iter(["irc"]), headers=iter([("X-Mine", "1")]))(lambda ws: None)
+    for _ in range(2):
+        made = exchange(HTTP_SEC_WEBSOCKET_PROTOCOL="irc")
+        serve(made, view)
+        head = made.peer.read_head()
+        assert (head.get("Sec-WebSocket-Protocol"), head.get("X-Mine")) == ("irc", "1")
+
+
 def test_too_many_arguments() -> None:
     with pytest.raises(TypeError):
         websocket(["irc"], ["amqp"])(lambda ws: None)  # type: ignore[call-overload]

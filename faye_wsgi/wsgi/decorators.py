@@ -1,12 +1,14 @@
 """What the decorators of Flask and Django have in common.
 
-The view gets its connection. If it raises, the connection is closed with 1011.
+The view gets its connection. If it raises, the connection is closed with 1011, and so it is if it
+returns the response of an error or a redirect.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from functools import wraps
+from functools import lru_cache, wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction, signature
 from typing import Any, Callable, Protocol, overload
 
@@ -14,9 +16,12 @@ from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.errors import ConnectionClosed
 from faye_wsgi.transport.settings import check_names
 
-__all__ = ["Decorator", "View", "check_options", "make_decorator"]
+__all__ = ["MARK", "Decorator", "View", "check_options", "make_decorator"]
+
+log = logging.getLogger("faye_wsgi")
 
 View = Callable[..., Any]
+MARK = "_faye_wsgi_decorated"
 
 _NEVER_RUN = (
     (isgeneratorfunction, "a generator"),
@@ -76,9 +81,23 @@ def make_decorator(
 
         def run(connection: Any, args: Any, kwargs: Any) -> Any:
             if connection.ready_state != ReadyState.CLOSED:
-                _run(connection, lambda: call(view, connection, *args, **kwargs))
+                result = _run(connection, lambda: call(view, connection, *args, **kwargs))
+                if result is not None:
+                    judge(connection, result)
             return connection.response
 
+        def judge(connection: Any, result: Any) -> None:
+            # Most often ``result`` is the page or the redirect of a decorator below this one,
+            # which has refused the request: too late, for the handshake has gone out.
+            if result is connection.response:
+                return
+            name = getattr(view, "__qualname__", repr(view))
+            _warn_once(name, type(result).__name__)
+            if _status_of(result) >= 300:
+                connection._handover.close_failed()
+                connection.close()  # a stream whose socket could not be taken
+
+        setattr(serve, MARK, True)  # noqa: B010 - ``wraps`` copies it to the decorators above
         return mark(serve)
 
     return decorator
@@ -102,12 +121,30 @@ def _check(view: View) -> None:
             raise TypeError(f"{kind} would never run: the view must be an ordinary function")
 
 
-def _run(connection: Any, view: Callable[[], Any]) -> None:
+def _run(connection: Any, view: Callable[[], Any]) -> Any:
     try:
-        view()
+        return view()
     except BaseException as error:
         if isinstance(error, ConnectionClosed) and error.target is connection:
-            return
+            return None
         # The peer gets 1011. The framework logs the exception, once, as it does for any view.
         connection.__exit__(type(error), error, error.__traceback__)
         raise
+
+
+@lru_cache(maxsize=1024)
+def _warn_once(view: str, kind: str) -> None:
+    log.warning(
+        "the view %s has returned a %s, which is not used, since the handshake is over: put "
+        "decorators that answer the request (such as login_required) above this package's",
+        view,
+        kind,
+    )
+
+
+def _status_of(result: Any) -> int:
+    """The HTTP status of what a view has returned; 0 where it has none."""
+    status = getattr(result, "status_code", None)
+    if isinstance(result, tuple) and len(result) > 1:  # Flask: a body and its status
+        status = result[1]
+    return status if isinstance(status, int) else 0

@@ -208,6 +208,11 @@ class Handover:
         if self._is_served_in_thread:
             hubs.end_in_thread(self._connection)
 
+    def close_failed(self) -> None:
+        """Close with 1011: the view has failed without an exception."""
+        if self._connection is not None:
+            self._connection.close(CloseCode.INTERNAL_ERROR, "")
+
     def _view_ended(self, status: int | None) -> None:
         """The view has ended; ``status`` is that of its response, None where there was none."""
         endpoint, connection = self._endpoint, self._connection
@@ -227,6 +232,11 @@ class Handover:
             connection.dispatcher.sink = _WeakSink(endpoint)
             weakref.finalize(endpoint, connection.close).atexit = False
         elif state == ReadyState.OPEN:
+            log.info(
+                "%r is closed with 1000: its view has returned, and it has no listeners. Register "
+                "one before the view returns to keep it, or wait in the view",
+                endpoint,
+            )
             connection.close(CloseCode.NORMAL_CLOSURE, "")
 
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, Callable
 
 from faye_wsgi.driver import server_handshake
@@ -148,6 +148,8 @@ class Handover:
 
     def refuse(self, connection: Connection, error: HandshakeError) -> None:
         """Answer a bad handshake with its HTTP error; ``connection`` has never opened."""
+        if error.reason == server_handshake.STRIPPED:
+            _warn_stripped()
         connection.fail(str(error.reason), error.code, str(error.reason))
         self.response = self._responses.error(self.environ, error, partial(_settle, connection))
 
@@ -238,6 +240,11 @@ class Handover:
                 endpoint,
             )
             connection.close(CloseCode.NORMAL_CLOSURE, "")
+
+
+@cache
+def _warn_stripped() -> None:
+    log.warning(server_handshake.STRIPPED)
 
 
 def has_failed(status: int | None) -> bool:

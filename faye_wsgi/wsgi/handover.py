@@ -30,6 +30,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, Callable
 
+from gevent import monkey
+
 from faye_wsgi.driver import server_handshake
 from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import Event, EventType
@@ -43,7 +45,7 @@ from faye_wsgi.wsgi import worker
 from faye_wsgi.wsgi.environ import Environ, environ_of, host_of, read_request, text_of, url_of
 from faye_wsgi.wsgi.hijack import Void, VoidPair, take
 from faye_wsgi.wsgi.responses import responses_for
-from faye_wsgi.wsgi.servers import check_http_version, find_place
+from faye_wsgi.wsgi.servers import UNDER_ASGI, check_http_version, find_place, is_asgi
 
 __all__ = ["Handover"]
 
@@ -117,6 +119,9 @@ class Handover:
         request = read_request(self.environ)
         if request.method == "CONNECT" or "upgrade" in request.headers:
             check_http_version(self.environ)
+        elif is_asgi(self.environ):
+            _warn_asgi()
+            raise server_handshake.refusal(426, UNDER_ASGI)
         draft = find_handshake(request) if allow_drafts else None
         if draft is not None:
             driver, answer = draft(
@@ -180,6 +185,8 @@ class Handover:
         self._endpoint, self._connection = endpoint, connection
         connection.open(driver, taken.socket, head, taken.read_ahead)
         if isinstance(taken.void, Void):
+            if not monkey.is_module_patched("socket"):
+                _warn_unpatched()
             taken.void.watch(partial(connection.guard, self._view_ended))
             self.response = self._responses.taken(status, None)
         else:
@@ -240,6 +247,20 @@ class Handover:
                 endpoint,
             )
             connection.close(CloseCode.NORMAL_CLOSURE, "")
+
+
+@cache
+def _warn_unpatched() -> None:
+    log.warning(
+        "this process runs on gevent without monkey patching: what blocks in one view (time.sleep, "
+        "a database, an HTTP client) stops all connections. Put 'from gevent import monkey; "
+        "monkey.patch_all()' before all other imports"
+    )
+
+
+@cache
+def _warn_asgi() -> None:
+    log.warning("WebSockets cannot be served: %s", UNDER_ASGI)
 
 
 @cache

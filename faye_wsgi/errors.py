@@ -33,6 +33,7 @@ class ConnectionClosed(WebSocketError):
     """
 
     target: Any = None
+    __notes__: list[str]
 
     def __init__(self, code: int | None = None, reason: str | None = None) -> None:
         super().__init__(code, reason)

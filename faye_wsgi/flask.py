@@ -28,7 +28,7 @@ import weakref
 from functools import lru_cache
 from typing import Any, Callable
 
-from flask import Flask, request, signals
+from flask import Flask, current_app, request, signals
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import WebsocketMismatch
 
@@ -38,7 +38,7 @@ from faye_wsgi.websocket import WebSocket
 from faye_wsgi.wsgi.decorators import MARK, View, make_decorator
 from faye_wsgi.wsgi.environ import is_websocket
 
-__all__ = ["eventsource", "route", "websocket"]
+__all__ = ["eventsource", "release", "route", "websocket"]
 
 log = logging.getLogger("faye_wsgi")
 
@@ -55,7 +55,36 @@ def _environ(*args: Any) -> Any:
     return request.environ
 
 
+_hooks: list[Callable[[], object]] = []
+
+
+def release(function: Callable[[], Any]) -> Callable[[], Any]:
+    """Call ``function()`` before each decorated view runs, and after each of its listeners.
+
+    It gives back what a request holds, and an idle connection should not: ``@release`` above a
+    function that removes a scoped session of your own. Flask-SQLAlchemy's is removed without it.
+    """
+    _hooks.append(function)
+    return function
+
+
+def _release() -> None:
+    """Before a view: what ``before_request`` or a login has used would be held until its end."""
+    found = current_app.extensions.get("sqlalchemy")
+    session = getattr(getattr(found, "db", found), "session", None)  # ``db``: Flask-SQLAlchemy 2
+    if session is not None:
+        session.remove()
+    _run_hooks()
+
+
+def _run_hooks() -> None:
+    for function in _hooks:
+        function()
+
+
 def _call(view: View, connection: Any, *args: Any, **kwargs: Any) -> Any:
+    if _hooks:
+        connection._after_listeners = _run_hooks
     # Flask passes a route's variables by name. What comes by position is a method's self.
     return view(*args, connection, **kwargs)
 
@@ -68,7 +97,7 @@ def _mark(serve: View) -> View:
     return serve
 
 
-websocket = make_decorator(WebSocket, _environ, _call, mark=_mark)
+websocket = make_decorator(WebSocket, _environ, _call, _release, _mark)
 websocket.__doc__ = """``@websocket`` or ``@websocket(protocols, **options)``, as of WebSocket.
 
 The view gets the WebSocket as its first argument, and what it returns is not used. It goes
@@ -77,7 +106,7 @@ which see an ordinary view. Raises TypeError for a view that would never run (a 
 async function), and TypeError or ValueError for a wrong option.
 """
 
-eventsource = make_decorator(EventSource, _environ, _call, mark=_mark)
+eventsource = make_decorator(EventSource, _environ, _call, _release, _mark)
 eventsource.__doc__ = """``@eventsource`` or ``@eventsource(**options)``, as of EventSource.
 
 The same as ``websocket``, with an EventSource. When the view ends, the stream goes on as

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, Callable
 
 import gevent
@@ -14,7 +15,7 @@ from flask.views import MethodView
 
 import faye_wsgi.flask
 from faye_wsgi import ConnectionClosed, WebSocket
-from faye_wsgi.flask import eventsource, route, websocket
+from faye_wsgi.flask import eventsource, release, route, websocket
 
 from .support import frames
 from .support.peer import Peer
@@ -421,6 +422,63 @@ def test_a_type_error_of_a_view_is_left_as_it_is(fresh: Flask) -> None:
 def test_a_view_that_is_called_without_a_request() -> None:
     with pytest.raises(RuntimeError, match="called by Flask, for a request: register it"):
         bare()
+
+
+# What a request holds
+
+
+class Session:
+    """As Flask-SQLAlchemy's scoped session, which holds a connection until it is removed."""
+
+    def __init__(self) -> None:
+        self.held = False
+
+    def remove(self) -> None:
+        self.held = False
+
+
+@pytest.mark.parametrize("wrap", [lambda db: db, lambda db: SimpleNamespace(db=db)])
+@pytest.mark.parametrize("decorator", [websocket, eventsource])
+def test_the_session_of_a_login_is_removed_before_the_view(
+    fresh: Flask, exchange: Callable[..., Exchange], decorator: Any, wrap: Any
+) -> None:
+    session = Session()
+    fresh.extensions["sqlalchemy"] = wrap(SimpleNamespace(session=session))
+    held: list[bool] = []
+
+    @fresh.before_request
+    def load_user() -> None:
+        session.held = True
+
+    fresh.add_url_rule(
+        "/chat", "chat", decorator(lambda one: held.append(session.held)), websocket=True
+    )
+    made = exchange()
+    made.answer(fresh)
+    made.peer.read_head()
+    assert held == [False]
+
+
+def test_a_hook_runs_before_the_view_and_after_each_listener(
+    fresh: Flask, exchange: Callable[..., Exchange], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faye_wsgi.flask, "_hooks", [])
+    ran: list[str] = []
+    assert release(lambda: ran.append("hook"))() is None
+    ran.clear()
+
+    @route(fresh, "/chat")
+    def chat(ws: WebSocket) -> None:
+        ran.append("view")
+        ws.on("message", lambda event: (ran.append("listener"), ws.send("done")))
+
+    made = exchange(read_ahead=frames.text("go"))
+    made.answer(fresh)
+    made.peer.read_head()
+    assert made.peer.read_text() == "done"
+    wait_until(lambda: len(ran) == 4)
+    assert ran == ["hook", "view", "listener", "hook"]
+    made.peer.send_close()
 
 
 # route

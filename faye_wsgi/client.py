@@ -49,12 +49,19 @@ Pairs = tuple[tuple[str, str], ...]
 _REDIRECTS = (301, 302, 303, 307, 308)
 # RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4: the only 4xx that ask the client to try again.
 _HEALING = (408, 425, 429)
+# Close codes that are no errors; None: it has not ended yet, or a draft has no codes.
+_ORDINARY = (None, 1000, 1001, 1005)
 # The headers that are sent on to another origin after a redirect: others may be secrets.
 _HARMLESS = ("accept-language", "origin", "user-agent")
 
 
 def heals(error: HandshakeError) -> bool:
-    """Whether it makes sense to try again: not after a 4xx, but for 408, 425 and 429."""
+    """Whether it makes sense to try again.
+
+    Not after a 4xx, but for 408, 425 and 429; nor where a certificate was refused.
+    """
+    if dial.is_unverified(error):
+        return False
     status = error.status_code or 0
     return not 400 <= status < 500 or status in _HEALING
 
@@ -201,9 +208,10 @@ class Client(Endpoint):
         When the body of the loop has ended, its connection is closed and the next one is made.
         Before each new attempt there is a delay: ``first_delay`` seconds, twice that the next
         time, up to ``max_delay``, each cut by up to a half at random. A refusal for which
-        ``retry(error)`` is false (by default any 4xx but 408, 425 and 429) is raised as
-        HandshakeError. All other failures are logged as a warning and tried again, without an
-        end. Leave the loop to stop.
+        ``retry(error)`` is false (by default any 4xx but 408, 425 and 429, and a certificate that
+        is not valid) is raised as HandshakeError. All other failures are logged as a warning and
+        tried again, without an end, and so are connections that end with an error code, from the
+        second in a row. Leave the loop to stop.
         """
         for name, seconds in (("first_delay", first_delay), ("max_delay", max_delay)):
             check_seconds(name, seconds)
@@ -226,11 +234,12 @@ class Client(Endpoint):
         options: dict[str, Any],
     ) -> Iterator[Client]:
         def report(delay: float) -> None:
-            level = logging.INFO if failure is None else logging.WARNING
+            level = logging.INFO if failure is None and ended_badly < 2 else logging.WARNING
             reason = failure or f"closed with {ws.close_code}"
             shown = without_query(ws.url)
             log.log(level, "%s: %s: trying again in %.1f seconds", shown, reason, delay)
 
+        ended_badly = 0  # how many in a row
         while True:
             failure = None
             ws = cls(url, offer, **options)
@@ -243,6 +252,9 @@ class Client(Endpoint):
                     raise
                 failure = str(error)
             finally:
+                # Before our own close, which has an ordinary code.
+                is_bad = failure is None and ws.close_code not in _ORDINARY
+                ended_badly = ended_badly + 1 if is_bad else 0
                 ws.__exit__(None, None, None)
             backoff.wait(report)
 

@@ -970,6 +970,46 @@ def test_refusals_that_will_not_heal(
     assert len(delays) == int(heals)
 
 
+def test_a_certificate_that_is_not_valid_does_not_heal(
+    certificates: Any, delays: list[float], start: Callable[..., Scripted]
+) -> None:
+    url = start(echo, tls=server_context(certificates)).url()
+    with pytest.raises(HandshakeError, match="certificate is not valid"):
+        for _ in Client.reconnecting(url):
+            raise AssertionError("it did not open")
+    assert delays == []
+
+
+def test_connections_that_end_with_an_error_are_logged_as_a_warning(
+    start: Callable[..., Scripted], delays: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """From the second in a row: each one opens, so that no failure is logged."""
+    end = frames.close(1011, mask=None)
+    server = start(says(lambda head: good_answer(head) + end))
+    for ws in Client.reconnecting(server.url()):
+        assert list(ws) == []
+        if len(delays) == 3:
+            break
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and all("closed with 1011: trying again in" in one for one in said)
+    assert delays == [1, 2, 4]
+
+
+def test_tls_to_a_server_without_it(start: Callable[..., Scripted]) -> None:
+    def script(sock: Any, server: Scripted) -> None:
+        sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    server = start(script)
+    error = failure(Client(server.url().replace("ws://", "wss://")))
+    assert "the server does not speak TLS at" in str(error) and "write ws://" in str(error)
+
+
+def test_no_tls_to_a_server_with_it(start: Callable[..., Scripted]) -> None:
+    server = start(says(b"\x15\x03\x01\x00\x02\x02\x46"))
+    assert "the server speaks TLS here: write wss://" in str(failure(Client(server.url())))
+
+
 def test_no_query_is_logged(
     start: Callable[..., Scripted], delays: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:

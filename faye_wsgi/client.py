@@ -39,7 +39,7 @@ from faye_wsgi.wsgi import worker
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["Client", "heals"]
+__all__ = ["Client", "Reconnecting", "heals"]
 
 log = logging.getLogger("faye_wsgi")
 
@@ -202,7 +202,7 @@ class Client(Endpoint):
         max_delay: float = 60.0,
         retry: Callable[[HandshakeError], bool] = heals,
         **options: Any,
-    ) -> Iterator[Client]:
+    ) -> Reconnecting:
         """Open connections, one after the other: ``for ws in Client.reconnecting(url):``.
 
         When the body of the loop has ended, its connection is closed and the next one is made.
@@ -211,7 +211,10 @@ class Client(Endpoint):
         ``retry(error)`` is false (by default any 4xx but 408, 425 and 429, and a certificate that
         is not valid) is raised as HandshakeError. All other failures are logged as a warning and
         tried again, without an end, and so are connections that end with an error code, from the
-        second in a row. Leave the loop to stop.
+        second in a row.
+
+        Leave the loop to stop, or call ``stop()`` of what this returns, from any thread: the
+        connection is closed, and the loop ends after its body.
         """
         for name, seconds in (("first_delay", first_delay), ("max_delay", max_delay)):
             check_seconds(name, seconds)
@@ -222,41 +225,8 @@ class Client(Endpoint):
             options["headers"] = check_headers(options["headers"], RESERVED_HEADERS)
         options["extensions"] = check_extensions(options.get("extensions"))
         _prepare(url, offer, **options)  # now, and not when the loop begins
-        return cls._reconnect(url, offer, Backoff(first_delay, max_delay), retry, options)
-
-    @classmethod
-    def _reconnect(
-        cls,
-        url: str,
-        offer: list[str],
-        backoff: Backoff,
-        retry: Callable[[HandshakeError], bool],
-        options: dict[str, Any],
-    ) -> Iterator[Client]:
-        def report(delay: float) -> None:
-            level = logging.INFO if failure is None and ended_badly < 2 else logging.WARNING
-            reason = failure or f"closed with {ws.close_code}"
-            shown = without_query(ws.url)
-            log.log(level, "%s: %s: trying again in %.1f seconds", shown, reason, delay)
-
-        ended_badly = 0  # how many in a row
-        while True:
-            failure = None
-            ws = cls(url, offer, **options)
-            try:
-                ws.wait_open()
-                backoff.opened()
-                yield ws
-            except HandshakeError as error:
-                if error.target is not ws or not retry(error):
-                    raise
-                failure = str(error)
-            finally:
-                # Before our own close, which has an ordinary code.
-                is_bad = failure is None and ws.close_code not in _ORDINARY
-                ended_badly = ended_badly + 1 if is_bad else 0
-                ws.__exit__(None, None, None)
-            backoff.wait(report)
+        backoff = Backoff(first_delay, max_delay)
+        return Reconnecting(lambda: cls(url, offer, **options), backoff, retry)
 
     def _opened(self, opened: Opened) -> None:
         self._status_code = opened.status_code
@@ -270,6 +240,70 @@ class Client(Endpoint):
         self._status_code = error.status_code
         self._headers = ResponseHeaders(error.headers)
         self._connection.fail(str(error.reason), error.code, str(error.reason))
+
+
+class Reconnecting(Iterator[Client]):
+    """Connections, one after the other, as ``Client.reconnecting`` makes them."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Client],
+        backoff: Backoff,
+        retry: Callable[[HandshakeError], bool],
+    ) -> None:
+        self._backoff = backoff
+        self._made: list[Client] = []  # the latest one
+        self._clients = _reconnect(connect, backoff, retry, self._made)
+
+    def __next__(self) -> Client:
+        return next(self._clients)
+
+    def stop(self) -> None:
+        """Close the connection, and make no more; any thread may call this."""
+        # In this order: ``_reconnect`` enters a new connection, and then looks whether to stop.
+        self._backoff.stop()
+        for ws in self._made[:]:
+            ws.close()
+
+
+def _reconnect(
+    connect: Callable[[], Client],
+    backoff: Backoff,
+    retry: Callable[[HandshakeError], bool],
+    made: list[Client],
+) -> Iterator[Client]:
+    def report(delay: float) -> None:
+        level = logging.INFO if failure is None and ended_badly < 2 else logging.WARNING
+        reason = failure or f"closed with {ws.close_code}"
+        shown = without_query(ws.url)
+        log.log(level, "%s: %s: trying again in %.1f seconds", shown, reason, delay)
+
+    ended_badly = 0  # how many in a row
+    while not backoff.is_stopped:
+        failure = None
+        has_opened = False
+        ws = connect()
+        made[:] = [ws]
+        try:
+            if backoff.is_stopped:
+                return
+            ws.wait_open()
+            has_opened = True
+            backoff.opened()
+            yield ws
+        except HandshakeError as error:
+            if backoff.is_stopped and not has_opened:
+                return
+            if error.target is not ws or not retry(error):
+                raise
+            failure = str(error)
+        finally:
+            # Before our own close, which has an ordinary code.
+            is_bad = failure is None and ws.close_code not in _ORDINARY
+            ended_badly = ended_badly + 1 if is_bad else 0
+            ws.__exit__(None, None, None)
+        if not backoff.is_stopped:
+            backoff.wait(report)
 
 
 @dataclass(frozen=True, repr=False)

@@ -42,6 +42,7 @@ from .support.scripted import (
     server_context,
 )
 from .support.servers import ROOT, Server
+from .transport.harness import until
 
 TIMEOUT = 5.0
 
@@ -1008,6 +1009,51 @@ def test_tls_to_a_server_without_it(start: Callable[..., Scripted]) -> None:
 def test_no_tls_to_a_server_with_it(start: Callable[..., Scripted]) -> None:
     server = start(says(b"\x15\x03\x01\x00\x02\x02\x46"))
     assert "the server speaks TLS here: write wss://" in str(failure(Client(server.url())))
+
+
+def stop_in_thread(loop: Any) -> threading.Thread:
+    thread = threading.Thread(target=loop.stop, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_reconnecting_is_stopped_from_another_thread(start: Callable[..., Scripted]) -> None:
+    server = start(echo)
+    loop = Client.reconnecting(server.url())
+    for ws in loop:
+        thread = stop_in_thread(loop)
+        assert list(ws) == []
+    assert (ws.close_code, server.connections) == (1000, 1)
+    thread.join(TIMEOUT)
+
+
+def test_reconnecting_is_stopped_while_it_waits(
+    start: Callable[..., Scripted], caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = Client.reconnecting(
+        start(says(b"HTTP/1.1 503 Later\r\n\r\n")).url(), first_delay=3600, max_delay=3600
+    )
+    ended = gevent.spawn(list, loop)
+    until(lambda: "trying again" in caplog.text)
+    thread = stop_in_thread(loop)
+    assert ended.get(timeout=TIMEOUT) == []
+    thread.join(TIMEOUT)
+
+
+def test_reconnecting_is_stopped_while_it_connects(start: Callable[..., Scripted]) -> None:
+    arrived = gevent.event.Event()
+
+    def script(sock: Any, server: Scripted) -> None:
+        arrived.set()
+        sock.recv(65536)
+        sock.recv(65536)  # until the client has gone
+
+    loop = Client.reconnecting(start(script).url())
+    ended = gevent.spawn(list, loop)
+    assert arrived.wait(TIMEOUT)
+    thread = stop_in_thread(loop)
+    assert ended.get(timeout=TIMEOUT) == []
+    thread.join(TIMEOUT)
 
 
 def test_no_query_is_logged(

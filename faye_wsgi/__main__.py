@@ -102,6 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _make_parser()
     options = parser.parse_args(arguments)
     _open_streams()
+    # The hub prints a traceback of what it raises in the main greenlet, but for these.
+    hub = gevent.get_hub()
+    hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
     try:
         check_seconds("--wait", options.wait)
         ws = _connect(options)
@@ -111,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(ws, options.wait)
     except KeyboardInterrupt:
         _close(ws)
+        _tell_closed(ws)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone
         _close(ws)
@@ -152,9 +156,13 @@ def _run(ws: Client, wait: float) -> int:
         ws.wait_closed()
     finally:
         sender.kill()
+    _tell_closed(ws)
+    return exit_status(ws.close_code)
+
+
+def _tell_closed(ws: Client) -> None:
     reason = f" {_printable(ws.close_reason)}" if ws.close_reason else ""
     _tell(f"closed with {ws.close_code}{reason}")
-    return exit_status(ws.close_code)
 
 
 def _print_messages(ws: Client, sender: Any, wait: float, terminal: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Callable, Union
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -24,6 +25,8 @@ from faye_wsgi.transport import dial, hubs
 from faye_wsgi.transport.backoff import Backoff
 from faye_wsgi.transport.settings import (
     Options,
+    Settings,
+    check_names,
     check_seconds,
     check_size,
     check_timeout,
@@ -36,7 +39,7 @@ from faye_wsgi.wsgi import worker
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["Client", "heals"]
+__all__ = ["Client", "Reconnecting", "heals"]
 
 log = logging.getLogger("faye_wsgi")
 
@@ -46,12 +49,19 @@ Pairs = tuple[tuple[str, str], ...]
 _REDIRECTS = (301, 302, 303, 307, 308)
 # RFC 9110 §15.5.9, RFC 8470 §5.2, RFC 6585 §4: the only 4xx that ask the client to try again.
 _HEALING = (408, 425, 429)
+# Close codes that are no errors; None: it has not ended yet, or a draft has no codes.
+_ORDINARY = (None, 1000, 1001, 1005)
 # The headers that are sent on to another origin after a redirect: others may be secrets.
 _HARMLESS = ("accept-language", "origin", "user-agent")
 
 
 def heals(error: HandshakeError) -> bool:
-    """Whether it makes sense to try again: not after a 4xx, but for 408, 425 and 429."""
+    """Whether it makes sense to try again.
+
+    Not after a 4xx, but for 408, 425 and 429; nor where a certificate was refused.
+    """
+    if dial.is_unverified(error):
+        return False
     status = error.status_code or 0
     return not 400 <= status < 500 or status in _HEALING
 
@@ -105,31 +115,22 @@ class Client(Endpoint):
         that cannot be read. All other failures come as the ``error`` and ``close`` events,
         and as the HandshakeError that ``wait_open`` and ``receive`` raise.
         """
-        settings = make_settings(**options)
-        check_seconds("open_timeout", open_timeout)
-        if max_redirects != 0:
-            check_size("max_redirects", max_redirects)
-        target = parse_url(url)
-        tls = _merge_ca(tls, ca)
-        opening = _Opening(
-            url=target,
-            handshake={
-                "protocols": _check_offer(protocols),
-                "extensions": check_extensions(extensions),
-                "max_length": settings.max_length,
-                "max_fragments": settings.max_fragments,
-            },
-            headers=tuple(check_headers(headers, RESERVED_HEADERS)),
-            proxy=_check_proxy(proxy, target),
-            tls_option=tls,
-            tls=make_client_tls(tls) if tls is not None or target.secure else None,
-            redirects=max_redirects,
+        settings, opening = _prepare(
+            url,
+            protocols,
+            headers=headers,
+            extensions=extensions,
+            proxy=proxy,
+            tls=tls,
+            ca=ca,
+            max_redirects=max_redirects,
+            open_timeout=open_timeout,
+            **options,
         )
-        opening.check()
         worker.watch()
         hubs.watch_thread()
         super().__init__(replace(settings, awaits_server=True))
-        self._url = str(target)
+        self._url = str(opening.url)
         self._headers = ResponseHeaders()
         self._status_code: int | None = None
         dial.begin(self._connection, opening.run, open_timeout, self._opened, self._failed)
@@ -201,53 +202,31 @@ class Client(Endpoint):
         max_delay: float = 60.0,
         retry: Callable[[HandshakeError], bool] = heals,
         **options: Any,
-    ) -> Iterator[Client]:
+    ) -> Reconnecting:
         """Open connections, one after the other: ``for ws in Client.reconnecting(url):``.
 
         When the body of the loop has ended, its connection is closed and the next one is made.
         Before each new attempt there is a delay: ``first_delay`` seconds, twice that the next
         time, up to ``max_delay``, each cut by up to a half at random. A refusal for which
-        ``retry(error)`` is false (by default any 4xx but 408, 425 and 429) is raised as
-        HandshakeError. All other failures are logged as a warning and tried again, without an
-        end. Leave the loop to stop.
+        ``retry(error)`` is false (by default any 4xx but 408, 425 and 429, and a certificate that
+        is not valid) is raised as HandshakeError. All other failures are logged as a warning and
+        tried again, without an end, and so are connections that end with an error code, from the
+        second in a row.
+
+        Leave the loop to stop, or call ``stop()`` of what this returns, from any thread: the
+        connection is closed, and the loop ends after its body.
         """
         for name, seconds in (("first_delay", first_delay), ("max_delay", max_delay)):
             check_seconds(name, seconds)
+        names = [name for name in signature(cls).parameters if name not in ("url", "protocols")]
+        check_names(options, ["protocols", "first_delay", "max_delay", "retry", *names])
         offer = _check_offer(protocols)
         if options.get("headers") is not None:  # which may be an iterator
             options["headers"] = check_headers(options["headers"], RESERVED_HEADERS)
         options["extensions"] = check_extensions(options.get("extensions"))
-        return cls._reconnect(url, offer, Backoff(first_delay, max_delay), retry, options)
-
-    @classmethod
-    def _reconnect(
-        cls,
-        url: str,
-        offer: list[str],
-        backoff: Backoff,
-        retry: Callable[[HandshakeError], bool],
-        options: dict[str, Any],
-    ) -> Iterator[Client]:
-        def report(delay: float) -> None:
-            level = logging.INFO if failure is None else logging.WARNING
-            reason = failure or f"closed with {ws.close_code}"
-            shown = without_query(ws.url)
-            log.log(level, "%s: %s: trying again in %.1f seconds", shown, reason, delay)
-
-        while True:
-            failure = None
-            ws = cls(url, offer, **options)
-            try:
-                ws.wait_open()
-                backoff.opened()
-                yield ws
-            except HandshakeError as error:
-                if error.target is not ws or not retry(error):
-                    raise
-                failure = str(error)
-            finally:
-                ws.__exit__(None, None, None)
-            backoff.wait(report)
+        _prepare(url, offer, **options)  # now, and not when the loop begins
+        backoff = Backoff(first_delay, max_delay)
+        return Reconnecting(lambda: cls(url, offer, **options), backoff, retry)
 
     def _opened(self, opened: Opened) -> None:
         self._status_code = opened.status_code
@@ -261,6 +240,70 @@ class Client(Endpoint):
         self._status_code = error.status_code
         self._headers = ResponseHeaders(error.headers)
         self._connection.fail(str(error.reason), error.code, str(error.reason))
+
+
+class Reconnecting(Iterator[Client]):
+    """Connections, one after the other, as ``Client.reconnecting`` makes them."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Client],
+        backoff: Backoff,
+        retry: Callable[[HandshakeError], bool],
+    ) -> None:
+        self._backoff = backoff
+        self._made: list[Client] = []  # the latest one
+        self._clients = _reconnect(connect, backoff, retry, self._made)
+
+    def __next__(self) -> Client:
+        return next(self._clients)
+
+    def stop(self) -> None:
+        """Close the connection, and make no more; any thread may call this."""
+        # In this order: ``_reconnect`` enters a new connection, and then looks whether to stop.
+        self._backoff.stop()
+        for ws in self._made[:]:
+            ws.close()
+
+
+def _reconnect(
+    connect: Callable[[], Client],
+    backoff: Backoff,
+    retry: Callable[[HandshakeError], bool],
+    made: list[Client],
+) -> Iterator[Client]:
+    def report(delay: float) -> None:
+        level = logging.INFO if failure is None and ended_badly < 2 else logging.WARNING
+        reason = failure or f"closed with {ws.close_code}"
+        shown = without_query(ws.url)
+        log.log(level, "%s: %s: trying again in %.1f seconds", shown, reason, delay)
+
+    ended_badly = 0  # how many in a row
+    while not backoff.is_stopped:
+        failure = None
+        has_opened = False
+        ws = connect()
+        made[:] = [ws]
+        try:
+            if backoff.is_stopped:
+                return
+            ws.wait_open()
+            has_opened = True
+            backoff.opened()
+            yield ws
+        except HandshakeError as error:
+            if backoff.is_stopped and not has_opened:
+                return
+            if error.target is not ws or not retry(error):
+                raise
+            failure = str(error)
+        finally:
+            # Before our own close, which has an ordinary code.
+            is_bad = failure is None and ws.close_code not in _ORDINARY
+            ended_badly = ended_badly + 1 if is_bad else 0
+            ws.__exit__(None, None, None)
+        if not backoff.is_stopped:
+            backoff.wait(report)
 
 
 @dataclass(frozen=True, repr=False)
@@ -355,6 +398,44 @@ def _changed(error: HandshakeError, reason: str) -> HandshakeError:
 
 
 # Options
+
+
+def _prepare(
+    url: str,
+    protocols: str | Iterable[str] | None,
+    *,
+    headers: HeadersLike = None,
+    extensions: Extensions = (),
+    proxy: ProxyOption = None,
+    tls: TlsOption = None,
+    ca: Any = None,
+    max_redirects: int = 0,
+    open_timeout: float | None = 10.0,
+    **options: Unpack[Options],
+) -> tuple[Settings, _Opening]:
+    """The constructor's arguments, checked; nothing is connected yet."""
+    settings = make_settings(**options)
+    check_seconds("open_timeout", open_timeout)
+    if max_redirects != 0:
+        check_size("max_redirects", max_redirects)
+    target = parse_url(url)
+    tls = _merge_ca(tls, ca)
+    opening = _Opening(
+        url=target,
+        handshake={
+            "protocols": _check_offer(protocols),
+            "extensions": check_extensions(extensions),
+            "max_length": settings.max_length,
+            "max_fragments": settings.max_fragments,
+        },
+        headers=tuple(check_headers(headers, RESERVED_HEADERS)),
+        proxy=_check_proxy(proxy, target),
+        tls_option=tls,
+        tls=make_client_tls(tls) if tls is not None or target.secure else None,
+        redirects=max_redirects,
+    )
+    opening.check()
+    return settings, opening
 
 
 def _check_offer(protocols: str | Iterable[str] | None) -> list[str]:

@@ -30,8 +30,14 @@ from faye_wsgi.wsgi.responses import close_idle_connections
 __all__ = ["eventsource", "websocket"]
 
 
-def _request(request: Any, *args: Any) -> Any:
-    return request
+def _request(*args: Any) -> Any:
+    if not args or not hasattr(args[0], "META"):
+        kind = type(args[0]).__name__ if args else "nothing"
+        raise TypeError(
+            f"a decorated view gets the request first, not {kind}: write "
+            "@method_decorator(websocket) where it is a method, and call it for a request"
+        )
+    return args[0]
 
 
 def _call(view: View, connection: Any, request: Any, *args: Any, **kwargs: Any) -> Any:

@@ -291,15 +291,15 @@ class Endpoint(EventTarget):
     def send(self, message: Sendable, timeout: float | None = None) -> None:
         """Send a message.
 
-        ``str`` goes as text; ``bytes``, ``bytearray`` and ``memoryview`` as binary; an
-        iterable of ``str``, or of ``bytes``, as one message in fragments. Before open it
-        is kept and sent at open. While more than the high-water mark waits for the peer,
+        ``str`` goes as text; ``bytes``, ``bytearray`` and ``memoryview`` as binary; a
+        generator or iterator of ``str``, or of ``bytes``, as one message in fragments. Before
+        open it is kept and sent at open. While more than the high-water mark waits for the peer,
         this blocks the calling greenlet (or thread) after sending, without a bound.
 
         With ``timeout`` (seconds, from 0 on) it waits before sending instead, until there is
         room: TimeoutError says that the message was not sent. A message in fragments waits
         so for each of them; where the time is up after the first, it is given up and the
-        connection closed with 1011, as where its iterable raises.
+        connection closed with 1011, as where its iterator raises.
 
         Raises TypeError for anything else, ConnectionClosed on a closing or closed
         connection (HandshakeError if it never opened).
@@ -436,7 +436,10 @@ def broadcast(connections: Iterable[Endpoint], message: Message) -> list[Endpoin
     if isinstance(message, (bytearray, memoryview)):
         message = bytes(message)
     if not isinstance(message, (str, bytes)):
-        raise TypeError(f"a message to many is str or bytes, not {type(message)}")
+        raise TypeError(
+            f"a message to many is str or bytes, not {type(message).__name__}: "
+            "json.dumps(...) makes a str of it"
+        )
     shared: dict[Any, Any] = {}
     # A copy, since other threads may add to ``connections`` meanwhile, and a set that grows
     # while it is iterated raises.

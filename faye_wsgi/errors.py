@@ -20,6 +20,33 @@ __all__ = [
 Headers = tuple[tuple[str, str], ...]
 
 
+class HeaderPairs(Headers):
+    """The pairs of an HTTP head in their order, and their values by name, in any case."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: Any) -> Any:
+        """``headers['Location']``: the last value of that name, or KeyError; else a pair."""
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        values = self.getall(key)
+        if not values:
+            raise KeyError(key)
+        return values[-1]
+
+    def __contains__(self, key: object) -> bool:
+        return bool(self.getall(key)) if isinstance(key, str) else super().__contains__(key)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The last value of a name, ``default`` where there is none."""
+        values = self.getall(name)
+        return values[-1] if values else default
+
+    def getall(self, name: str) -> list[str]:
+        """All values of a name."""
+        return [value for key, value in self if key.lower() == name.lower()]
+
+
 class WebSocketError(Exception):
     """The base of all errors of this package."""
 
@@ -33,6 +60,7 @@ class ConnectionClosed(WebSocketError):
     """
 
     target: Any = None
+    __notes__: list[str]
 
     def __init__(self, code: int | None = None, reason: str | None = None) -> None:
         super().__init__(code, reason)
@@ -49,7 +77,8 @@ class HandshakeError(ConnectionClosed):
 
     On a server ``status_code``, ``headers`` and ``body`` are the HTTP error for the
     client; on a client they are the answer of the server (or the proxy), with the
-    start of its body, and ``status_code`` is None where no answer came.
+    start of its body, and ``status_code`` is None where no answer came. ``headers`` are pairs,
+    and give the value of a name in any case: ``error.headers['Location']``.
     """
 
     def __init__(
@@ -63,7 +92,7 @@ class HandshakeError(ConnectionClosed):
     ) -> None:
         super().__init__(code, reason)
         self.status_code = status_code
-        self.headers = headers
+        self.headers = HeaderPairs(headers)
         self.body = body
 
     def __str__(self) -> str:

@@ -22,7 +22,13 @@ from faye_wsgi.http.url import without_query
 from faye_wsgi.transport import hubs
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.iterable import Body, IterableStream
-from faye_wsgi.transport.settings import Settings, check_seconds, check_timeout, make_settings
+from faye_wsgi.transport.settings import (
+    Settings,
+    check_seconds,
+    check_timeout,
+    make_settings,
+    takes_options,
+)
 from faye_wsgi.wsgi.environ import is_eventsource
 from faye_wsgi.wsgi.handover import Handover
 
@@ -64,6 +70,7 @@ class EventSource(EventTarget):
 
     is_eventsource = staticmethod(is_eventsource)
 
+    @takes_options
     def __init__(
         self,
         request: Any,
@@ -94,8 +101,7 @@ class EventSource(EventTarget):
         Raises TypeError and ValueError for wrong arguments, and RuntimeError where this
         request's connection has been taken before: a request has one WebSocket or EventSource.
         """
-        check_seconds("retry", retry)
-        settings = make_settings(ping=ping, close_timeout=close_timeout, high_water=high_water)
+        settings = _check(retry, ping, close_timeout, high_water)
         head = response(headers)
         retry_line = b"" if retry is None else encode_retry(retry)
         super().__init__()
@@ -122,6 +128,21 @@ class EventSource(EventTarget):
         self._connection = Connection(self, settings)
         opening = head.encode() + retry_line
         handover.take_over(self, self._connection, EventStream(), opening, 200)
+
+    @staticmethod
+    def check_options(
+        *,
+        headers: HeadersLike = None,
+        retry: float | None = 5,
+        ping: float | None = 10,
+        high_water: int = Settings.high_water,
+        close_timeout: float = Settings.close_timeout,
+        last_event_id_param: str | None = None,
+        trust_forwarded: bool = False,
+    ) -> None:
+        """TypeError or ValueError for options that the constructor would not take."""
+        _check(retry, ping, close_timeout, high_water)
+        response(headers)
 
     def __enter__(self) -> EventSource:
         return self
@@ -229,6 +250,13 @@ class EventSource(EventTarget):
             self._connection.dispatcher.sink = self
         if self._connection.listeners_changed():
             hubs.tell_in_thread(self._connection.dispatcher)
+
+
+def _check(
+    retry: float | None, ping: float | None, close_timeout: float, high_water: int
+) -> Settings:
+    check_seconds("retry", retry)
+    return make_settings(ping=ping, close_timeout=close_timeout, high_water=high_water)
 
 
 @cache

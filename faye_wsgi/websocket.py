@@ -10,7 +10,7 @@ from faye_wsgi.errors import HandshakeError
 from faye_wsgi.extensions.negotiation import Extensions, check_extensions
 from faye_wsgi.http.headers import HeadersLike, check_headers
 from faye_wsgi.http.origins import Origins, check_origins
-from faye_wsgi.transport.settings import Options, make_settings, takes_options
+from faye_wsgi.transport.settings import Options, Settings, make_settings, takes_options
 from faye_wsgi.wsgi.environ import is_websocket
 from faye_wsgi.wsgi.handover import Handover
 
@@ -94,31 +94,33 @@ class WebSocket(Endpoint):
         cannot be taken, and RuntimeError if this request's connection has been taken before: a
         request has one WebSocket or EventSource.
         """
-        settings = make_settings(**options)
-        registered = check_extensions(extensions)
-        added = check_headers(headers, server_handshake.RESERVED_HEADERS)
-        protocols = server_handshake.check_protocols(protocols)
-        origins = check_origins(origins)
+        settings, arguments = _check(protocols, extensions, headers, origins, options)
         handover = Handover(request, "ws", trust_forwarded)
         super().__init__(settings)
         self._handover = handover
         self._after_listeners = handover.after_listeners
         try:
-            driver, answer = handover.negotiate(
-                protocols=protocols,
-                headers=added,
-                extensions=registered,
-                max_length=settings.max_length,
-                max_fragments=settings.max_fragments,
-                origins=origins,
-                allow_drafts=allow_drafts,
-            )
+            driver, answer = handover.negotiate(allow_drafts=allow_drafts, **arguments)
         except HandshakeError as error:
             error.target = self
             self._handshake_error = error
             handover.refuse(self._connection, error)
         else:
             handover.take_over(self, self._connection, driver, answer, 101)
+
+    @staticmethod
+    def check_options(
+        protocols: server_handshake.Protocols = None,
+        *,
+        extensions: Extensions = (),
+        headers: HeadersLike = None,
+        origins: Origins = "same",
+        trust_forwarded: bool = False,
+        allow_drafts: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        """TypeError or ValueError for options that the constructor would not take."""
+        _check(protocols, extensions, headers, origins, options)
 
     @property
     def environ(self) -> dict[str, Any]:
@@ -144,3 +146,22 @@ class WebSocket(Endpoint):
         super().__exit__(kind, error, traceback)
         if error is not None:
             self._handover.end_in_thread()
+
+
+def _check(
+    protocols: server_handshake.Protocols,
+    extensions: Extensions,
+    headers: HeadersLike,
+    origins: Origins,
+    options: Options,
+) -> tuple[Settings, dict[str, Any]]:
+    """The options, checked: the connection's, and those that the handshake needs."""
+    settings = make_settings(**options)
+    return settings, {
+        "protocols": server_handshake.check_protocols(protocols),
+        "headers": check_headers(headers, server_handshake.RESERVED_HEADERS),
+        "extensions": check_extensions(extensions),
+        "max_length": settings.max_length,
+        "max_fragments": settings.max_fragments,
+        "origins": check_origins(origins),
+    }

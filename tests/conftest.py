@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import sysconfig
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+
+from faye_wsgi.wsgi import handover
 
 from .support import certs, servers
 from .support.browser import new_page
@@ -30,6 +33,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     servers.MAY_START = not config.getoption("--no-servers")
     raise_descriptor_limit()
+    # This process is not patched: the first test that takes a socket would log it.
+    logging.disable()
+    handover._warn_unpatched()
+    logging.disable(logging.NOTSET)
     check_compiled()
 
 

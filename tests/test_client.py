@@ -42,6 +42,7 @@ from .support.scripted import (
     server_context,
 )
 from .support.servers import ROOT, Server
+from .transport.harness import until
 
 TIMEOUT = 5.0
 
@@ -156,11 +157,11 @@ def test_what_is_sent_while_opening_keeps_its_order(start: Callable[..., Scripte
 def test_what_cannot_be_sent_raises_before_open(start: Callable[..., Scripted]) -> None:
     ws = Client(start(echo).url())
     ws.send("first")
-    for wrong in ("\ud800", ["ok", "\ud800"], [1], ["a", b"b"], 5):
+    for wrong in ("\ud800", iter(["ok", "\ud800"]), iter([1]), iter(["a", b"b"]), 5, ["a"]):
         with pytest.raises((UnicodeEncodeError, TypeError)):
             ws.send(wrong)  # type: ignore[arg-type]
-    ws.send([bytearray(b"a"), memoryview(b"b")])
-    ws.send([])
+    ws.send(iter([bytearray(b"a"), memoryview(b"b")]))
+    ws.send(iter([]))
     ws.send("last")
     assert [ws.receive(TIMEOUT) for _ in range(3)] == ["first", b"ab", "last"]
     finish(ws)
@@ -968,6 +969,91 @@ def test_refusals_that_will_not_heal(
             raise AssertionError("it did not open")
     assert caught.value.status_code == (404 if heals else status)
     assert len(delays) == int(heals)
+
+
+def test_a_certificate_that_is_not_valid_does_not_heal(
+    certificates: Any, delays: list[float], start: Callable[..., Scripted]
+) -> None:
+    url = start(echo, tls=server_context(certificates)).url()
+    with pytest.raises(HandshakeError, match="certificate is not valid"):
+        for _ in Client.reconnecting(url):
+            raise AssertionError("it did not open")
+    assert delays == []
+
+
+def test_connections_that_end_with_an_error_are_logged_as_a_warning(
+    start: Callable[..., Scripted], delays: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """From the second in a row: each one opens, so that no failure is logged."""
+    end = frames.close(1011, mask=None)
+    server = start(says(lambda head: good_answer(head) + end))
+    for ws in Client.reconnecting(server.url()):
+        assert list(ws) == []
+        if len(delays) == 3:
+            break
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and all("closed with 1011: trying again in" in one for one in said)
+    assert delays == [1, 2, 4]
+
+
+def test_tls_to_a_server_without_it(start: Callable[..., Scripted]) -> None:
+    def script(sock: Any, server: Scripted) -> None:
+        sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    server = start(script)
+    error = failure(Client(server.url().replace("ws://", "wss://")))
+    assert "the server does not speak TLS at" in str(error) and "write ws://" in str(error)
+
+
+def test_no_tls_to_a_server_with_it(start: Callable[..., Scripted]) -> None:
+    server = start(says(b"\x15\x03\x01\x00\x02\x02\x46"))
+    assert "the server speaks TLS here: write wss://" in str(failure(Client(server.url())))
+
+
+def stop_in_thread(loop: Any) -> threading.Thread:
+    thread = threading.Thread(target=loop.stop, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_reconnecting_is_stopped_from_another_thread(start: Callable[..., Scripted]) -> None:
+    server = start(echo)
+    loop = Client.reconnecting(server.url())
+    for ws in loop:
+        thread = stop_in_thread(loop)
+        assert list(ws) == []
+    assert (ws.close_code, server.connections) == (1000, 1)
+    thread.join(TIMEOUT)
+
+
+def test_reconnecting_is_stopped_while_it_waits(
+    start: Callable[..., Scripted], caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = Client.reconnecting(
+        start(says(b"HTTP/1.1 503 Later\r\n\r\n")).url(), first_delay=3600, max_delay=3600
+    )
+    ended = gevent.spawn(list, loop)
+    until(lambda: "trying again" in caplog.text)
+    thread = stop_in_thread(loop)
+    assert ended.get(timeout=TIMEOUT) == []
+    thread.join(TIMEOUT)
+
+
+def test_reconnecting_is_stopped_while_it_connects(start: Callable[..., Scripted]) -> None:
+    arrived = gevent.event.Event()
+
+    def script(sock: Any, server: Scripted) -> None:
+        arrived.set()
+        sock.recv(65536)
+        sock.recv(65536)  # until the client has gone
+
+    loop = Client.reconnecting(start(script).url())
+    ended = gevent.spawn(list, loop)
+    assert arrived.wait(TIMEOUT)
+    thread = stop_in_thread(loop)
+    assert ended.get(timeout=TIMEOUT) == []
+    thread.join(TIMEOUT)
 
 
 def test_no_query_is_logged(

@@ -301,7 +301,7 @@ def test_options_and_the_paths_arguments(server: Server, peer: Callable[..., Pee
 
 def test_plain_get(server: Server, peer: Callable[..., Peer]) -> None:
     client = peer(server)
-    head = client.request("/bare", without=["Upgrade", "Connection"])
+    head = client.request("/bare", without=["Upgrade", "Connection", "Sec-WebSocket-Key"])
     assert head.status == 426
     assert b"ws://" in client.read_body()
     if server.kind != "django":  # whose server refuses hop-by-hop headers
@@ -420,3 +420,10 @@ def test_exceptions(
 def test_the_decorator_keeps_the_views_name() -> None:
     assert bare.__name__ == "bare"
     assert guarded.__doc__ and guarded.__name__ == "guarded"
+
+
+@pytest.mark.parametrize("arguments", [(), (object(),)])
+def test_a_view_that_is_called_without_a_request(arguments: Any) -> None:
+    """Below a class, the first argument is the object: ``method_decorator`` is for that."""
+    with pytest.raises(TypeError, match="gets the request first, not .*@method_decorator"):
+        websocket(lambda request, ws: None)(*arguments)

@@ -63,3 +63,15 @@ def test_a_failed_handshake_has_its_answer() -> None:
 def test_a_broken_protocol_has_the_close_code_that_answers_it() -> None:
     assert ProtocolError("x").code == 1002
     assert ExtensionError("x", 1007).code == 1007
+
+
+def test_its_headers_are_found_in_any_case() -> None:
+    pairs = (("Location", "/a"), ("Set-Cookie", "a=1"), ("set-cookie", "b=2"))
+    headers = HandshakeError("no", headers=pairs).headers
+    assert headers["location"] == headers.get("LOCATION") == "/a" and "loCation" in headers
+    assert headers.getall("Set-Cookie") == ["a=1", "b=2"] and headers["Set-Cookie"] == "b=2"
+    assert headers.get("X-None") is None and headers.get("X-None", "-") == "-"
+    assert "X-None" not in headers
+    with pytest.raises(KeyError):
+        headers["X-None"]
+    assert list(headers) == list(pairs) and headers[0] == pairs[0] and pairs[1] in headers

@@ -5,21 +5,26 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, Callable
 
 import gevent
 import pytest
-from flask import Flask, abort, request, session
+from flask import Blueprint, Flask, abort, request, session
 from flask.views import MethodView
 
+import faye_wsgi.flask
 from faye_wsgi import ConnectionClosed, WebSocket
-from faye_wsgi.flask import eventsource, websocket
+from faye_wsgi.flask import eventsource, release, route, websocket
 
 from .support import frames
 from .support.peer import Peer
 from .support.servers import Server
 from .support.servers import serve as run_server
 from .support.waiting import wait_until
+from .test_websocket import Exchange, exchange
+
+__all__ = ["exchange"]
 
 APP = "tests.test_flask:app"
 
@@ -329,6 +334,202 @@ def test_the_test_clients_request_is_refused() -> None:
     """Flask's test client has no socket: a plain GET is answered all the same."""
     assert app.test_client().get("/plain-rule").status_code == 426
     gevent.sleep(0)
+
+
+# Mistakes that explain themselves
+
+
+ASKS = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": frames.KEY,
+}
+
+
+@pytest.fixture
+def fresh() -> Flask:
+    """An application; what is said once for each rule is said again."""
+    for once in (faye_wsgi.flask._warn_rule, faye_wsgi.flask._warn_stripped):
+        once.cache_clear()
+    return Flask(__name__)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [one.getMessage() for one in caplog.records if one.name == "faye_wsgi"]
+
+
+def test_a_rule_without_websocket_is_explained_once(
+    fresh: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    @fresh.route("/rooms/<room>")
+    @login_required
+    @websocket
+    def chat(ws: WebSocket, room: str) -> None: ...
+
+    for room in ("blue", "red"):
+        assert fresh.test_client().get(f"/rooms/{room}", headers=ASKS).status_code == 400
+    (said,) = warnings(caplog)
+    assert "400 to a WebSocket request for '/rooms/<room>'" in said
+    assert "@app.route('/rooms/<room>', websocket=True)" in said
+    assert "@faye_wsgi.flask.route(app, '/rooms/<room>')" in said
+
+
+def test_a_page_is_no_rule_without_websocket(
+    fresh: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    fresh.add_url_rule("/page", "page", lambda: "a page")
+    client = fresh.test_client()
+    assert client.get("/page", headers=ASKS).status_code == 400
+    assert client.get("/nowhere", headers=ASKS).status_code == 404
+    assert client.get("/page").status_code == 200
+    assert warnings(caplog) == []
+
+
+def test_a_proxy_that_drops_upgrade_is_named(
+    fresh: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    route(fresh, "/chat")(lambda ws: None)
+    client = fresh.test_client()
+    assert client.get("/chat").status_code == 400
+    assert warnings(caplog) == []
+    assert client.get("/chat", headers={"Sec-WebSocket-Key": frames.KEY}).status_code == 400
+    (said,) = warnings(caplog)
+    assert "'/chat'" in said and "proxy_set_header Upgrade $http_upgrade" in said
+
+
+def test_a_decorator_above_the_route_is_explained(fresh: Flask) -> None:
+    @websocket
+    @fresh.route("/chat", websocket=True)
+    def chat(ws: WebSocket) -> None: ...
+
+    fresh.testing = True
+    with pytest.raises(TypeError, match=r"missing 1 .*'ws'. @websocket .* go below @app.route"):
+        fresh.test_client().get("/chat", base_url="ws://localhost")
+
+
+def test_a_type_error_of_a_view_is_left_as_it_is(fresh: Flask) -> None:
+    def chat(ws: Any = None) -> None:
+        raise TypeError("of the view")
+
+    fresh.add_url_rule("/chat", view_func=chat)
+    websocket(chat)
+    fresh.testing = True
+    with pytest.raises(TypeError, match="^of the view$"):
+        fresh.test_client().get("/chat")
+
+
+def test_a_view_that_is_called_without_a_request() -> None:
+    with pytest.raises(RuntimeError, match="called by Flask, for a request: register it"):
+        bare()
+
+
+# What a request holds
+
+
+class Session:
+    """As Flask-SQLAlchemy's scoped session, which holds a connection until it is removed."""
+
+    def __init__(self) -> None:
+        self.held = False
+
+    def remove(self) -> None:
+        self.held = False
+
+
+@pytest.mark.parametrize("wrap", [lambda db: db, lambda db: SimpleNamespace(db=db)])
+@pytest.mark.parametrize("decorator", [websocket, eventsource])
+def test_the_session_of_a_login_is_removed_before_the_view(
+    fresh: Flask, exchange: Callable[..., Exchange], decorator: Any, wrap: Any
+) -> None:
+    session = Session()
+    fresh.extensions["sqlalchemy"] = wrap(SimpleNamespace(session=session))
+    held: list[bool] = []
+
+    @fresh.before_request
+    def load_user() -> None:
+        session.held = True
+
+    fresh.add_url_rule(
+        "/chat", "chat", decorator(lambda one: held.append(session.held)), websocket=True
+    )
+    made = exchange()
+    made.answer(fresh)
+    made.peer.read_head()
+    assert held == [False]
+
+
+def test_a_hook_runs_before_the_view_and_after_each_listener(
+    fresh: Flask, exchange: Callable[..., Exchange], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faye_wsgi.flask, "_hooks", [])
+    ran: list[str] = []
+    assert release(lambda: ran.append("hook"))() is None
+    ran.clear()
+
+    @route(fresh, "/chat")
+    def chat(ws: WebSocket) -> None:
+        ran.append("view")
+        ws.on("message", lambda event: (ran.append("listener"), ws.send("done")))
+
+    made = exchange(read_ahead=frames.text("go"))
+    made.answer(fresh)
+    made.peer.read_head()
+    assert made.peer.read_text() == "done"
+    wait_until(lambda: len(ran) == 4)
+    assert ran == ["hook", "view", "listener", "hook"]
+    made.peer.send_close()
+
+
+# route
+
+
+@pytest.mark.parametrize("place", [Flask, lambda name: Blueprint("blue", name)])
+def test_a_route_of_an_application_and_of_a_blueprint(
+    place: Any, exchange: Callable[..., Exchange]
+) -> None:
+    app = place(__name__)
+
+    @route(app, "/<room>", ["irc"], endpoint="mine", defaults={"extra": "e"}, max_length=20)
+    def chat(ws: WebSocket, room: str, extra: str) -> None:
+        ws.send(f"{room} {extra} {ws.protocol}")
+
+    if isinstance(app, Blueprint):
+        outer = Flask(__name__)
+        outer.register_blueprint(app)
+        app = outer
+    made = exchange(HTTP_SEC_WEBSOCKET_PROTOCOL="irc")
+    assert made.answer(app).startswith("101 ")
+    made.peer.read_head()
+    assert made.peer.read_text() == "chat e irc"
+    made.peer.send_close()
+
+
+def test_a_route_above_other_decorators(fresh: Flask, exchange: Callable[..., Exchange]) -> None:
+    @route(fresh, "/chat")
+    @login_required
+    @websocket(ping=25)
+    def chat(ws: WebSocket) -> None:
+        ws.send("welcome")
+
+    made = exchange()
+    assert made.answer(fresh).startswith("401 ")
+    made = exchange(QUERY_STRING="user=alice")
+    assert made.answer(fresh).startswith("101 ")
+    made.peer.read_head()
+    assert made.peer.read_text() == "welcome"
+    made.peer.send_close()
+
+
+def test_a_route_refuses_what_would_go_wrong(fresh: Flask) -> None:
+    with pytest.raises(TypeError, match="put @websocket below them"):
+        route(fresh, "/chat")(login_required(lambda ws: None))
+    with pytest.raises(TypeError, match="@websocket of its own: give it the options"):
+        route(fresh, "/chat", ping=25)(websocket(lambda ws: None))
+    with pytest.raises(TypeError, match="did you mean 'ping'"):
+        route(fresh, "/chat", ping_interval=25)(lambda ws: None)
+    with pytest.raises(TypeError, match="needs the application or the Blueprint"):
+        route("/chat", "/chat")
 
 
 def test_views_that_would_never_run_are_refused_at_once() -> None:

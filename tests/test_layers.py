@@ -69,7 +69,7 @@ THIRD_PARTY = {
     "eventsource": set(),
     "websocket": set(),
     "client": {"webob"},
-    "flask": {"flask"},
+    "flask": {"flask", "werkzeug"},
     "django": {"django"},
     "__init__": set(),
     "__main__": {"gevent"},

@@ -261,6 +261,8 @@ def test_interrupted(server: Server) -> None:
     terminal = Terminal(server.url("/echo", "ws"))
     terminal.expect("> ")
     terminal.process.send_signal(signal.SIGINT)
+    terminal.expect("closed with 1000")
+    assert "Traceback" not in terminal.text and "KeyboardInterrupt" not in terminal.text
     assert terminal.end() == 130
 
 

@@ -82,3 +82,73 @@ def test_the_same_options_are_checked_once() -> None:
     assert make_settings(ping=25).ping_timeout == 25
     with pytest.raises(TypeError):
         make_settings(ping=True)  # which equals 1
+
+
+# The names that other libraries use
+
+
+NAMED_ELSEWHERE = [
+    ("ping_interval", "ping"),  # websockets, flask-sock
+    ("max_size", "max_length"),
+    ("max_message_size", "max_length"),
+    ("maxPayload", "max_length"),  # ws
+    ("perMessageDeflate", "extensions"),
+    ("compression", "extensions"),
+    ("subprotocols", "protocols"),
+    ("handleProtocols", "protocols"),
+    ("extra_headers", "headers"),
+    ("write_limit", "high_water"),
+    ("cors_allowed_origins", "origins"),
+    ("maxLength", "max_length"),  # our own, in the spelling of faye
+    ("pign_timeout", "ping_timeout"),  # misspelt
+]
+
+
+@pytest.mark.parametrize("name, meant", NAMED_ELSEWHERE)
+def test_the_option_that_was_meant_is_named(name: str, meant: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        WebSocket({}, **{name: 25})  # type: ignore[misc]
+    said = str(caught.value)
+    assert f"no option {name!r}: did you mean {meant!r}?" in said
+    assert "There are protocols, extensions, headers, origins, " in said and "ping_timeout" in said
+
+
+@pytest.mark.parametrize(
+    "name, meant",
+    [("handshakeTimeout", "open_timeout"), ("sslopt", "tls"), ("origin", "headers")],
+)
+def test_a_client_has_names_of_its_own(name: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=f"did you mean '{meant}'"):
+        Client("ws://127.0.0.1:1/", **{name: 1})  # type: ignore[misc]
+
+
+def test_an_event_stream_has_fewer_options() -> None:
+    with pytest.raises(TypeError, match="did you mean 'ping'.* There are headers, retry, ping,"):
+        EventSource({}, heartbeat=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="no option 'max_size'. There are"):
+        EventSource({}, max_size=1)  # type: ignore[call-arg]
+
+
+def test_a_name_like_no_other_has_no_nearest() -> None:
+    with pytest.raises(TypeError, match=r"no option 'qqq'\. There are"):
+        WebSocket({}, qqq=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"delay": 2}, "did you mean 'first_delay'"),
+        ({"ping_interval": 2}, "did you mean 'ping'"),
+        ({"ping": -1}, "ping is a finite number"),
+        ({"headers": ["Cookie: a=b"]}, "write headers={'Cookie': '...'}"),
+        ({"max_redirects": -1}, "max_redirects is at least 1"),
+    ],
+)
+def test_reconnecting_checks_before_its_loop_begins(options: dict[str, Any], says: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=says):
+        Client.reconnecting("ws://127.0.0.1:1/", **options)
+
+
+def test_reconnecting_checks_its_url_before_its_loop_begins() -> None:
+    with pytest.raises(ValueError):
+        Client.reconnecting("http://127.0.0.1:1/")

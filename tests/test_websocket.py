@@ -584,7 +584,7 @@ def test_send(pair: tuple[WebSocket, Peer], message: Any, opcode: int, payload: 
     assert peer.read_frame() == frames.Frame(opcode, payload)
 
 
-@pytest.mark.parametrize("pieces", [["a", "b", "c"], iter("abc"), (x for x in "abc")])
+@pytest.mark.parametrize("pieces", [iter(["a", "b", "c"]), iter("abc"), (x for x in "abc")])
 def test_send_in_fragments(pair: tuple[WebSocket, Peer], pieces: Iterable[str]) -> None:
     ws, peer = pair
     ws.send(pieces)

@@ -18,11 +18,13 @@ from faye_wsgi.http.messages import Request, Response
 
 __all__ = [
     "RESERVED_HEADERS",
+    "STRIPPED",
     "Protocols",
     "accept_key",
     "check_protocols",
     "choose_protocol",
     "handshake",
+    "is_stripped",
     "refusal",
 ]
 
@@ -36,6 +38,11 @@ RESERVED_HEADERS = (
     "transfer-encoding",
     "upgrade",
     "websocket-",
+)
+STRIPPED = (
+    "this WebSocket request has lost its header Upgrade or Connection in a proxy. nginx needs "
+    "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
+    'proxy_set_header Connection "upgrade";'
 )
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
@@ -109,9 +116,10 @@ def _check_request(request: Request) -> None:
     if request.method == "GET" and "upgrade" not in request.headers:
         # RFC 9110 §15.5.22: a plain request is told what to upgrade to.
         switch = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
-        raise refusal(426, "this is a WebSocket: connect with ws:// or wss://", switch)
+        usual = "this is a WebSocket: connect with ws:// or wss://"
+        raise refusal(426, STRIPPED if is_stripped(request) else usual, switch)
     if request.method != "GET" or not upgrades or not request.has_token("connection", "upgrade"):
-        raise refusal(400, "not a WebSocket request")
+        raise refusal(400, STRIPPED if is_stripped(request) else "not a WebSocket request")
     if not request.http_version.startswith("HTTP/1.") or request.http_version == "HTTP/1.0":
         raise refusal(400, "a WebSocket request needs HTTP/1.1")
     if request.has_body:
@@ -119,6 +127,16 @@ def _check_request(request: Request) -> None:
     if request.headers.get("sec-websocket-version", "").strip(" \t") != "13":
         # RFC 6455 §4.2.2, §4.4: name the versions that we support.
         raise refusal(426, "unsupported WebSocket version", (("Sec-WebSocket-Version", "13"),))
+
+
+def is_stripped(request: Request) -> bool:
+    """Whether a client asked for a WebSocket, and a proxy has dropped what asks for it."""
+    if request.method != "GET" or "sec-websocket-key" not in request.headers:
+        return False
+    if "upgrade" not in request.headers:
+        return True
+    is_joined = request.has_token("connection", "upgrade")
+    return request.has_token("upgrade", "websocket") and not is_joined
 
 
 def _read_key(request: Request) -> str:

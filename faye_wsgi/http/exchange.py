@@ -17,6 +17,7 @@ __all__ = ["Answer", "Exchange"]
 
 MAX_HEAD = 65536  # bytes of an answer's status line and headers
 MAX_INTERIM = 16  # answers like 103 that may come before the real one
+_TLS_ALERT = b"\x15\x03"  # RFC 8446 §5.1: how a TLS server answers plain text
 MAX_BODY = 4096  # bytes of a refusal's body that are kept for the user
 
 
@@ -68,6 +69,8 @@ class Exchange:
             return self._next_answer()
         except h11.RemoteProtocolError as error:
             self._check_refused()
+            if data.startswith(_TLS_ALERT):
+                raise HandshakeError(f"{self._peer} speaks TLS here: write wss://") from None
             raise HandshakeError(f"{self._peer} gave no valid answer: {error}") from None
 
     def receive_eof(self) -> HandshakeError:

@@ -6,8 +6,8 @@ RFC 9110 §5.6 (tokens, lists, quoted strings), RFC 6455 §9.1 (extensions).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Union
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Union
 
 __all__ = [
     "HeadersLike",
@@ -43,7 +43,7 @@ def check_headers(headers: HeadersLike, reserved: Iterable[str] = ()) -> list[tu
     """
     if headers is None:
         return []
-    pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+    pairs = list(headers.items()) if isinstance(headers, Mapping) else list(_pairs(headers))
     for name, value in pairs:
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"header names and values are str: {name!r}")
@@ -54,6 +54,22 @@ def check_headers(headers: HeadersLike, reserved: Iterable[str] = ()) -> list[tu
         if any(lower == r or (r[-1] == "-" and lower.startswith(r)) for r in reserved):
             raise ValueError(f"header {name!r} belongs to the handshake")
     return pairs
+
+
+def _pairs(headers: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    for pair in [headers] if isinstance(headers, (str, bytes)) else headers:
+        if isinstance(pair, (str, bytes)) or not isinstance(pair, Iterable):
+            # Without the value, which may be a secret.
+            line = pair if isinstance(pair, str) else "Name: ..."
+            name = line.partition(":")[0].strip()
+            raise TypeError(
+                f"headers are a dict or pairs: write headers={{{name!r}: '...'}}, "
+                f"not a line like '{name}: ...'"
+            )
+        found = tuple(pair)
+        if len(found) != 2:
+            raise TypeError("headers are a dict or pairs: write headers={'Name': 'value'}")
+        yield found
 
 
 def _check_latin1(name: str, value: str) -> None:

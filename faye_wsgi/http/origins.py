@@ -16,6 +16,7 @@ __all__ = ["Origins", "check_origins", "is_allowed"]
 Origins = Union[str, Iterable[Union[str, Pattern[str]]], None]
 
 _OPAQUE = "null"  # RFC 6454 §7.1: a page of a file, or in a sandbox
+_ANY = "'*' is no origin: write origins=None, which lets the pages of any site connect"
 _PORTS = {"http": 80, "https": 443}
 _ORIGIN = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]*)://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]*\\]+)(?::([0-9]{1,5}))?"
@@ -27,9 +28,16 @@ def check_origins(origins: Origins) -> Origins:
     if origins is None or origins == "same":
         return origins
     if isinstance(origins, str):
-        raise ValueError("origins is 'same', a list of origins or patterns, or None for any")
+        if origins == "*":
+            raise ValueError(_ANY)
+        raise ValueError(
+            f"origins={origins!r} is no list: write origins=[{origins!r}], or 'same', or None "
+            "for the pages of any site"
+        )
     origins = tuple(origins)
     for origin in origins:
+        if origin == "*":
+            raise ValueError(_ANY)
         if isinstance(origin, re.Pattern) and isinstance(origin.pattern, str):
             continue
         if not isinstance(origin, str) or (origin != _OPAQUE and _parse(origin) is None):

@@ -6,7 +6,7 @@ from random import uniform
 from time import monotonic
 from typing import Callable
 
-import gevent
+import gevent.event
 
 __all__ = ["Backoff"]
 
@@ -26,15 +26,26 @@ class Backoff:
         *,
         random: Callable[[float, float], float] = uniform,
         clock: Callable[[], float] = monotonic,
-        sleep: Callable[[float], object] = gevent.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         self._first = first
         self._most = most
         self._random = random
         self._clock = clock
-        self._sleep = sleep
+        # gevent's events may be set from any thread.
+        self._stopped = gevent.event.Event()
+        self._sleep = sleep or self._stopped.wait
         self._failures = 0
         self._opened_at: float | None = None
+
+    def stop(self) -> None:
+        """Wait no more; any thread may call this."""
+        self._stopped.set()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether ``stop`` was called."""
+        return bool(self._stopped.is_set())
 
     def opened(self) -> None:
         """A connection has opened."""

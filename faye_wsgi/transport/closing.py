@@ -422,9 +422,15 @@ class Closing:
         event = self.close_event or self.own_close
         error = ConnectionClosed(event.code, event.reason) if event else ConnectionClosed()
         error.target = self._connection.dispatcher.sink
+        error.__notes__ = [_NOTE]  # which Python 3.11 and later show below a traceback
         return error
 
 
+_NOTE = (
+    "This is the ordinary end of a connection: receive and send raise it. Loop with "
+    "'for message in ws:', which ends quietly, or catch ConnectionClosed. A view below a decorator "
+    "of faye_wsgi.flask or faye_wsgi.django may let it pass."
+)
 _BEGINNINGS: dict[Phase, Callable[[Closing], None]] = {
     Phase.ANSWERING: Closing._begin_answering,
     Phase.FLUSHING: Closing._begin_flushing,

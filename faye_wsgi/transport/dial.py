@@ -110,6 +110,10 @@ def _within(timeout: float | None, attempt: Attempt) -> tuple[Any, Opened]:
             raise HandshakeError(f"{type(error).__name__}: {error}", code=1006) from error
 
 
+# What OpenSSL says where the answer is no TLS at all; which one depends on its version.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL")
+
+
 # The way to the server
 
 
@@ -167,7 +171,20 @@ def _start_tls(sock: Any, tls: ClientTls, url: Url, peer: str) -> BioSocket:
         _wait_for(session, session.do_handshake, None)
         return session
     except (OSError, ValueError) as error:
-        raise _io_error(f"TLS with {peer} failed", error) from None
+        if getattr(error, "reason", None) in _NO_TLS:
+            reason = f"{peer} does not speak TLS at {url.authority}: write {_plain(url)}://"
+            raise HandshakeError(reason, code=1006) from None
+        # With its cause, by which ``is_unverified`` knows it.
+        raise _io_error(f"TLS with {peer} failed", error) from error
+
+
+def _plain(url: Url) -> str:
+    return url.scheme[:-1]
+
+
+def is_unverified(error: HandshakeError) -> bool:
+    """Whether the certificate of the server or proxy was refused."""
+    return isinstance(error.__cause__, ssl.SSLCertVerificationError)
 
 
 def _send_all(sock: Any, data: bytes) -> None:

@@ -14,8 +14,7 @@ runs, so that pings are not answered and the peer's end is not noticed: so it ru
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
-from collections.abc import Iterable as IterableType
+from collections.abc import Iterator, Mapping
 from time import monotonic
 from typing import Any, Callable, Union
 
@@ -34,7 +33,7 @@ from faye_wsgi.transport.stream import Stream
 __all__ = ["Outbox", "Sendable"]
 
 _Piece = Union[str, bytes, bytearray, memoryview]
-Sendable = Union[_Piece, Iterable[_Piece]]
+Sendable = Union[_Piece, Iterator[_Piece]]
 
 _get_ident = get_original("_thread", "get_ident")
 
@@ -381,23 +380,39 @@ class Outbox:
 
 
 def _sendable(message: Any) -> Any:
-    """A message as ``str``, ``bytes``, or an iterable of them; else TypeError."""
+    """A message as ``str``, ``bytes``, or an iterator of its pieces; else TypeError."""
     if isinstance(message, (str, bytes)):
         return message
     if isinstance(message, (bytearray, memoryview)):
         return bytes(message)
-    if isinstance(message, IterableType) and not isinstance(message, (Mapping, Set)):
+    if isinstance(message, Iterator):
         return message
-    raise TypeError(f"a message is str, bytes, or an iterable of them, not {type(message)}")
+    raise TypeError(_not_sendable(message))
 
 
-def _whole(message: Iterable[Any]) -> Any:
+def _not_sendable(message: Any) -> str:
+    kind = type(message).__name__
+    if isinstance(message, (list, tuple)):
+        # Its items would arrive as one text without anything between them.
+        return (
+            f"a message is str or bytes, not {kind}: send_json(...) sends it as JSON, "
+            "send(iter(...)) sends its items as the pieces of one message"
+        )
+    if message is None or isinstance(message, (Mapping, bool, int, float)):
+        return f"a message is str or bytes, not {kind}: send_json(...) sends it as JSON"
+    return (
+        f"a message is str or bytes, or a generator or iterator of the pieces of one message, "
+        f"not {kind}"
+    )
+
+
+def _whole(message: Iterator[Any]) -> Any:
     """All pieces joined; None if there are none."""
     pieces: list[Any] = list(_pieces(message))
     return pieces[0][:0].join(pieces) if pieces else None
 
 
-def _pieces(message: Iterable[Any]) -> Iterator[Data]:
+def _pieces(message: Iterator[Any]) -> Iterator[Data]:
     """The pieces of a message; TypeError unless all are text, or all are bytes."""
     kind = None
     for piece in message:

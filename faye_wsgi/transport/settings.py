@@ -2,15 +2,18 @@
 
 ``Settings`` has their defaults and says what they mean, ``make_settings`` checks them. The
 constructors take them as ``**options: Unpack[Options]``, from which editors and type checkers
-know them, under ``takes_options``, which shows them to ``help`` and ``inspect.signature``.
+know them, under ``takes_options``, which shows them to ``help`` and ``inspect.signature``, and
+says what was meant where a name is wrong.
 """
 
 from __future__ import annotations
 
+import difflib
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import lru_cache, wraps
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
@@ -27,6 +30,7 @@ __all__ = [
     "TURN_PIECES",
     "Options",
     "Settings",
+    "check_names",
     "check_seconds",
     "check_size",
     "check_timeout",
@@ -93,24 +97,110 @@ class Options(TypedDict, total=False):
 _OPTIONS = {field.name: field for field in fields(Settings) if field.name != "awaits_server"}
 
 
+# What other libraries call these options: websockets, flask-sock, ws and faye (in snake_case),
+# websocket-client, Flask-SocketIO, aiohttp, uvicorn. Of several, the first that there is is meant.
+_OF_OTHERS: dict[str, tuple[str, ...]] = {
+    "additional_headers": ("headers",),
+    "agent": ("proxy",),
+    "allowed_origins": ("origins",),
+    "backoff": ("first_delay",),
+    "cafile": ("ca",),
+    "compress": ("extensions",),
+    "compression": ("extensions",),
+    "cookie": ("headers",),
+    "cookies": ("headers",),
+    "cors_allowed_origins": ("origins",),
+    "delay": ("first_delay",),
+    "extra_headers": ("headers",),
+    "follow_redirects": ("max_redirects",),
+    "handle_protocols": ("protocols",),
+    "handshake_timeout": ("open_timeout",),
+    "header": ("headers",),
+    "heartbeat": ("ping",),
+    "http_proxy_host": ("proxy",),
+    "interval": ("ping",),
+    "max_http_buffer_size": ("max_length",),
+    "max_message_size": ("max_length",),
+    "max_msg_size": ("max_length",),
+    "max_payload": ("max_length",),
+    "max_size": ("max_length",),
+    "origin": ("origins", "headers"),
+    "per_message_deflate": ("extensions",),
+    "ping_interval": ("ping",),
+    "pingtimeout": ("ping_timeout",),
+    "read_limit": ("max_queue_bytes",),
+    "reconnection_delay": ("first_delay",),
+    "reconnection_delay_max": ("max_delay",),
+    "reject_unauthorized": ("tls",),
+    "response_headers": ("headers",),
+    "select_subprotocol": ("protocols",),
+    "ssl": ("tls",),
+    "ssl_context": ("tls",),
+    "sslopt": ("tls",),
+    "subprotocol": ("protocols",),
+    "subprotocols": ("protocols",),
+    "timeout": ("open_timeout", "close_timeout"),
+    "user_agent_header": ("headers",),
+    "verify_client": ("origins",),
+    "write_limit": ("high_water",),
+    "ws_max_queue": ("max_queue",),
+    "ws_max_size": ("max_length",),
+    "ws_ping_interval": ("ping",),
+    "ws_ping_timeout": ("ping_timeout",),
+}
+
+
 def takes_options(constructor: Constructor) -> Constructor:
-    """Show each option in the signature of a constructor that takes ``**options``."""
+    """Show each option in the signature of a constructor, and explain the names that are none.
+
+    The options of a connection are added where it takes ``**options``.
+    """
     kind = inspect.Parameter.KEYWORD_ONLY
     shown = inspect.signature(constructor)
-    own = [one for one in shown.parameters.values() if one.kind != one.VAR_KEYWORD]
-    shared = [
-        inspect.Parameter(name, kind, default=field.default, annotation=field.type)
-        for name, field in _OPTIONS.items()
-    ]
-    setattr(constructor, "__signature__", shown.replace(parameters=own + shared))  # noqa: B010
-    return constructor
+    parameters = [one for one in shown.parameters.values() if one.kind != one.VAR_KEYWORD]
+    if len(parameters) < len(shown.parameters):
+        parameters += [
+            inspect.Parameter(name, kind, default=field.default, annotation=field.type)
+            for name, field in _OPTIONS.items()
+        ]
+    names = frozenset(one.name for one in parameters)
+    options = [one.name for one in parameters if one.default is not one.empty]
+
+    @wraps(constructor)
+    def construct(*args: Any, **values: Any) -> None:
+        if not names.issuperset(values):
+            check_names(values, options, names)
+        constructor(*args, **values)
+
+    setattr(construct, "__signature__", shown.replace(parameters=parameters))  # noqa: B010
+    return construct  # type: ignore[return-value]
+
+
+def check_names(values: Iterable[str], options: Iterable[str], others: Iterable[str] = ()) -> None:
+    """TypeError, which says what was meant, if a name is not among ``options`` or ``others``."""
+    options = list(options)
+    for name in values:
+        if name not in options and name not in others:
+            meant = _meant(name, options)
+            hint = f": did you mean {meant!r}?" if meant else "."
+            raise TypeError(f"there is no option {name!r}{hint} There are {', '.join(options)}")
+
+
+def _meant(name: str, options: list[str]) -> str | None:
+    """The option that a name is likely to stand for."""
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()  # pingInterval
+    for known in _OF_OTHERS.get(snake, ()):
+        if known in options:
+            return known
+    near = difflib.get_close_matches(snake, options, 1)
+    return near[0] if near else None
 
 
 def make_settings(**options: Unpack[Options]) -> Settings:
     """The options as settings; TypeError or ValueError for a wrong name or value."""
     for name in options:
         if name not in _OPTIONS:
-            raise TypeError(f"there is no option {name!r}")
+            check_names(options, _OPTIONS)
     return _make_settings(**options)
 
 

@@ -27,8 +27,10 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, Callable
+
+from gevent import monkey
 
 from faye_wsgi.driver import server_handshake
 from faye_wsgi.driver.base import Driver, ReadyState
@@ -43,7 +45,7 @@ from faye_wsgi.wsgi import worker
 from faye_wsgi.wsgi.environ import Environ, environ_of, host_of, read_request, text_of, url_of
 from faye_wsgi.wsgi.hijack import Void, VoidPair, take
 from faye_wsgi.wsgi.responses import responses_for
-from faye_wsgi.wsgi.servers import check_http_version, find_place
+from faye_wsgi.wsgi.servers import UNDER_ASGI, check_http_version, find_place, is_asgi
 
 __all__ = ["Handover"]
 
@@ -117,6 +119,9 @@ class Handover:
         request = read_request(self.environ)
         if request.method == "CONNECT" or "upgrade" in request.headers:
             check_http_version(self.environ)
+        elif is_asgi(self.environ):
+            _warn_asgi()
+            raise server_handshake.refusal(426, UNDER_ASGI)
         draft = find_handshake(request) if allow_drafts else None
         if draft is not None:
             driver, answer = draft(
@@ -148,6 +153,8 @@ class Handover:
 
     def refuse(self, connection: Connection, error: HandshakeError) -> None:
         """Answer a bad handshake with its HTTP error; ``connection`` has never opened."""
+        if error.reason == server_handshake.STRIPPED:
+            _warn_stripped()
         connection.fail(str(error.reason), error.code, str(error.reason))
         self.response = self._responses.error(self.environ, error, partial(_settle, connection))
 
@@ -178,6 +185,8 @@ class Handover:
         self._endpoint, self._connection = endpoint, connection
         connection.open(driver, taken.socket, head, taken.read_ahead)
         if isinstance(taken.void, Void):
+            if not monkey.is_module_patched("socket"):
+                _warn_unpatched()
             taken.void.watch(partial(connection.guard, self._view_ended))
             self.response = self._responses.taken(status, None)
         else:
@@ -208,6 +217,11 @@ class Handover:
         if self._is_served_in_thread:
             hubs.end_in_thread(self._connection)
 
+    def close_failed(self) -> None:
+        """Close with 1011: the view has failed without an exception."""
+        if self._connection is not None:
+            self._connection.close(CloseCode.INTERNAL_ERROR, "")
+
     def _view_ended(self, status: int | None) -> None:
         """The view has ended; ``status`` is that of its response, None where there was none."""
         endpoint, connection = self._endpoint, self._connection
@@ -227,7 +241,31 @@ class Handover:
             connection.dispatcher.sink = _WeakSink(endpoint)
             weakref.finalize(endpoint, connection.close).atexit = False
         elif state == ReadyState.OPEN:
+            log.info(
+                "%r is closed with 1000: its view has returned, and it has no listeners. Register "
+                "one before the view returns to keep it, or wait in the view",
+                endpoint,
+            )
             connection.close(CloseCode.NORMAL_CLOSURE, "")
+
+
+@cache
+def _warn_unpatched() -> None:
+    log.warning(
+        "this process runs on gevent without monkey patching: what blocks in one view (time.sleep, "
+        "a database, an HTTP client) stops all connections. Put 'from gevent import monkey; "
+        "monkey.patch_all()' before all other imports"
+    )
+
+
+@cache
+def _warn_asgi() -> None:
+    log.warning("WebSockets cannot be served: %s", UNDER_ASGI)
+
+
+@cache
+def _warn_stripped() -> None:
+    log.warning(server_handshake.STRIPPED)
 
 
 def has_failed(status: int | None) -> bool:

@@ -55,10 +55,22 @@ class WsgiResponses:
 
     def stream(self, headers: Headers, body: Iterable[bytes]) -> Any:
         """A response with a ``body`` that the server sends."""
-        return Response(status=200, headerlist=_end_to_end(headers), app_iter=body)
+        return CalledResponse(status=200, headerlist=_end_to_end(headers), app_iter=body)
 
 
-class TakenResponse(Response):  # type: ignore[misc]
+class CalledResponse(Response):  # type: ignore[misc]
+    """A response that is a WSGI application, and says so where it is returned by itself."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        # ``return ws.response`` from a plain WSGI application. It cannot be made to work: the
+        # server waits for a call of its start_response, which is in no environ.
+        raise TypeError(
+            "a WSGI application returns what the response makes of its arguments: write "
+            "'return ws.response(environ, start_response)'"
+        )
+
+
+class TakenResponse(CalledResponse):
     """All that the server sees of a connection that was taken from it: a bare status."""
 
     def __init__(self, status: str, serve: Serve) -> None:
@@ -72,7 +84,7 @@ class TakenResponse(Response):  # type: ignore[misc]
         return () if self._serve is None else self._serve()
 
 
-class ErrorResponse(Response):  # type: ignore[misc]
+class ErrorResponse(CalledResponse):
     """The HTTP error that answers a bad handshake."""
 
     def __init__(self, settle: Callable[[], object], **values: Any) -> None:

@@ -7,13 +7,20 @@ are read here only; tests/wsgi/test_hijack.py has a test for each, which fails w
 
 from __future__ import annotations
 
+import io
 from typing import Any, Callable, NamedTuple
 
 from faye_wsgi.errors import HijackError
 from faye_wsgi.wsgi.environ import Environ
 
-__all__ = ["Place", "check_http_version", "find_place"]
+__all__ = ["UNDER_ASGI", "Place", "check_http_version", "find_place", "is_asgi"]
 
+UNDER_ASGI = (
+    "this application runs under an ASGI server (its asgi.py), which has no socket for it: "
+    'run its wsgi.py with "gunicorn -k gevent"'
+)
+# The modules of inputs that do not tell which server it is.
+_COMMON = ("_io", "io", "builtins", "tempfile", "types", "socket", "werkzeug", "django")
 _CURE = 'run the application with "gunicorn -k gevent" or gevent.pywsgi'
 
 
@@ -35,6 +42,7 @@ class Place(NamedTuple):
 def find_place(environ: Environ) -> Place:
     """Where this request's connection is kept; HijackError where it cannot be taken."""
     check_http_version(environ)
+    _check_answered(environ)
     try:
         place = _locate(environ)
         is_there = place is None or place.reader is None or hasattr(place.reader, "peek")
@@ -45,6 +53,11 @@ def find_place(environ: Environ) -> Place:
         raise HijackError(
             f"the connection of {_name(environ)} cannot be found: something has put a {kind} in "
             "the place of its wsgi.input; leave the server's own there for this request"
+        )
+    if place is None and _is_test_client(environ):
+        raise HijackError(
+            "a test client has no socket to take: write 'with faye_wsgi.testing.connect(client, "
+            "path) as ws:' for a WebSocket, and connect_events for an EventSource"
         )
     if place is None:
         raise HijackError(f"the socket of {_name(environ)} cannot be taken: {_CURE}")
@@ -66,6 +79,8 @@ def check_http_version(environ: Environ) -> None:
     # gunicorn 27 has the socket that all streams share in the environ: taking it would end them
     # all. SERVER_PROTOCOL is the variable to look at. HTTP_VERSION is not: a client sets it with a
     # header of the name Version.
+    if is_asgi(environ):
+        raise HijackError(UNDER_ASGI)
     if not str(environ.get("SERVER_PROTOCOL", "")).startswith("HTTP/1."):
         raise HijackError(
             f"{_name(environ)}: an HTTP/2 connection is shared by many requests and cannot "
@@ -73,8 +88,51 @@ def check_http_version(environ: Environ) -> None:
         )
 
 
+def is_asgi(environ: Environ) -> bool:
+    """Whether this is the META of Django's request under an ASGI server, and no environ at all."""
+    return "wsgi.input" not in environ and "SERVER_PROTOCOL" not in environ
+
+
+def _check_answered(environ: Environ) -> None:
+    # gevent-websocket answers each handshake before the application is called. Our answer would be
+    # read as a frame: "1002: reserved bits are set".
+    found = environ.get("wsgi.websocket")
+    if type(found).__module__.partition(".")[0] == "geventwebsocket":
+        raise HijackError(
+            "gevent-websocket has answered this handshake already: leave out its "
+            'handler_class=WebSocketHandler, or its worker: run gunicorn with "-k gevent"'
+        )
+
+
+def _is_test_client(environ: Environ) -> bool:
+    """Whether the request is made by a test client: of Werkzeug, Flask, Django or WebOb."""
+    if environ.get("SERVER_SOFTWARE"):
+        return False
+    kind = type(environ.get("wsgi.input"))
+    if kind.__module__ == "django.test.client":
+        return True
+    return kind is io.BytesIO and not _is_bridge(environ)
+
+
+def _is_bridge(environ: Environ) -> bool:
+    # asgiref, hypercorn, uvicorn and a2wsgi name no server, and say both of the application.
+    names_none = not environ.get("SERVER_SOFTWARE")
+    both = environ.get("wsgi.multithread") and environ.get("wsgi.multiprocess")
+    return bool(names_none and both)
+
+
 def _name(environ: Environ) -> str:
-    return environ.get("SERVER_SOFTWARE") or "this WSGI server"
+    if environ.get("SERVER_SOFTWARE"):
+        return str(environ["SERVER_SOFTWARE"])
+    for key, name in (("uwsgi.version", "uWSGI"), ("mod_wsgi.version", "mod_wsgi")):
+        if key in environ:
+            return name
+    package = type(environ.get("wsgi.input")).__module__.partition(".")[0]
+    if package not in _COMMON:
+        return package  # a2wsgi, bjoern, cheroot, ...
+    if _is_bridge(environ):
+        return "this ASGI server (hypercorn, uvicorn or another, with a bridge to WSGI)"
+    return "this WSGI server"
 
 
 # The servers

@@ -292,3 +292,23 @@ def test_nothing_of_the_request_is_echoed_unchecked() -> None:
     for name in ("upgrade", "connection", "sec-websocket-key", "sec-websocket-version"):
         error = refused(request({name: evil}))
         assert b"evil" not in error.body and "evil" not in str(error.headers)
+
+
+@pytest.mark.parametrize(
+    "lost, status",
+    [("upgrade", 426), ("connection", 400)],
+)
+def test_a_proxy_that_drops_a_header_is_named(lost: str, status: int) -> None:
+    error = refused(request(without=lost))
+    assert error.status_code == status
+    for wanted in ("in a proxy", "proxy_http_version 1.1", "proxy_set_header Upgrade"):
+        assert wanted in str(error.reason) and wanted.encode() in error.body
+
+
+def test_a_request_that_never_asked_blames_no_proxy() -> None:
+    for bad in (
+        Request("GET", {}),
+        Request("POST", {"sec-websocket-key": HEADERS["sec-websocket-key"]}),
+        request({"upgrade": "h2c"}),
+    ):
+        assert "proxy" not in str(refused(bad).reason)

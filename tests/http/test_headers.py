@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from typing import Any
 
 import pytest
 
@@ -240,3 +241,16 @@ def test_no_regular_expression_goes_back_over_a_long_header(
     monkeypatch.setattr("faye_wsgi.http.headers.MAX_EXTENSIONS_HEADER", 1 << 21)
     with pytest.raises(ValueError, match="extension"):
         parse_extensions(value)
+
+
+@pytest.mark.parametrize("headers", [["Cookie: a=secret"], "Cookie: a=secret"])
+def test_a_line_is_explained_without_its_value(headers: Any) -> None:
+    with pytest.raises(TypeError, match="write headers={'Cookie': '...'}") as caught:
+        check_headers(headers)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("headers", [[("Cookie",)], [("a", "b", "c")], [7], [b"Cookie: a"]])
+def test_what_is_no_pair_is_explained(headers: Any) -> None:
+    with pytest.raises(TypeError, match="headers are a dict or pairs: write headers="):
+        check_headers(headers)

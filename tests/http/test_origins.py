@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -142,7 +143,7 @@ def test_a_list_of_what_is_no_origin(origin: str) -> None:
         check_origins([origin])
 
 
-@pytest.mark.parametrize("origins", ["any", "*", "http://example.com", ""])
+@pytest.mark.parametrize("origins", ["any", "http://example.com", ""])
 def test_a_string_that_is_not_same(origins: str) -> None:
     with pytest.raises(ValueError, match="same"):
         check_origins(origins)
@@ -164,3 +165,14 @@ def test_an_iterator_may_be_used_again_and_again() -> None:
 def test_same_and_none_are_kept() -> None:
     assert check_origins("same") == "same"
     assert check_origins(None) is None
+
+
+@pytest.mark.parametrize("origins", ["*", ["*"], ["http://example.com", "*"]])
+def test_a_star_is_explained(origins: Any) -> None:
+    with pytest.raises(ValueError, match="write origins=None, which lets the pages of any site"):
+        check_origins(origins)
+
+
+def test_one_origin_is_a_list_of_one() -> None:
+    with pytest.raises(ValueError, match=r"write origins=\['http://example.com'\]"):
+        check_origins("http://example.com")

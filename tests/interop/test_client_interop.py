@@ -117,7 +117,7 @@ def test_deflate(server: str, request: pytest.FixtureRequest) -> None:
 
 def test_fragments_of_ours(server: str) -> None:
     with Client(f"{server}/echo") as ws:
-        ws.send(["one ", "two ", "three"])
+        ws.send(iter(["one ", "two ", "three"]))
         assert ws.receive(TIMEOUT) == "one two three"
     finish(ws)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from random import uniform
 
 import gevent
@@ -79,7 +80,26 @@ def test_no_first_delay_is_no_delay() -> None:
     assert set(slept) == {0}
 
 
-def test_it_sleeps_in_the_hub_and_cuts_at_random_by_itself() -> None:
-    options = inspect.signature(Backoff).parameters
-    assert options["sleep"].default is gevent.sleep
-    assert options["random"].default == uniform
+def test_it_cuts_at_random_by_itself() -> None:
+    assert inspect.signature(Backoff).parameters["random"].default == uniform
+
+
+def test_it_waits_in_the_hub_even_without_a_delay() -> None:
+    ran: list[str] = []
+    gevent.spawn(ran.append, "another greenlet")
+    Backoff(0, 0).wait()
+    assert ran == ["another greenlet"]
+
+
+def test_it_is_stopped_from_another_thread() -> None:
+    backoff = Backoff(3600, 3600)
+    threads: list[threading.Thread] = []
+
+    def stop(delay: float) -> None:
+        threads.append(threading.Thread(target=backoff.stop))
+        threads[0].start()
+
+    with gevent.Timeout(5):
+        backoff.wait(stop)
+    assert backoff.is_stopped
+    threads[0].join(5)

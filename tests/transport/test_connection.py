@@ -561,8 +561,8 @@ def test_an_iterable_is_one_message(both: Pair) -> None:
 
 
 def test_an_iterable_of_one_and_of_none(both: Pair) -> None:
-    both.connection.outbox.send([b"only"])
-    both.connection.outbox.send([])
+    both.connection.outbox.send(iter([b"only"]))
+    both.connection.outbox.send(iter([]))
     both.connection.outbox.send("next")
     assert both.peer.read_frame()[:3] == (frames.BINARY, b"only", True)
     assert both.peer.read_text() == "next"
@@ -609,8 +609,8 @@ def test_a_generator_that_raises_closes_with_1011(both: Pair) -> None:
 @pytest.mark.parametrize("wrong", [[1, "a"], ["a", b"b"], ["\ud800"]])
 def test_pieces_that_cannot_be_sent_spoil_nothing_before_the_first(both: Pair, wrong: Any) -> None:
     with pytest.raises((TypeError, UnicodeEncodeError)):
-        both.connection.outbox.send(wrong)
-    both.connection.outbox.send([bytearray(b"a"), memoryview(b"b")])
+        both.connection.outbox.send(iter(wrong))
+    both.connection.outbox.send(iter([bytearray(b"a"), memoryview(b"b")]))
     got = [both.peer.read_frame() for _ in range(2)]
     assert [(f.opcode, f.fin, f.payload) for f in got] == [
         (frames.BINARY, False, b"a"),
@@ -620,13 +620,13 @@ def test_pieces_that_cannot_be_sent_spoil_nothing_before_the_first(both: Pair, w
 
 def test_fragments_that_the_peer_does_not_read_in_time(both: Pair) -> None:
     with pytest.raises(TimeoutError, match="given up"):
-        both.connection.outbox.send([b"x" * (2 * MEGABYTE), b"y"], 0.05)
+        both.connection.outbox.send(iter([b"x" * (2 * MEGABYTE), b"y"]), 0.05)
     assert both.connection.state == ReadyState.CLOSING
     assert len(both.peer.read_frame().payload) == 2 * MEGABYTE
     assert both.peer.read_close().close_code == 1011
 
 
-@pytest.mark.parametrize("wrong", ["\ud800", ["a", "\ud800"], ["a", 1]])
+@pytest.mark.parametrize("wrong", ["\ud800", ("a", "\ud800"), ("a", 1)])
 def test_what_another_thread_cannot_send_raises_there(
     both: Pair, wrong: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -634,7 +634,7 @@ def test_what_another_thread_cannot_send_raises_there(
 
     def send() -> None:
         try:
-            both.connection.outbox.send(wrong)
+            both.connection.outbox.send(iter(wrong) if isinstance(wrong, tuple) else wrong)
         except (TypeError, UnicodeEncodeError) as error:
             raised.append(error)
         both.connection.outbox.send("right")

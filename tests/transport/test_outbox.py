@@ -30,6 +30,28 @@ def test_what_is_no_message(both: Pair, message: Any) -> None:
     assert both.peer.read_text() == "still good"
 
 
+@pytest.mark.parametrize(
+    "message, says",
+    [
+        ({"a": 1}, r"not dict: send_json\(...\) sends it as JSON"),
+        (1, r"not int: send_json\(...\) sends it as JSON"),
+        (
+            ["joined", "ann"],
+            r"not list: send_json\(...\) .* send\(iter\(...\)\) sends its items as the",
+        ),
+        (
+            ("joined", "ann"),
+            r"not tuple: send_json\(...\) .* send\(iter\(...\)\) sends its items as the",
+        ),
+        ({"a"}, "generator or iterator of the pieces of one message, not set"),
+        (range(3), "generator or iterator of the pieces of one message, not range"),
+    ],
+)
+def test_the_error_says_what_to_send(both: Pair, message: Any, says: str) -> None:
+    with pytest.raises(TypeError, match=says):
+        both.connection.outbox.send(message)
+
+
 @pytest.mark.parametrize("pieces", [["a", b"b"], [b"a", "b"], ["a", 1]])
 def test_an_iterable_of_two_kinds(both: Pair, pieces: list[Any]) -> None:
     """It is seen before its first fragment goes out."""

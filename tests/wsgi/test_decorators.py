@@ -10,6 +10,7 @@ import pytest
 
 from faye_wsgi import ConnectionClosed, WebSocket
 from faye_wsgi.flask import eventsource, websocket
+from faye_wsgi.wsgi import decorators
 
 from ..support import frames
 from ..test_websocket import Exchange, Untouchable, exchange, make_environ
@@ -63,6 +64,49 @@ def test_options_that_there_are_not(decorator: Any) -> None:
         decorator(pign=5)(lambda ws: None)
 
 
+@BOTH
+def test_the_option_that_was_meant_is_named(decorator: Any) -> None:
+    with pytest.raises(TypeError, match="no option 'ping_interval': did you mean 'ping'"):
+        decorator(ping_interval=25)(lambda ws: None)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"ping": "25"}, "ping is a number"),
+        ({"high_water": 0}, "high_water is at least 1"),
+        ({"headers": ["Cookie: a=b"]}, "write headers={'Cookie'"),
+    ],
+)
+def test_bad_values_are_found_at_once(decorator: Any, options: dict[str, Any], says: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=says):
+        decorator(**options)(lambda ws: None)
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"origins": "*"}, "origins=None"),
+        ({"protocols": ["a b"]}, "no subprotocol name"),
+        ({"max_length": 0}, "max_length is at least 1"),
+        ({"extensions": [7]}, "7"),
+    ],
+)
+def test_bad_values_of_a_websocket_are_found_at_once(options: dict[str, Any], says: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=says):
+        websocket(**options)(lambda ws: None)
+
+
+def test_an_iterator_does_for_every_request(exchange: Callable[..., Exchange]) -> None:
+    view = websocket(iter(["irc"]), headers=iter([("X-Mine", "1")]))(lambda ws: None)
+    for _ in range(2):
+        made = exchange(HTTP_SEC_WEBSOCKET_PROTOCOL="irc")
+        serve(made, view)
+        head = made.peer.read_head()
+        assert (head.get("Sec-WebSocket-Protocol"), head.get("X-Mine")) == ("irc", "1")
+
+
 def test_too_many_arguments() -> None:
     with pytest.raises(TypeError):
         websocket(["irc"], ["amqp"])(lambda ws: None)  # type: ignore[call-overload]
@@ -95,6 +139,92 @@ def test_a_view_that_returns_closes(exchange: Callable[..., Exchange]) -> None:
     assert made.peer.read_head().status == 101
     assert made.peer.read_text() == "hello"
     assert closed_with(made) == 1000
+
+
+class Refusal:
+    """As a Response of Flask or Django."""
+
+    def __init__(self, status: int) -> None:
+        self.status_code = status
+
+
+@pytest.mark.parametrize(
+    "result, code",
+    [
+        ("a page", 1000),
+        (Refusal(200), 1000),
+        (Refusal(302), 1011),
+        (Refusal(403), 1011),
+        (("no", 401), 1011),
+        (("yes", {"X-Mine": "1"}), 1000),
+    ],
+)
+def test_a_view_that_returns_something_is_told_where_that_belongs(
+    exchange: Callable[..., Exchange], caplog: pytest.LogCaptureFixture, result: Any, code: int
+) -> None:
+    """It is logged once, and a refusal is an error: the page must not believe that it is in."""
+    decorators._warn_once.cache_clear()
+
+    @websocket
+    def view(ws: WebSocket) -> Any:
+        return result
+
+    for _ in range(2):
+        made = exchange()
+        assert serve(made, view).startswith("101 ")
+        made.peer.read_head()
+        assert closed_with(made) == code
+    said = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == 1
+    assert f"has returned a {type(result).__name__}, which is not used" in said[0].getMessage()
+    assert "(such as login_required) above" in said[0].getMessage()
+
+
+def test_a_view_that_returns_a_refusal_and_listens_is_closed(
+    exchange: Callable[..., Exchange],
+) -> None:
+    made = exchange()
+
+    @websocket
+    def view(ws: WebSocket) -> Any:
+        ws.on("message", lambda event: None)
+        return Refusal(403)
+
+    serve(made, view)
+    made.peer.read_head()
+    assert closed_with(made) == 1011
+
+
+def test_a_view_that_returns_its_own_response_is_right(
+    exchange: Callable[..., Exchange], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = exchange()
+
+    @websocket
+    def view(ws: WebSocket) -> Any:
+        return ws.response
+
+    serve(made, view)
+    made.peer.read_head()
+    assert closed_with(made) == 1000
+    assert caplog.text == ""
+
+
+def test_a_view_that_leaves_nothing_behind_is_explained_as_information(
+    exchange: Callable[..., Exchange], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = exchange()
+    kept = set()
+    caplog.set_level("INFO", "faye_wsgi")
+
+    @websocket
+    def view(ws: WebSocket) -> None:
+        kept.add(ws)
+
+    serve(made, view)
+    made.peer.read_head()
+    assert closed_with(made) == 1000
+    assert "its view has returned, and it has no listeners. Register one" in caplog.text
 
 
 def test_the_options_are_the_connections(exchange: Callable[..., Exchange]) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import gc
 import socket
+import sys
 import threading
+import traceback
 import weakref
 from collections.abc import Iterator
 from typing import Any, Callable
@@ -191,3 +193,22 @@ def test_the_view_has_ended_when_the_server_closes_its_socket(
     until(lambda: ws.ready_state == ws.CLOSED)
     with pytest.raises(ConnectionClosed):
         ws.send("late")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tracebacks show no notes")
+def test_the_end_that_leaves_an_undecorated_view_says_how_to_end_it(
+    exchange: Callable[..., Exchange],
+) -> None:
+    """``if message is None: break``, as on gevent-websocket: the server logs the traceback."""
+    made = exchange()
+
+    def view(environ: dict[str, Any], start_response: Any) -> None:
+        ws = WebSocket(environ)
+        made.peer.send_close(1000)
+        while ws.receive() is not None:
+            pass
+
+    with pytest.raises(ConnectionClosed) as caught:
+        view(made.environ, None)
+    logged = "".join(traceback.format_exception(caught.value))
+    assert "ordinary end of a connection" in logged and "'for message in ws:'" in logged

@@ -145,3 +145,15 @@ def test_a_listener_of_django_closes_them(
     made.peer.read_head()
     made.peer.send_text("x")
     until(lambda: idle.closed > 0, what="the connection after a listener")
+
+
+def test_a_response_that_is_returned_and_not_called_says_so(
+    exchange: Callable[..., Exchange],
+) -> None:
+    taken = exchange().accept()
+    refused = WebSocket(make_environ(Untouchable(), HTTP_UPGRADE=None))
+    streamed = EventSource(make_environ(None, SERVER_SOFTWARE="waitress"))
+    streamed.close()
+    for response in (taken.response, refused.response, streamed.response):
+        with pytest.raises(TypeError, match=r"'return ws.response\(environ, start_response\)'"):
+            list(response)

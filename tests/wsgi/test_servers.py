@@ -12,17 +12,26 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, Callable
 
+import flask
 import pytest
+import webob
+from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.wsgi import LimitedStream
+from django.test import RequestFactory
+from gevent import monkey
 
-from faye_wsgi import HijackError, WebSocket
-from faye_wsgi.wsgi import servers
+from faye_wsgi import EventSource, HijackError, WebSocket, eventsource
+from faye_wsgi.wsgi import handover, servers
 from faye_wsgi.wsgi.servers import Place, check_http_version, find_place
 
+from ..support.apps import django_app  # which has Django's settings
+from ..support.frames import KEY
 from ..support.peer import Peer
 from ..support.servers import Server
 from ..support.waiting import wait_until
-from ..test_websocket import Untouchable, make_environ
+from ..test_websocket import Exchange, Untouchable, exchange, make_environ
+
+__all__ = ["django_app", "exchange"]
 
 APP = "tests.wsgi.test_servers:application"
 AHEAD = b"first bytes"
@@ -199,6 +208,114 @@ def test_an_unknown_server(software: str) -> None:
 def test_a_server_without_a_name() -> None:
     with pytest.raises(HijackError, match="this WSGI server.*gunicorn -k gevent"):
         WebSocket(make_environ(None, SERVER_SOFTWARE=None))
+
+
+@pytest.mark.parametrize(
+    "changes, name",
+    [
+        ({"uwsgi.version": b"2.0"}, "uWSGI"),
+        ({"mod_wsgi.version": (5, 0)}, "mod_wsgi"),
+        ({"wsgi.input": type("Body", (), {"__module__": "a2wsgi.wsgi"})()}, "a2wsgi"),
+        (
+            {"wsgi.input": io.BytesIO(), "wsgi.multiprocess": True},
+            r"this ASGI server \(hypercorn, uvicorn or another",
+        ),
+    ],
+)
+def test_servers_that_give_no_name_are_recognised(changes: dict[str, Any], name: str) -> None:
+    environ = make_environ(None, SERVER_SOFTWARE=None, **changes)
+    with pytest.raises(HijackError, match=f"the socket of {name}.*gunicorn -k gevent"):
+        WebSocket(environ)
+
+
+# Mistakes that explain themselves
+
+ASKS = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": KEY,
+}
+
+
+def _key(name: str) -> str:
+    return "HTTP_" + name.replace("-", "_").upper()
+
+
+def test_a_test_client_of_flask_names_the_testing_kit() -> None:
+    app = flask.Flask(__name__)
+    app.testing = True
+    app.add_url_rule("/chat", "chat", lambda: WebSocket(flask.request), websocket=True)
+    with pytest.raises(HijackError, match=r"faye_wsgi.testing.connect\(client, path\)"):
+        app.test_client().get("/chat", base_url="ws://localhost", headers=ASKS)
+
+
+def test_a_test_client_of_django_and_webob_name_the_testing_kit() -> None:
+    for environ in (
+        RequestFactory().get("/", **{_key(name): ASKS[name] for name in ASKS}).META,
+        webob.Request.blank("/", headers=ASKS, environ={"SERVER_PROTOCOL": "HTTP/1.1"}).environ,
+    ):
+        with pytest.raises(HijackError, match=r"faye_wsgi.testing.connect\(client, path\)"):
+            WebSocket(environ)
+
+
+class OfGeventWebsocket:
+    """As ``geventwebsocket.websocket.WebSocket``, by its module."""
+
+    __module__ = "geventwebsocket.websocket"
+
+
+def test_a_handler_of_gevent_websocket_is_noticed() -> None:
+    environ = make_environ(Untouchable(), **{"wsgi.websocket": OfGeventWebsocket()})
+    with pytest.raises(HijackError, match="gevent-websocket .* leave out its handler_class"):
+        WebSocket(environ)
+    find_place(make_environ(Untouchable(), **{"wsgi.websocket": object()}))
+
+
+def asgi_request(**headers: str) -> ASGIRequest:
+    pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": pairs}
+    return ASGIRequest(scope, io.BytesIO())
+
+
+def test_django_under_an_asgi_server(caplog: pytest.LogCaptureFixture) -> None:
+    handover._warn_asgi.cache_clear()
+    with pytest.raises(HijackError, match='its asgi.py.*run its wsgi.py with "gunicorn -k gevent"'):
+        WebSocket(asgi_request(**ASKS))
+    ws = WebSocket(asgi_request())
+    assert ws.response.status_code == 426 and b"run its wsgi.py" in ws.response.content
+    assert "run its wsgi.py" in caplog.text
+
+
+def test_an_event_stream_under_an_asgi_server_blames_no_http_2(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    eventsource._warn_once.cache_clear()
+    es = EventSource(asgi_request())
+    es.close()
+    assert "its asgi.py" in caplog.text and "HTTP/2" not in caplog.text
+
+
+def test_a_process_on_gevent_that_is_not_patched_is_warned_once(
+    exchange: Callable[..., Exchange], caplog: pytest.LogCaptureFixture
+) -> None:
+    handover._warn_unpatched.cache_clear()
+    for _ in range(2):
+        exchange().accept().close()
+    assert caplog.text.count("without monkey patching") == 1
+    assert "monkey.patch_all()" in caplog.text
+
+
+def test_a_patched_process_is_not_warned(
+    exchange: Callable[..., Exchange],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handover._warn_unpatched.cache_clear()
+    monkeypatch.setattr(monkey, "is_module_patched", lambda name: True)
+    exchange().accept().close()
+    assert caplog.text == ""
+    handover._warn_unpatched()
 
 
 def test_a_plain_get_is_answered_on_any_server() -> None:

@@ -66,6 +66,9 @@ class Client(Endpoint):
 
     __slots__ = ("_headers", "_status_code", "_url")
 
+    # Gives the socket to a server. The testing kit's client has one that is connected already.
+    _dial = staticmethod(dial.dial)
+
     @takes_options
     def __init__(
         self,
@@ -124,6 +127,7 @@ class Client(Endpoint):
             tls_option=tls,
             tls=make_client_tls(tls) if tls is not None or target.secure else None,
             redirects=max_redirects,
+            reach=self._dial,
         )
         opening.check()
         worker.watch()
@@ -278,6 +282,7 @@ class _Opening:
     tls_option: TlsOption
     tls: ClientTls | None
     redirects: int
+    reach: Callable[..., Any] = dial.dial
 
     def check(self) -> None:
         """ValueError for a request that could not be sent."""
@@ -297,7 +302,7 @@ class _Opening:
 
     def _attempt(self) -> tuple[Any, Opened]:
         handshake = self._handshake()
-        sock = dial.dial(self.url, self._client_tls, self.proxy(self.url))
+        sock = self.reach(self.url, self._client_tls, self.proxy(self.url))
         return sock, dial.shake_hands(sock, handshake)
 
     def _handshake(self) -> ClientHandshake:

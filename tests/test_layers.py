@@ -32,6 +32,8 @@ ARROWS = BELOW | {
     "websocket": FLAT | {"endpoint", "client", "eventsource"},
     "flask": FRAMEWORKS,
     "django": FRAMEWORKS,
+    "testkit": FLAT | {"endpoint"},
+    "testing": FLAT | {"client", "testkit"},
     "__init__": set(),
     "__main__": FLAT | {"client"},
 }
@@ -71,6 +73,8 @@ THIRD_PARTY = {
     "client": {"webob"},
     "flask": {"flask"},
     "django": {"django"},
+    "testkit": {"gevent", "greenlet", "django"},
+    "testing": {"gevent"},
     "__init__": set(),
     "__main__": {"gevent"},
 }
@@ -146,7 +150,7 @@ def test_imports_point_down(path: Path) -> None:
 def test_io_stays_in_transport(path: Path) -> None:
     here = layer(path)
     taboo = IO if here in SANS_IO else TRANSPORT_ONLY
-    if here in ("transport", "wsgi", "__main__"):
+    if here in ("transport", "wsgi", "testkit", "testing", "__main__"):
         return
     used = {name for name in imports(path) if any(inside(name, other) for other in taboo)}
     assert not used

@@ -309,3 +309,17 @@ def test_under_patched_threads() -> None:
         timeout=60,
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("threads", ["unpatched", "patched"])
+def test_djangos_test_cases(threads: str) -> None:
+    """A TestCase's transaction, SQLite in memory, force_login, and LiveServerTestCase."""
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.testing_django", threads],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "8 tests" in result.stdout

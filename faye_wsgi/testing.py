@@ -25,13 +25,15 @@ from gevent.event import Event
 from faye_wsgi.client import Client
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import Data
+from faye_wsgi.driver.eventstream import EventStreamDecoder, ServerEvent
 from faye_wsgi.errors import ConnectionClosed, HandshakeError
 from faye_wsgi.http.headers import HeadersLike
 from faye_wsgi.testkit.exchange import TIMEOUT, Exchange
+from faye_wsgi.testkit.feed import Feed
 from faye_wsgi.testkit.request import Line
 from faye_wsgi.transport.connection import Sendable
 
-__all__ = ["WebSocketSession", "connect", "ws_url"]
+__all__ = ["EventSourceSession", "WebSocketSession", "connect", "connect_events", "ws_url"]
 
 
 def connect(
@@ -58,6 +60,22 @@ def connect(
     the answer, if the handshake is refused; or what the view has raised.
     """
     return WebSocketSession(client, path, protocols, headers, keeps, options)
+
+
+def connect_events(
+    client: Any,
+    path: str,
+    *,
+    last_event_id: str | int | None = None,
+    headers: HeadersLike = None,
+    keeps: Iterable[str] = (),
+) -> EventSourceSession:
+    """Open an event stream of a view: ``with connect_events(client, '/feed') as es:``.
+
+    ``last_event_id`` is what a client that comes back tells. The other arguments are those of
+    ``connect``. HandshakeError if the answer is anything else than an event stream.
+    """
+    return EventSourceSession(client, path, last_event_id, headers, keeps)
 
 
 def ws_url(live_server: Any, path: str = "/") -> str:
@@ -333,3 +351,116 @@ class _PairClient(Client):
     def __init__(self, line: Callable[[], Line], url: str, **options: Any) -> None:
         self._dial: Any = lambda *way: line()
         super().__init__(url, **options)
+
+
+class EventSourceSession:
+    """The client's side of a test's event stream."""
+
+    def __init__(
+        self,
+        client: Any,
+        path: str,
+        last_event_id: str | int | None,
+        headers: HeadersLike,
+        keeps: Iterable[str],
+    ) -> None:
+        self._exchange = Exchange(client, path, headers, keeps)
+        self._decoder = EventStreamDecoder("" if last_event_id is None else str(last_event_id))
+        self._feed: Feed | None = None
+        self.headers: Any = None  # of the response, once open
+
+    def __enter__(self) -> EventSourceSession:
+        """Open it; HandshakeError if that is refused, or what the view has raised."""
+        self._exchange.begin()
+        try:
+            self._open()
+        except BaseException as error:
+            self._exchange.finish(error, self.close)
+            raise
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        """Close, wait for the view's end, raise what it has raised, find what is left behind."""
+        self._exchange.finish(error, self.close)
+
+    def _open(self) -> None:
+        exchange, target = self._exchange, self._exchange.target
+        line = exchange.new_request().line
+        self._feed = Feed(line, target.path, self._request_headers(), self._decoder)
+        try:
+            response = self._feed.wait_open(TIMEOUT)
+        except TimeoutError:
+            exchange.raise_view_error()
+            exchange.fail(f"no answer within {TIMEOUT} seconds{exchange.where()}")
+        except HandshakeError as error:
+            exchange.raise_for(error)
+            target.store_cookies([value for name, value in error.headers if _sets_cookie(name)])
+            raise
+        self.headers = response.headers
+        target.store_cookies(response.headers.get_all("Set-Cookie") or [])
+        exchange.note("**", f"opened {target.path}")
+
+    def _request_headers(self) -> list[tuple[str, str]]:
+        added = self._exchange.headers
+        fields = [("Host", self._exchange.target.host), ("Accept", "text/event-stream")]
+        if self.last_event_id:
+            # UTF-8 on the wire, as browsers send it.
+            shown = self.last_event_id.encode().decode("latin-1")
+            fields.append(("Last-Event-ID", shown))
+        named = {name.lower() for name, _ in added}
+        return [pair for pair in fields if pair[0].lower() not in named] + added
+
+    @property
+    def last_event_id(self) -> str:
+        """The id of the last event that had one, or what the stream was opened with."""
+        return self._decoder.last_event_id
+
+    @property
+    def retry(self) -> float | None:
+        """The seconds that a client waits before it connects again, as the view says."""
+        return self._decoder.retry
+
+    def receive(self, timeout: float = TIMEOUT) -> ServerEvent:
+        """The next event (``data``, ``event``, ``id``); AssertionError if there is none in time.
+
+        Raises what the view has raised, if that has ended the stream; ConnectionClosed after any
+        other end.
+        """
+        try:
+            event = self._next(timeout)
+        except TimeoutError:
+            self._exchange.raise_view_error()
+            self._exchange.fail(f"no event within {timeout} seconds{self._exchange.where()}")
+        if event is None:
+            closed = ConnectionClosed()
+            self._exchange.raise_for(closed)
+            raise closed
+        self._exchange.note("<-", tuple(event))
+        return event
+
+    def assert_silent(self, seconds: float) -> None:
+        """AssertionError if an event comes, or the stream ends, within these seconds."""
+        try:
+            event = self._next(seconds)
+        except TimeoutError:
+            self._exchange.raise_view_error()
+            return
+        self._exchange.fail(f"it should have been silent: {event or 'the stream has ended'!r}")
+
+    def _next(self, timeout: float) -> ServerEvent | None:
+        if self._feed is None:
+            raise RuntimeError("the stream is not open: use it in its block")
+        return self._feed.next(timeout)
+
+    def close(self) -> None:
+        """End the stream, as a page that is left."""
+        if self._feed is not None:
+            self._feed.close()
+
+    def wait_ended(self, timeout: float = TIMEOUT) -> None:
+        """Wait until the view has ended; AssertionError, with its place, after ``timeout``."""
+        self._exchange.wait_ended(timeout)
+
+
+def _sets_cookie(name: str) -> bool:
+    return name.lower() == "set-cookie"

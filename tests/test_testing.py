@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from flask import Flask, request, session
 
-from faye_wsgi import ConnectionClosed, HandshakeError, WebSocket
-from faye_wsgi.flask import websocket
-from faye_wsgi.testing import connect, ws_url
+from faye_wsgi import ConnectionClosed, EventSource, HandshakeError, WebSocket
+from faye_wsgi.flask import eventsource, websocket
+from faye_wsgi.testing import connect, connect_events, ws_url
 
 from .test_layers import ROOT, fresh_python
 
@@ -81,6 +81,34 @@ def codes(ws: WebSocket) -> None:
 def floods(ws: WebSocket) -> None:
     for _ in range(200):
         ws.send(bytes(65536))
+
+
+@app.get("/feed")
+@eventsource(retry=2, headers={"Set-Cookie": "fed=yes; Path=/"})
+def feed(es: EventSource) -> None:
+    first = int(es.last_event_id or 0) + 1
+    for number in range(first, 4):
+        es.send(f"event\n{number}", event="tick", id=number)
+    es.on("close", lambda event: left.append("closed"))
+
+
+@app.get("/feed/short")
+@eventsource
+def short_feed(es: EventSource) -> None:
+    es.send("only")
+    es.close()
+
+
+@app.get("/feed/broken")
+@eventsource
+def broken_feed(es: EventSource) -> None:
+    es.send("é")
+    raise KeyError("a mistake of the view's")
+
+
+@app.get("/cookies")
+def cookies() -> str:
+    return request.headers.get("Cookie", "")
 
 
 @app.get("/page")
@@ -263,6 +291,48 @@ def test_two_at_once() -> None:
         two.send("2")
         one.send("1")
         assert (one.receive(), two.receive()) == ("1", "2")
+
+
+def test_an_event_stream() -> None:
+    client = app.test_client()
+    with connect_events(client, "/feed") as es:
+        assert es.receive() == ("event\n1", "tick", "1")
+        assert [es.receive().id, es.receive().id] == ["2", "3"]
+        es.assert_silent(0.01)
+        assert (es.last_event_id, es.retry) == ("3", 2)
+        with pytest.raises(AssertionError, match=r"no event within(.|\n)*'tick', '3'"):
+            es.receive(timeout=0.01)
+    assert left == ["closed"]
+    with connect_events(client, "/feed", last_event_id=2) as es:
+        assert es.receive().id == "3"
+    with connect(client, "/echo") as ws:
+        ws.send("x")
+    assert "fed=yes" in client.get("/cookies").text
+
+
+def test_the_end_of_an_event_stream() -> None:
+    with connect_events(app, "/feed/short") as es:
+        assert es.receive().data == "only"
+        for _ in range(2):
+            with pytest.raises(ConnectionClosed):
+                es.receive()
+        with pytest.raises(AssertionError, match="the stream has ended"):
+            es.assert_silent(5)
+
+
+def test_what_the_view_of_a_stream_raises() -> None:
+    with pytest.raises(KeyError, match="a mistake"):
+        with connect_events(app, "/feed/broken") as es:
+            assert es.receive().data == "é"
+            es.receive()
+
+
+def test_what_is_no_event_stream() -> None:
+    for path, status in (("/nowhere", 404), ("/page", 200)):
+        with pytest.raises(HandshakeError) as caught:
+            connect_events(app, path).__enter__()
+        assert caught.value.status_code == status
+        assert caught.value.body
 
 
 @pytest.mark.parametrize("number", range(50))

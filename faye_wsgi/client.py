@@ -76,6 +76,9 @@ class Client(Endpoint):
 
     __slots__ = ("_headers", "_status_code", "_url")
 
+    # Gives the socket to a server. The testing kit's client has one that is connected already.
+    _dial = staticmethod(dial.dial)
+
     @takes_options
     def __init__(
         self,
@@ -127,6 +130,7 @@ class Client(Endpoint):
             open_timeout=open_timeout,
             **options,
         )
+        opening = replace(opening, reach=self._dial)
         worker.watch()
         hubs.watch_thread()
         super().__init__(replace(settings, awaits_server=True))
@@ -321,6 +325,7 @@ class _Opening:
     tls_option: TlsOption
     tls: ClientTls | None
     redirects: int
+    reach: Callable[..., Any] = dial.dial
 
     def check(self) -> None:
         """ValueError for a request that could not be sent."""
@@ -340,7 +345,7 @@ class _Opening:
 
     def _attempt(self) -> tuple[Any, Opened]:
         handshake = self._handshake()
-        sock = dial.dial(self.url, self._client_tls, self.proxy(self.url))
+        sock = self.reach(self.url, self._client_tls, self.proxy(self.url))
         return sock, dial.shake_hands(sock, handshake)
 
     def _handshake(self) -> ClientHandshake:

@@ -7,6 +7,7 @@ destination, ``broadcast`` sends to many. Nothing here does I/O: the ``Connectio
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, TypeVar, Union, cast, overload
@@ -312,6 +313,36 @@ class Endpoint(EventTarget):
             if self._handshake_error is not None:
                 raise self._handshake_error from None
             raise
+
+    def send_json(
+        self,
+        value: Any,
+        *,
+        encoder: Callable[[Any], str | bytes] = json.dumps,
+        timeout: float | None = None,
+    ) -> None:
+        """Send a value as JSON, in a text message; ``timeout`` as in ``send``.
+
+        ``encoder`` makes the text of it, or the text's bytes in UTF-8. What the encoder raises
+        (TypeError for a value that has no JSON) is raised, and nothing is sent.
+        """
+        text = encoder(value)
+        # Some encoders make bytes. As a binary message a browser would get them as a Blob.
+        self.send(text.decode() if isinstance(text, bytes) else text, timeout)
+
+    def receive_json(
+        self, timeout: float | None = None, *, decoder: Callable[[Data], Any] = json.loads
+    ) -> Any:
+        """Wait for the next message, as ``receive`` does, and decode it as JSON.
+
+        A message that is not JSON raises ValueError. It is taken then, and the connection
+        stays as it is: answer it, receive the next one, or close.
+        """
+        message = self.receive(timeout)
+        try:
+            return decoder(message)
+        except RecursionError:  # a short message can have thousands of levels
+            raise ValueError("the message is not JSON that can be read: too many levels") from None
 
     def ping(self, message: str | bytes = "", callback: Callable[[], object] | None = None) -> bool:
         """Send a ping; True if and only if it was sent.

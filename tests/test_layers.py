@@ -32,6 +32,9 @@ ARROWS = BELOW | {
     "websocket": FLAT | {"endpoint", "client", "eventsource"},
     "flask": FRAMEWORKS,
     "django": FRAMEWORKS,
+    "testkit": FLAT | {"endpoint"},
+    "pytest_plugin": {"testing"},
+    "testing": FLAT | {"client", "testkit"},
     "__init__": set(),
     "__main__": FLAT | {"client"},
 }
@@ -71,6 +74,9 @@ THIRD_PARTY = {
     "client": {"webob"},
     "flask": {"flask", "werkzeug"},
     "django": {"django"},
+    "testkit": {"gevent", "greenlet", "django"},
+    "pytest_plugin": {"pytest"},
+    "testing": {"gevent"},
     "__init__": set(),
     "__main__": {"gevent"},
 }
@@ -146,7 +152,7 @@ def test_imports_point_down(path: Path) -> None:
 def test_io_stays_in_transport(path: Path) -> None:
     here = layer(path)
     taboo = IO if here in SANS_IO else TRANSPORT_ONLY
-    if here in ("transport", "wsgi", "__main__"):
+    if here in ("transport", "wsgi", "testkit", "testing", "__main__"):
         return
     used = {name for name in imports(path) if any(inside(name, other) for other in taboo)}
     assert not used

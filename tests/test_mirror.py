@@ -17,12 +17,19 @@ MODULES = sorted(
     if path.parent == PACKAGE or path.name != "__init__.py"
 )
 
+KIT = "the kit is tested as its users use it"
+
 # The modules that are tested elsewhere, and why.
 ELSEWHERE = {
     "__init__": ("test_exports.py", "it has the public names, and nothing else"),
     "__main__": ("test_main.py", "underscores do not read well"),
     "driver/hixie75": ("driver/test_hixie.py", "both drafts keep to the same rules"),
     "driver/hixie76": ("driver/test_hixie.py", "both drafts keep to the same rules"),
+    "testkit/exchange": ("test_testing.py", KIT),
+    "testkit/feed": ("test_testing.py", KIT),
+    "testkit/frameworks": ("test_testing.py", KIT),
+    "testkit/leftovers": ("test_testing.py", KIT),
+    "testkit/request": ("test_testing.py", KIT),
 }
 
 

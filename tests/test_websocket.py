@@ -8,12 +8,14 @@ tested in tests/wsgi and tests/transport.
 from __future__ import annotations
 
 import io
+import json
 import logging
 import re
 import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any, Callable
@@ -1000,3 +1002,54 @@ def test_wsgify_view_refuses(exchange: Callable[..., Exchange]) -> None:
     made = exchange(HTTP_UPGRADE=None)
     echo = wsgify(lambda request: WebSocket(request).response)
     assert made.answer(echo).startswith("426 ")
+
+
+# JSON
+
+
+def test_json_goes_as_text(pair: tuple[WebSocket, Peer]) -> None:
+    ws, peer = pair
+    ws.send_json({"text": "é", "n": [1, None]})
+    assert json.loads(peer.read_text()) == {"text": "é", "n": [1, None]}
+    peer.send_text('{"a": 1}')
+    peer.send_binary(b'"bytes"')
+    assert ws.receive_json(TIMEOUT) == {"a": 1}
+    assert ws.receive_json(timeout=TIMEOUT) == "bytes"
+
+
+def test_json_with_functions_of_your_own(pair: tuple[WebSocket, Peer]) -> None:
+    """Bytes of an encoder go as text, too: a browser would get a Blob."""
+    ws, peer = pair
+    ws.send_json([1], encoder=lambda value: json.dumps(value).encode(), timeout=TIMEOUT)
+    assert peer.read_text() == "[1]"
+    peer.send_text("1.50")
+    decimal = ws.receive_json(TIMEOUT, decoder=lambda text: json.loads(text, parse_float=Decimal))
+    assert decimal == Decimal("1.50")
+
+
+@pytest.mark.parametrize("message", ["", "hello", "[1", "[" * 100_000])
+def test_a_message_that_is_no_json(message: str, pair: tuple[WebSocket, Peer]) -> None:
+    ws, peer = pair
+    peer.send_text(message)
+    peer.send_text("[1]")
+    with pytest.raises(ValueError):
+        ws.receive_json(TIMEOUT)
+    assert ws.ready_state == ws.OPEN
+    assert ws.receive_json(TIMEOUT) == [1]
+
+
+def test_a_value_without_json_sends_nothing(pair: tuple[WebSocket, Peer]) -> None:
+    ws, peer = pair
+    with pytest.raises(TypeError, match="serializable"):
+        ws.send_json(object())
+    ws.send("next")
+    assert peer.read_text() == "next"
+
+
+def test_receive_json_at_the_end(pair: tuple[WebSocket, Peer]) -> None:
+    ws, peer = pair
+    with pytest.raises(TimeoutError):
+        ws.receive_json(0)
+    peer.send_close(4000)
+    with pytest.raises(ConnectionClosed):
+        ws.receive_json(TIMEOUT)

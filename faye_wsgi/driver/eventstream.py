@@ -1,13 +1,14 @@
 """WHATWG HTML §9.2, text/event-stream: the head of the response, and the events of its body.
 
-Lines end in CR LF, and a blank line ends an event. A value can never add a field or an event
-of its own: it is split into lines, or refused.
+The encoder's lines end in CR LF, and a blank line ends an event. A value can never add a field or
+an event of its own: it is split into lines, or refused. The decoder is the client's side (§9.2.6).
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from codecs import getincrementaldecoder
+from typing import Any, NamedTuple
 
 from faye_wsgi.driver.base import Driver
 from faye_wsgi.http.headers import HeadersLike, check_headers
@@ -16,6 +17,8 @@ from faye_wsgi.http.messages import Response
 __all__ = [
     "RESERVED_HEADERS",
     "EventStream",
+    "EventStreamDecoder",
+    "ServerEvent",
     "encode_comment",
     "encode_event",
     "encode_retry",
@@ -87,6 +90,93 @@ def _lines(text: str) -> list[str]:
 
 def _encode(lines: list[str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
+
+
+class ServerEvent(NamedTuple):
+    """One event, as a client gets it; ``id`` is that of the last event which had one."""
+
+    data: str
+    event: str = "message"
+    id: str = ""
+
+
+_LINE_END = re.compile("\r\n|\r|\n")
+
+
+class EventStreamDecoder:
+    """The client's side: bytes in, events out (WHATWG HTML §9.2.6), in any split.
+
+    ``last_event_id`` is what a client tells when it connects again, ``retry`` the seconds that it
+    waits before that (None until the stream has said so). Memory is not bounded: the server is
+    trusted, as by a browser.
+    """
+
+    __slots__ = (
+        "_data",
+        "_decoder",
+        "_event",
+        "_id",
+        "_pieces",
+        "_cr_ended",
+        "last_event_id",
+        "retry",
+    )
+
+    def __init__(self, last_event_id: str = "") -> None:
+        self.last_event_id = last_event_id
+        self.retry: float | None = None
+        self._id = last_event_id
+        # A decoder that drops a byte order mark, and never fails.
+        self._decoder = getincrementaldecoder("utf-8-sig")("replace")
+        self._pieces: list[str] = []  # of the line that has not ended
+        self._cr_ended = False  # a CR was the last character: a LF that follows belongs to it
+        self._data: list[str] = []
+        self._event = ""
+
+    def receive_data(self, data: bytes) -> list[ServerEvent]:
+        """Take bytes of the body: the events that they complete."""
+        text = self._decoder.decode(data)
+        if self._cr_ended and text:
+            text = text[1:] if text[0] == "\n" else text
+            self._cr_ended = False
+        if not text:
+            return []
+        self._cr_ended = text[-1] == "\r"
+        *ended, rest = _LINE_END.split(text)
+        events = []
+        for line in ended:
+            line = "".join([*self._pieces, line])
+            self._pieces.clear()
+            if line:
+                self._field(line)
+            else:
+                event = self._dispatch()
+                if event is not None:
+                    events.append(event)
+        if rest:
+            self._pieces.append(rest)
+        return events
+
+    def _field(self, line: str) -> None:
+        name, _, value = line.partition(":")
+        value = value[1:] if value[:1] == " " else value
+        if name == "data":
+            self._data.append(value)
+        elif name == "event":
+            self._event = value
+        elif name == "id" and "\0" not in value:
+            self._id = value
+        elif name == "retry" and value.isascii() and value.isdigit():
+            self.retry = float(value) / 1000  # int() refuses thousands of digits
+
+    def _dispatch(self) -> ServerEvent | None:
+        # An event without data is dropped, but its id counts.
+        self.last_event_id = self._id
+        data, event = self._data, self._event
+        self._data, self._event = [], ""
+        if not data:
+            return None
+        return ServerEvent("\n".join(data), event or "message", self.last_event_id)
 
 
 class EventStream(Driver):

@@ -47,7 +47,7 @@ from faye_wsgi.wsgi.hijack import Void, VoidPair, take
 from faye_wsgi.wsgi.responses import responses_for
 from faye_wsgi.wsgi.servers import UNDER_ASGI, check_http_version, find_place, is_asgi
 
-__all__ = ["Handover"]
+__all__ = ["TOKEN_KEY", "Handover"]
 
 log = logging.getLogger("faye_wsgi")
 
@@ -311,7 +311,7 @@ class _WeakSink:
 
 # Threaded servers: the end of the environ
 
-_KEY = "faye_wsgi.request"
+TOKEN_KEY = "faye_wsgi.request"
 _PLAIN = (bool, int, tuple)
 
 
@@ -330,7 +330,7 @@ def _end_with_environ(
     for ever, without a thread that serves it. So the return value is a weak reference, and the
     endpoint gets ``own_environ``.
     """
-    token = environ[_KEY] = _Token()
+    token = environ[TOKEN_KEY] = _Token()
     weakref.finalize(token, _environ_dropped, connection, void).atexit = False
     return weakref.ref(token)
 
@@ -341,7 +341,7 @@ def own_environ(environ: Environ) -> Environ:
     The copy has the text, the numbers and the like, and no objects: any object may refer to
     the environ itself, as Werkzeug's request does.
     """
-    if _KEY not in environ:
+    if TOKEN_KEY not in environ:
         return environ
     plain = {key: value for key, value in environ.items() if type(value) in _PLAIN}
     return {**text_of(environ), **plain}

@@ -198,5 +198,19 @@ def _locate_wsgiref(environ: Environ) -> Place | None:
     return Place("wsgiref", reader.raw._sock, reader=reader)
 
 
+def _locate_testing(environ: Environ) -> Place | None:
+    # The testing kit (``faye_wsgi.testing``) is a server of one request.
+    sock = environ.get("faye_wsgi.testing.socket")
+    if sock is None:
+        return None
+    return Place("faye_wsgi.testing", sock, reader=environ["wsgi.input"])
+
+
 # The order matters: gunicorn's gevent_pywsgi worker looks like gevent.pywsgi, too.
-_SERVERS = (_locate_gunicorn, _locate_pywsgi, _locate_werkzeug, _locate_wsgiref)
+_SERVERS = (
+    _locate_gunicorn,
+    _locate_pywsgi,
+    _locate_werkzeug,
+    _locate_wsgiref,
+    _locate_testing,
+)

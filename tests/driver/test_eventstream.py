@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +18,7 @@ from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import CloseEvent
 from faye_wsgi.driver.eventstream import (
     EventStream,
+    EventStreamDecoder,
     encode_comment,
     encode_event,
     encode_retry,
@@ -296,3 +297,84 @@ def test_the_driver_ends_without_a_word() -> None:
     assert driver.closing_frame() == b""
     assert driver.state == ReadyState.CLOSED
     assert driver.close(1000, "") == b"" and driver.state == ReadyState.CLOSED
+
+
+# The decoder
+
+
+def decoded(stream: bytes, cuts: list[int] | None = None) -> tuple[list[Dispatched], Any]:
+    decoder = EventStreamDecoder()
+    places = [0, *sorted(cut % (len(stream) + 1) for cut in cuts or []), len(stream)]
+    events = []
+    for start, end in zip(places, places[1:]):
+        events += decoder.receive_data(stream[start:end])
+    return [Dispatched(*event) for event in events], decoder
+
+
+@pytest.mark.parametrize(
+    ("stream", "events"),
+    [
+        # The examples of §9.2.6.
+        (b"data: YHOO\ndata: +2\ndata: 10\n\n", [Dispatched("YHOO\n+2\n10")]),
+        (
+            b": a comment\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third\n\n",
+            [
+                Dispatched("first event", last_event_id="1"),
+                Dispatched("second event"),
+                Dispatched(" third"),
+            ],
+        ),
+        (b"data\n\ndata\ndata\n\ndata:", [Dispatched(""), Dispatched("\n")]),
+        (b"data:test\n\ndata: test\n\n", [Dispatched("test"), Dispatched("test")]),
+        (b"\xef\xbb\xbfdata: bom\n\n\xef\xbb\xbfdata: none\n\n", [Dispatched("bom")]),
+        (b"id: 1\n\nid: a\0b\ndata: x\n\n", [Dispatched("x", last_event_id="1")]),
+        (b"event: e\n\ndata: x\n\n", [Dispatched("x")]),
+        (b"DATA: x\nfoo: y\n: data: z\n\n", []),
+        (b"data: \xff\n\n", [Dispatched("\ufffd")]),
+        (b"data: a\rdata: b\r\r", [Dispatched("a\nb")]),
+        (b"data: cut in the middle of an event\n", []),
+    ],
+)
+def test_the_decoder_keeps_the_rules(stream: bytes, events: list[Dispatched]) -> None:
+    assert decoded(stream)[0] == events
+    assert decoded(stream, list(range(len(stream))))[0] == events  # byte by byte
+
+
+@pytest.mark.parametrize(
+    ("stream", "retry"),
+    [
+        (b"retry: 1500\n", 1.5),
+        (b"retry: 1.5\n", None),
+        (b"retry: -1\n", None),
+        ("retry: ²\n".encode(), None),
+        (b"retry:" + b"9" * 5000 + b"\n", float("inf")),
+    ],
+)
+def test_the_decoder_reads_retry(stream: bytes, retry: float | None) -> None:
+    assert decoded(stream)[1].retry == retry
+
+
+def test_an_id_counts_when_its_event_is_complete() -> None:
+    decoder = EventStreamDecoder("7")
+    assert decoder.receive_data(b"id: 8\n") == []
+    assert decoder.last_event_id == "7"
+    decoder.receive_data(b"\n")
+    assert decoder.last_event_id == "8"
+
+
+@examples
+@given(st.lists(made, max_size=5), st.lists(st.integers(0, 10_000), max_size=6))
+def test_the_decoder_reads_what_is_encoded_in_any_split(
+    events: list[tuple[str, str | None, str | int | None]], cuts: list[int]
+) -> None:
+    stream = b"".join(
+        encode_event(data, event=event, id=id) + encode_comment(data) for data, event, id in events
+    )
+    assert decoded(stream, cuts)[0] == Client(stream).dispatched
+
+
+@examples
+@given(st.lists(st.sampled_from([*TRAPS, "a"])).map("".join), st.lists(st.integers(0, 1000)))
+def test_any_text_gives_the_same_in_any_split(text: str, cuts: list[int]) -> None:
+    stream = text.encode()
+    assert decoded(stream, cuts)[0] == decoded(stream)[0]

@@ -1,0 +1,149 @@
+"""The testing kit under Django's own test cases, with SQLite in memory: run by test_testing.py.
+
+It is run in a process of its own, `python -m tests.testing_django [patched]`, since a process has
+one set of Django's settings, and threads are patched before anything is imported.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if "patched" in sys.argv:
+    import gevent.monkey
+
+    gevent.monkey.patch_all()
+
+import unittest
+from typing import Any
+
+import django
+from django.conf import settings
+
+settings.configure(
+    SECRET_KEY="a secret",
+    ROOT_URLCONF=__name__,
+    ALLOWED_HOSTS=["testserver"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    INSTALLED_APPS=[
+        "django.contrib.auth",
+        "django.contrib.contenttypes",
+        "django.contrib.sessions",
+    ],
+    MIDDLEWARE=[
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+    ],
+    USE_TZ=True,
+    STATIC_URL="/static/",
+    MEDIA_URL="/media/",
+)
+django.setup()
+
+from django.contrib.auth.decorators import login_required  # noqa: E402
+from django.contrib.auth.models import User  # noqa: E402
+from django.http import HttpRequest  # noqa: E402
+from django.test import Client as DjangoClient  # noqa: E402
+from django.test import LiveServerTestCase, TestCase, TransactionTestCase  # noqa: E402
+from django.test.utils import get_runner  # noqa: E402
+from django.urls import path  # noqa: E402
+
+from faye_wsgi import Client, HandshakeError, WebSocket  # noqa: E402
+from faye_wsgi.django import websocket  # noqa: E402
+from faye_wsgi.testing import connect, ws_url  # noqa: E402
+
+
+@login_required
+@websocket
+def rename(request: HttpRequest, ws: WebSocket) -> None:
+    for name in ws:
+        request.session["renamed"] = True
+        request.session.save()
+        User.objects.filter(pk=request.user.pk).update(first_name=name)
+        ws.send_json([request.user.username, User.objects.count()])
+
+
+@websocket
+def broken(request: HttpRequest, ws: WebSocket) -> None:
+    raise KeyError("a mistake of the view's")
+
+
+@websocket
+def agent(request: HttpRequest, ws: WebSocket) -> None:
+    ws.send_json([request.headers["User-Agent"], request.get_host()])
+
+
+urlpatterns = [path("rename", rename), path("broken", broken), path("agent", agent)]
+
+
+class Views:
+    """The same for each kind of test case."""
+
+    client: Any
+
+    def check_rename(self, name: str) -> None:
+        user = User.objects.create(username=name)
+        self.client.force_login(user)
+        with connect(self.client, "/rename") as ws:
+            ws.send("Ada")
+            assert ws.receive_json() == [name, User.objects.count()]
+            assert User.objects.get(pk=user.pk).first_name == "Ada"  # not seen by a copy
+            User.objects.create(username=f"{name}-friend")
+            ws.send("Grace")
+            assert ws.receive_json() == [name, 2]
+        assert self.client.session["renamed"]
+        user.refresh_from_db()
+        assert user.first_name == "Grace"
+
+
+class InATransaction(Views, TestCase):
+    def test_one(self) -> None:
+        self.check_rename("one")
+
+    def test_two(self) -> None:
+        assert User.objects.count() == 0, "the other test was rolled back"
+        self.check_rename("two")
+
+    def test_who_is_not_logged_in(self) -> None:
+        with self.assertRaises(HandshakeError) as caught:
+            connect(self.client, "/rename").__enter__()
+        assert caught.exception.status_code == 302
+
+    def test_what_the_view_raises(self) -> None:
+        for client in (self.client, DjangoClient(raise_request_exception=True)):
+            with self.assertRaisesRegex(KeyError, "a mistake"):
+                with connect(client, "/broken") as ws:
+                    ws.receive()
+
+    def test_headers_of_the_client(self) -> None:
+        client = DjangoClient(HTTP_USER_AGENT="a browser")
+        with connect(client, "/agent") as ws:
+            assert ws.receive_json() == ["a browser", "testserver"]
+
+
+class WithoutATransaction(Views, TransactionTestCase):
+    def test_one(self) -> None:
+        self.check_rename("one")
+
+    def test_two(self) -> None:
+        self.check_rename("two")
+
+
+class Live(LiveServerTestCase):
+    def test_a_live_server(self) -> None:
+        with Client(ws_url(self, "/agent"), headers={"User-Agent": "live"}) as ws:
+            assert ws.receive_json(5)[0] == "live"
+
+
+if __name__ == "__main__":
+    settings.ROOT_URLCONF = "__main__"
+    runner = get_runner(settings)(verbosity=0)
+    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])
+    runner.setup_test_environment()
+    settings.ALLOWED_HOSTS += ["localhost"]
+    databases = runner.setup_databases()
+    try:
+        result = unittest.TextTestRunner(verbosity=2).run(suite)
+    finally:
+        runner.teardown_databases(databases)
+    print(result.testsRun, "tests")
+    sys.exit(not result.wasSuccessful())

@@ -33,9 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     servers.MAY_START = not config.getoption("--no-servers")
     raise_descriptor_limit()
-    # This process is not patched: the first test that takes a socket would log it.
+    # What is logged once in a process would be logged by the first test that comes across it:
+    # this process is not patched, and many requests here have no Upgrade.
     logging.disable()
     handover._warn_unpatched()
+    handover._warn_stripped()
     logging.disable(logging.NOTSET)
     check_compiled()
 

@@ -19,11 +19,12 @@ import gevent
 import pytest
 
 from faye_wsgi import ConnectionClosed, HijackError, WebSocket
+from faye_wsgi.wsgi import handover
 
 from ..support import frames
 from ..support.peer import Peer
 from ..support.scripted import descriptors
-from ..test_websocket import Exchange, exchange, make_environ
+from ..test_websocket import Exchange, Untouchable, exchange, make_environ
 from ..transport.harness import TIMEOUT, until
 
 __all__ = ["exchange"]
@@ -193,6 +194,13 @@ def test_the_view_has_ended_when_the_server_closes_its_socket(
     until(lambda: ws.ready_state == ws.CLOSED)
     with pytest.raises(ConnectionClosed):
         ws.send("late")
+
+
+def test_a_proxy_that_drops_a_header_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    handover._warn_stripped.cache_clear()
+    for lost in ("HTTP_UPGRADE", "HTTP_CONNECTION"):
+        WebSocket(make_environ(Untouchable(), **{lost: None}))
+    assert caplog.text.count("proxy_set_header Upgrade $http_upgrade") == 1
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="tracebacks show no notes")

@@ -295,8 +295,8 @@ def test_a_threaded_servers_environ_is_bounded_too() -> None:
     """There it is a copy from the start: the server's own tells by its end of the request's."""
     source = environ(**MANY)
     assert handover.own_environ(source) is source
-    source[handover._KEY] = object()
+    source[handover.TOKEN_KEY] = object()
     own = handover.own_environ(source)
     assert stored({key: value for key, value in own.items() if type(value) is str}) <= MAX_KEPT
     assert own["HTTP_HOST"] == "example.com" and own["wsgi.multithread"] is True
-    assert not {handover._KEY, "wsgi.input"} & own.keys()
+    assert not {handover.TOKEN_KEY, "wsgi.input"} & own.keys()

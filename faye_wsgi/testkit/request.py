@@ -101,7 +101,8 @@ class Request:
     def wait(self, timeout: float) -> bool:
         """Wait until the application has ended, in the hub; False when the time is up."""
         end = time.monotonic() + timeout
-        # In slices: a descriptor that was closed behind libev's back does not always wake the hub.
+        # In slices: in a patched process, a wait that followed ``vanish`` was seen to last its
+        # whole time although the view had ended. The cause is not known.
         while not self._ended.wait(max(0, min(end - time.monotonic(), _SLICE))):
             if time.monotonic() >= end:
                 return False

@@ -207,9 +207,6 @@ class IterableStream:
             threading.Thread(target=self._dispatch_close, daemon=True).start()
         return False
 
-    def open(self, *args: Any) -> None:
-        """The server opens it, by iterating."""
-
 
 class Body:
     """The iterable of the response; its ``close`` ends the stream.

@@ -6,13 +6,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import gevent
-import gevent.event
 import pytest
 
 from faye_wsgi.errors import ConnectionClosed
 
-from ..support import frames
 from .harness import TIMEOUT, Pair, pair, until
 
 
@@ -68,36 +65,6 @@ def test_an_iterable_that_turns_bad_ends_the_connection(both: Pair, pieces: list
         both.connection.outbox.send(iter(pieces))
     assert both.peer.read_frame().payload == b"a"
     assert both.peer.read_close().close_code == 1011
-
-
-def test_nothing_at_all_is_no_message(both: Pair) -> None:
-    both.connection.outbox.send(iter(()))
-    both.connection.outbox.send("next")
-    assert both.peer.read_text() == "next"
-
-
-def test_messages_wait_for_the_end_of_one_in_fragments(both: Pair) -> None:
-    gate = gevent.event.Event()
-
-    def pieces() -> Iterator[str]:
-        yield "a"
-        yield "b"
-        gate.wait(TIMEOUT)
-        yield "c"
-
-    sender = gevent.spawn(both.connection.outbox.send, pieces())
-    assert both.peer.read_frame()[:3] == (frames.TEXT, b"a", False)
-    both.connection.outbox.send("between")
-    assert both.connection.ping(b"p"), "control frames may come between"
-    assert both.peer.read_frame()[:2] == (frames.PING, b"p")
-    gate.set()
-    sender.get(timeout=TIMEOUT)
-    assert [both.peer.read_frame()[:3] for _ in range(2)] == [
-        (frames.CONTINUATION, b"b", False),
-        (frames.CONTINUATION, b"c", True),
-    ]
-    assert both.peer.read_text() == "between"
-    assert both.connection.outbox.buffered == 0
 
 
 def test_bytes_of_a_thread_count_until_they_are_written(both: Pair) -> None:

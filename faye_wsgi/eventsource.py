@@ -131,16 +131,12 @@ class EventSource(EventTarget):
 
     @staticmethod
     def check_options(
-        *,
-        headers: HeadersLike = None,
-        retry: float | None = 5,
-        ping: float | None = 10,
-        high_water: int = Settings.high_water,
-        close_timeout: float = Settings.close_timeout,
-        last_event_id_param: str | None = None,
-        trust_forwarded: bool = False,
+        *, headers: Any, retry: Any, ping: Any, high_water: Any, close_timeout: Any, **others: Any
     ) -> None:
-        """TypeError or ValueError for options that the constructor would not take."""
+        """TypeError or ValueError for arguments that the constructor would not take.
+
+        All of its arguments are given, but for the request.
+        """
         _check(retry, ping, close_timeout, high_water)
         response(headers)
 

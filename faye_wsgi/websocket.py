@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, ClassVar
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, cast
 
 from faye_wsgi.driver import server_handshake
 from faye_wsgi.endpoint import Endpoint
@@ -110,17 +110,15 @@ class WebSocket(Endpoint):
 
     @staticmethod
     def check_options(
-        protocols: server_handshake.Protocols = None,
-        *,
-        extensions: Extensions = (),
-        headers: HeadersLike = None,
-        origins: Origins = "same",
-        trust_forwarded: bool = False,
-        allow_drafts: bool = False,
-        **options: Unpack[Options],
+        *, protocols: Any, extensions: Any, headers: Any, origins: Any, **options: Any
     ) -> None:
-        """TypeError or ValueError for options that the constructor would not take."""
-        _check(protocols, extensions, headers, origins, options)
+        """TypeError or ValueError for arguments that the constructor would not take.
+
+        All of its arguments are given, but for the request.
+        """
+        for flag in ("trust_forwarded", "allow_drafts"):
+            del options[flag]
+        _check(protocols, extensions, headers, origins, cast(Options, options))
 
     @property
     def environ(self) -> dict[str, Any]:

@@ -105,10 +105,13 @@ def make_decorator(
 
 def check_options(connect: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> None:
     """TypeError or ValueError where a connection cannot be made with these options."""
-    parameters = list(signature(connect).parameters)[1:]
-    check_names(options, parameters)
-    signature(connect).bind(None, *arguments, **options)
-    connect.check_options(*arguments, **options)
+    shown = signature(connect)
+    request, *names = shown.parameters
+    check_names(options, names)
+    bound = shown.bind(None, *arguments, **options)
+    bound.apply_defaults()
+    del bound.arguments[request]
+    connect.check_options(**bound.arguments)
 
 
 def _reusable(value: Any) -> Any:

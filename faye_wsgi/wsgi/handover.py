@@ -30,6 +30,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, Callable
 
+import gevent
 from gevent import monkey
 
 from faye_wsgi.driver import server_handshake
@@ -39,9 +40,9 @@ from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.driver.hixie76 import find_handshake
 from faye_wsgi.errors import HandshakeError
 from faye_wsgi.http.origins import Origins, is_allowed
-from faye_wsgi.transport import hubs
+from faye_wsgi.transport import hubs, watchdog
 from faye_wsgi.transport.connection import Connection
-from faye_wsgi.wsgi import worker
+from faye_wsgi.wsgi import debug, worker
 from faye_wsgi.wsgi.environ import Environ, environ_of, host_of, read_request, text_of, url_of
 from faye_wsgi.wsgi.hijack import Void, VoidPair, take
 from faye_wsgi.wsgi.responses import responses_for
@@ -187,6 +188,8 @@ class Handover:
         if isinstance(taken.void, Void):
             if not monkey.is_module_patched("socket"):
                 _warn_unpatched()
+            if debug.is_on():
+                watchdog.watch(gevent.get_hub())
             taken.void.watch(partial(connection.guard, self._view_ended))
             self.response = self._responses.taken(status, None)
         else:

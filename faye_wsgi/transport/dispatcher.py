@@ -22,7 +22,7 @@ from greenlet import getcurrent, greenlet
 
 from faye_wsgi.driver.events import Data, Event, EventType, MessageEvent
 from faye_wsgi.driver.frames import CloseCode
-from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.errors import is_end_of
 from faye_wsgi.transport.inbox import Backlog
 
 __all__ = ["Dispatcher", "Sink"]
@@ -240,7 +240,7 @@ class Dispatcher:
             self._failed(error)
 
     def _failed(self, error: BaseException) -> None:
-        if isinstance(error, ConnectionClosed) and error.target is self.sink:
+        if is_end_of(self.sink, error):
             return  # the peer has closed meanwhile, which the close event reports
         log.error("a listener raised: 1011 closes %r", self.sink, exc_info=error)
         self._connection.close(CloseCode.INTERNAL_ERROR, "")

@@ -36,6 +36,14 @@ Job = Union[Data, Event, Callable[[], object]]  # data is that of a message
 _EMPTY: Any = ()  # stands for a queue that was never needed: a deque takes 600 bytes
 
 
+def _no_hint(error: BaseException) -> str:
+    return ""
+
+
+# Returns what to do about the error of a listener, or ''. ``wsgi.hints`` puts its own here.
+find_hint = _no_hint
+
+
 class Sink(Protocol):
     """The object that the user holds, and that has the listeners."""
 
@@ -242,7 +250,9 @@ class Dispatcher:
     def _failed(self, error: BaseException) -> None:
         if is_end_of(self.sink, error):
             return  # the peer has closed meanwhile, which the close event reports
-        log.error("a listener raised: 1011 closes %r", self.sink, exc_info=error)
+        hint = find_hint(error)
+        text = "a listener raised: 1011 closes %r" + (". %s" if hint else "%s")
+        log.error(text, self.sink, hint, exc_info=error)
         self._connection.close(CloseCode.INTERNAL_ERROR, "")
         if isinstance(error, KeyboardInterrupt):
             self._pass_on(error)

@@ -42,7 +42,7 @@ from faye_wsgi.errors import HandshakeError
 from faye_wsgi.http.origins import Origins, is_allowed
 from faye_wsgi.transport import hubs, watchdog
 from faye_wsgi.transport.connection import Connection
-from faye_wsgi.wsgi import debug, worker
+from faye_wsgi.wsgi import debug, hints, worker
 from faye_wsgi.wsgi.environ import Environ, environ_of, host_of, read_request, text_of, url_of
 from faye_wsgi.wsgi.hijack import Void, VoidPair, take
 from faye_wsgi.wsgi.responses import responses_for
@@ -183,6 +183,7 @@ class Handover:
             connection.closing.discard()  # or it would keep the hub of this thread alive
             raise
         worker.watch()
+        hints.give()
         self._endpoint, self._connection = endpoint, connection
         connection.open(driver, taken.socket, head, taken.read_ahead)
         if isinstance(taken.void, Void):

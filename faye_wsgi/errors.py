@@ -114,3 +114,8 @@ class ExtensionError(ProtocolError):
 
 class HijackError(WebSocketError):
     """This WSGI server's socket cannot be taken; the text names the server and the cure."""
+
+
+def is_end_of(target: Any, error: BaseException | None) -> bool:
+    """Whether ``error`` is the ConnectionClosed of ``target``: of this connection, and no other."""
+    return isinstance(error, ConnectionClosed) and error.target is target

@@ -16,7 +16,7 @@ from faye_wsgi.driver.eventstream import (
     response,
 )
 from faye_wsgi.endpoint import EventTarget, handler
-from faye_wsgi.errors import HijackError
+from faye_wsgi.errors import HijackError, is_end_of
 from faye_wsgi.http.headers import HeadersLike
 from faye_wsgi.http.url import without_query
 from faye_wsgi.transport import hubs
@@ -143,11 +143,13 @@ class EventSource(EventTarget):
     def __enter__(self) -> EventSource:
         return self
 
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        """Close, after what was sent."""
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
+        """Close, after what was sent; a ConnectionClosed of this stream ends the block quietly."""
         self.close()
-        if error is not None:
+        is_end = is_end_of(self, error)
+        if error is not None and not is_end:
             self._handover.end_in_thread()
+        return is_end
 
     def __repr__(self) -> str:
         return f"<EventSource {without_query(self.url)} {self._connection.state.name}>"

@@ -12,8 +12,9 @@ WebSocket's, loses the thread: the connection is ended when the server drops the
 And a hub is not destroyed while a connection is being made in its thread (``reserve``).
 
 No event tells a connection that its process stops. So each hub that serves connections has one
-timer, which calls the function that ``find_stop_sign`` has returned. An ``atexit`` hook comes too
-late for the hubs of other threads; ``wsgi.worker`` has one for the main thread's hub.
+timer, which calls the function that ``find_stop_sign`` has returned. Where that tells nothing,
+an ``atexit`` hook of ``wsgi.worker`` calls ``go_away``. It comes too late for threads that are
+not daemons, for the interpreter waits for these first.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from contextlib import suppress
 from typing import Any, Callable, Protocol
 
 import gevent
@@ -44,6 +46,7 @@ __all__ = [
     "release",
     "release_hub",
     "reserve",
+    "serve_any",
     "tell_in_thread",
     "watch_thread",
 ]
@@ -169,11 +172,19 @@ def members(hub: Any) -> list[Member]:
     return [] if registry is None else list(registry.members)
 
 
-def go_away(hub: Any) -> None:
-    """The process stops: 1001 for all connections that ``hub`` serves."""
-    registry = _registries.get(hub)
-    if registry is not None:
-        registry.go_away()
+def serve_any() -> bool:
+    """Whether there are live connections in this process, in any thread."""
+    return bool(_registries)
+
+
+def go_away() -> None:
+    """The process stops: 1001 for all its connections, each in the next turn of its hub."""
+    # A copy, which is made at once: other threads may enter and remove connections meanwhile.
+    for hub, registry in _registries.copy().items():
+        loop = hub.loop
+        if loop is not None:
+            with suppress(ValueError):  # another thread has just destroyed it
+                loop.run_callback_threadsafe(registry.go_away)
 
 
 def release(hub: Any) -> bool:

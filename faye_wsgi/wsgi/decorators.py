@@ -13,7 +13,7 @@ from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any, Callable, Protocol, overload
 
 from faye_wsgi.driver.base import ReadyState
-from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.errors import is_end_of
 from faye_wsgi.transport.settings import check_names
 
 __all__ = ["MARK", "Decorator", "View", "check_options", "make_decorator"]
@@ -128,7 +128,7 @@ def _run(connection: Any, view: Callable[[], Any]) -> Any:
     try:
         return view()
     except BaseException as error:
-        if isinstance(error, ConnectionClosed) and error.target is connection:
+        if is_end_of(connection, error):
             return None
         # The peer gets 1011. The framework logs the exception, once, as it does for any view.
         connection.__exit__(type(error), error, error.__traceback__)

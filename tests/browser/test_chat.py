@@ -212,6 +212,36 @@ def test_nothing_is_wider_than_the_screen(
     ada.resize(1280, 800)
 
 
+# How far each line of the last message reaches, the last line left out: 1 is its bubble's edge.
+LINES = """
+const bubble = [...document.querySelectorAll('.bubble')].at(-1);
+const range = document.createRange();
+range.selectNodeContents(bubble);
+const { left, right } = bubble.getBoundingClientRect();
+const padding = parseFloat(getComputedStyle(bubble).paddingLeft);
+const ends = new Map();
+for (const part of range.getClientRects()) {
+  const line = Math.round(part.bottom);
+  ends.set(line, Math.max(ends.get(line) ?? 0, part.right - left - padding));
+}
+const lines = [...ends].sort(([a], [b]) => a - b).slice(0, -1);
+return lines.map(([, end]) => end / (right - left - 2 * padding));
+"""
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 800)])
+@pytest.mark.parametrize("path", ["s/" + "aB3dE5fG7h" * 12, "guides/" + "first-steps.html?a=" * 8])
+def test_a_long_link_fills_its_bubble(ada: Page, width: int, height: int, path: str) -> None:
+    ada.resize(width, height)
+    enter("links", ada)
+    text = f"See https://example.com/{path}x"
+    say(ada, text)
+    ada.wait(lambda w: messages(w)[-1:] == [text])
+    lines = ada.run(LINES)
+    assert lines and min(lines) > 0.6
+    ada.resize(1280, 800)
+
+
 def test_its_logs_are_clean(server: Server, ada: Page) -> None:
     enter("log", ada)
     enter("log-two", ada)

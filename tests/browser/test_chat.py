@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
@@ -102,6 +102,51 @@ def test_two_people_see_each_other(ada: Page, ben: Page) -> None:
     assert messages(ben, ".message.own") == ["Hello, Ada"]
     enter("elsewhere", ben)
     ada.wait(lambda w: people(w) == ["Ada"])
+
+
+def press_escape(window: Page) -> None:
+    """As a key for the whole page: an element could not take it while a dialog is open."""
+    for type in ("rawKeyDown", "keyUp"):
+        key = {"type": type, "key": "Escape", "code": "Escape", "windowsVirtualKeyCode": 27}
+        window.driver.execute_cdp_cmd("Input.dispatchKeyEvent", key)
+
+
+def is_open(window: Page) -> bool:
+    return bool(window.run("return document.getElementById('name-dialog').open"))
+
+
+@pytest.mark.parametrize("leave", [press_escape, lambda w: w.find("#name-cancel").click()])
+def test_a_visitor_may_leave_the_question_for_a_name_open(
+    server: Server, leave: Callable[[Page], None]
+) -> None:
+    with page() as window:
+        window.open(server.url("/"))
+        window.find("#name-dialog[open]")
+        leave(window)
+        window.wait(lambda w: not is_open(w), what="the dialog to close")
+        assert window.run(STATUS) == "idle"
+        assert window.run("return document.activeElement.id") == "enter"
+        window.find("#text").send_keys("a draft" + ENTER)
+        window.find("#name-dialog[open] #name").send_keys("  " + ENTER)
+        assert is_open(window)
+        window.find("#name").send_keys("Cleo" + ENTER)
+        wait_online(window)
+        assert not window.find("#enter").is_displayed()
+        assert window.find("#text").get_attribute("value") == "a draft"
+
+
+def test_escape_closes_the_dialog_and_then_the_menu_below_it(ada: Page) -> None:
+    menu = "return document.body.classList.contains('sidebar-open')"
+    ada.resize(390, 844)
+    ada.find("#open-sidebar").click()
+    ada.find("#me").click()
+    ada.find("#name-dialog[open]")
+    press_escape(ada)
+    ada.wait(lambda w: not is_open(w), what="the dialog to close")
+    assert ada.run(menu)
+    press_escape(ada)
+    ada.wait(lambda w: not w.run(menu), what="the menu to close")
+    ada.resize(1280, 800)
 
 
 def test_text_is_never_html(ada: Page, ben: Page) -> None:

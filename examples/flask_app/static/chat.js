@@ -282,8 +282,10 @@ function showMessages() {
       elements.delete(name);
     }
   }
-  $('empty').hidden =
-    room.messages.length + room.outbox.length > 0 || connection.status !== 'online';
+  const isSilent = room.messages.length + room.outbox.length === 0;
+  $('empty').hidden = Boolean(me.name) && !(isSilent && connection.status === 'online');
+  $('outside').hidden = Boolean(me.name);
+  $('silence').hidden = !me.name;
   $('empty-name').textContent = `#${room.name}`;
   if (stuckToEnd) scrollToEnd();
 }
@@ -408,7 +410,7 @@ function showStatus(status) {
   else troubleSince ||= Date.now() - (status === 'connecting' ? 0 : BANNER_AFTER);
   document.documentElement.dataset.status = status;
   $('my-status').textContent =
-    { online: 'Online', waiting: 'Not connected', refused: 'Not connected', idle: '' }[status] ??
+    { online: 'Online', waiting: 'Not connected', refused: 'Not connected', idle: 'Not joined yet' }[status] ??
     'Connecting…';
   if (status !== 'online') people = [];
   showMe();
@@ -475,6 +477,10 @@ $('composer').addEventListener('submit', (event) => {
   event.preventDefault();
   const text = $('text').value.trim();
   if (!text || room.isFull) return;
+  if (!me.name) {
+    askName(); // and the text waits where it is
+    return;
+  }
   $('text').value = '';
   typingToldAt = 0;
   say(text);
@@ -535,7 +541,8 @@ document.addEventListener('visibilitychange', () => {
 });
 
 addEventListener('keydown', (event) => {
-  if (event.key === 'Escape' && document.body.classList.contains('sidebar-open')) {
+  const isDialogs = Boolean(document.querySelector('dialog[open]'));
+  if (event.key === 'Escape' && !isDialogs && document.body.classList.contains('sidebar-open')) {
     openSidebar(false);
     $('open-sidebar').focus();
   } else if (event.altKey && (event.key === 'ArrowUp' || event.key === 'ArrowDown')) {
@@ -569,7 +576,7 @@ new ResizeObserver(() => stuckToEnd && scrollToEnd()).observe($('log'));
 
 function askName() {
   $('name').value = me.name ?? memory.get(localStorage, 'name') ?? '';
-  $('name-cancel').hidden = !me.name;
+  $('name-cancel').textContent = me.name ? 'Cancel' : 'Not now';
   $('join').textContent = me.name ? 'Change' : 'Join the chat';
   paintAvatar($('name-avatar'), $('name').value || '?');
   $('name-dialog').showModal();
@@ -580,10 +587,16 @@ $('name').addEventListener('input', () =>
   paintAvatar($('name-avatar'), $('name').value.trim() || '?'),
 );
 $('name-cancel').addEventListener('click', () => $('name-dialog').close());
-$('name-dialog').addEventListener('close', () => me.name || askName());
-$('name-form').addEventListener('submit', () => {
+$('name-dialog').addEventListener('close', () => me.name || $('enter').focus());
+$('name-form').addEventListener('submit', (event) => {
   const name = $('name').value.trim();
-  if (!name || name === me.name) return;
+  if (!name) {
+    event.preventDefault(); // spaces only
+    $('name').value = '';
+    $('name').reportValidity();
+    return;
+  }
+  if (name === me.name) return;
   me.name = name;
   memory.set(sessionStorage, 'name', name);
   memory.set(localStorage, 'name', name);
@@ -591,7 +604,7 @@ $('name-form').addEventListener('submit', () => {
   connect();
   if (hasMouse.matches) setTimeout(() => $('text').focus());
 });
-$('me').addEventListener('click', askName);
+for (const id of ['me', 'enter']) $(id).addEventListener('click', askName);
 
 $('add-channel').addEventListener('click', () => {
   $('new-channel').value = '';

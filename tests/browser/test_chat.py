@@ -257,6 +257,56 @@ def test_nothing_is_wider_than_the_screen(
     ada.resize(1280, 800)
 
 
+# What a finger can hit, and how large it is; links in the middle of a text are left out. What
+# comes and goes is shown for as long as it is measured.
+TARGETS = """
+const rare = [...document.querySelectorAll('#banner, #jump')].filter((e) => e.hidden);
+for (const e of rare) e.hidden = false;
+const inside = (e) => document.querySelector('dialog[open]')?.contains(e) ?? true;
+const targets = [...document.querySelectorAll('a, button, input, textarea')]
+  .filter((e) => e.checkVisibility({ visibilityProperty: true }) && !e.closest('p, .bubble'))
+  .filter((e) => inside(e) && !e.closest('[inert]'))
+  .map((e) => [e.id || e.textContent.trim(), e.getBoundingClientRect()])
+  .map(([name, { width, height }]) => ({ name, width, height }));
+for (const e of rare) e.hidden = true;
+return targets;
+"""
+
+
+def check_targets(window: Page, *expected: str) -> None:
+    targets = window.run(TARGETS)
+    assert set(expected) <= {target["name"] for target in targets}
+    assert [t for t in targets if min(t["width"], t["height"]) < 44] == []
+
+
+def test_a_finger_can_hit_everything_on_a_phone(server: Server, ada: Page) -> None:
+    enter("fingers", ada)
+    ada.resize(390, 844)
+    ada.wait(lambda w: w.find("#text").size["height"] >= 44, what="the message box to grow")
+    check_targets(ada, "open-sidebar", "send", "text", "jump", "retry", "Activity")
+    ada.find("#open-sidebar").click()
+    check_targets(ada, "add-channel", "close-sidebar", "me", "#fingers")
+    ada.find("#me").click()
+    check_targets(ada, "name", "name-cancel", "join")
+    ada.find("#name-cancel").click()
+    ada.find("#add-channel").click()
+    check_targets(ada, "new-channel", "channel-cancel", "Open")
+    ada.find("#channel-cancel").click()
+    ada.find("#close-sidebar").click()
+    ada.resize(1280, 800)
+    with page() as window:
+        window.resize(390, 844)
+        window.open(server.url("/"))
+        window.find("#name-dialog[open]")
+        press_escape(window)
+        window.wait(lambda w: not is_open(w))
+        check_targets(window, "enter")
+        window.open(server.url("/activity"))
+        wait_online(window)
+        window.find("#channels a")
+        check_targets(window, "Chat", "#general")
+
+
 # How far each line of the last message reaches, the last line left out: 1 is its bubble's edge.
 LINES = """
 const bubble = [...document.querySelectorAll('.bubble')].at(-1);

@@ -529,6 +529,7 @@ function noticeReading() {
 }
 
 addEventListener('hashchange', () => go(channelInAddress() ?? HOME));
+addEventListener('resize', fitComposer);
 addEventListener('online', () => connection.status === 'waiting' && connection.retry());
 addEventListener('offline', showBanner);
 document.addEventListener('visibilitychange', () => {

@@ -257,6 +257,30 @@ def test_nothing_is_wider_than_the_screen(
     ada.resize(1280, 800)
 
 
+def test_the_log_stays_at_its_end_when_the_window_changes(ada: Page) -> None:
+    """A phone is turned: the browser may tell of the scrolling before the page knows the size."""
+    ada.resize(1280, 800)
+    enter("turning", ada)
+    say(ada, "line after line")
+    for number in range(12):
+        say(ada, str(number))
+    wait_messages(ada, ["line after line", *map(str, range(12))], ".message:not(.unsent)")
+    gap = """
+        const { scrollHeight, scrollTop, clientHeight } = document.getElementById("log");
+        return scrollHeight - scrollTop - clientHeight;
+    """
+    try:
+        ada.run("""
+            const log = document.getElementById('log');
+            log.style.height = '200px';
+            log.dispatchEvent(new Event('scroll'));
+        """)
+        ada.wait(lambda w: w.run(gap) < 2, what="the log to be at its end")
+        assert not ada.find("#jump").is_displayed()
+    finally:
+        ada.run("document.getElementById('log').style.height = ''")
+
+
 # What a finger can hit, and how large it is; links in the middle of a text are left out. What
 # comes and goes is shown for as long as it is measured.
 TARGETS = """

@@ -69,6 +69,7 @@ let people = [];
 let typingToldAt = 0;
 let troubleSince = 0; // when the connection went, 0 while all is well
 let stuckToEnd = true;
+let logSize = ''; // as it was observed last
 
 const isOwn = (message) => message.author === me.id;
 const isReading = () => document.visibilityState === 'visible' && stuckToEnd;
@@ -451,6 +452,8 @@ function showJump() {
   $('jump-text').textContent = room.unread ? plural(room.unread, 'new message') : 'Latest messages';
 }
 
+const sizeOf = ({ clientWidth, clientHeight }) => `${clientWidth} × ${clientHeight}`;
+
 const scrollToEnd = () => {
   $('log').scrollTop = $('log').scrollHeight;
 };
@@ -502,6 +505,7 @@ $('text').addEventListener('input', () => {
 
 $('log').addEventListener('scroll', () => {
   const { scrollHeight, scrollTop, clientHeight } = $('log');
+  if (sizeOf($('log')) !== logSize) return; // the window did it, not the reader
   const isAtEnd = scrollHeight - scrollTop - clientHeight < 48;
   if (isAtEnd === stuckToEnd) return;
   stuckToEnd = isAtEnd;
@@ -571,7 +575,10 @@ for (const id of ['close-sidebar', 'scrim']) {
   });
 }
 narrow.addEventListener('change', () => openSidebar(false));
-new ResizeObserver(() => stuckToEnd && scrollToEnd()).observe($('log'));
+new ResizeObserver(() => {
+  logSize = sizeOf($('log'));
+  if (stuckToEnd) scrollToEnd();
+}).observe($('log'));
 
 /* ---- Dialogs ---- */
 

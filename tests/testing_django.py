@@ -13,8 +13,11 @@ if "patched" in sys.argv:
 
     gevent.monkey.patch_all()
 
+import contextlib
+import threading
 import unittest
 from typing import Any
+from unittest import mock
 
 import django
 from django.conf import settings
@@ -41,6 +44,7 @@ django.setup()
 
 from django.contrib.auth.decorators import login_required  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
+from django.db import close_old_connections, connection, connections  # noqa: E402
 from django.http import HttpRequest  # noqa: E402
 from django.test import Client as DjangoClient  # noqa: E402
 from django.test import LiveServerTestCase, TestCase, TransactionTestCase  # noqa: E402
@@ -72,7 +76,27 @@ def agent(request: HttpRequest, ws: WebSocket) -> None:
     ws.send_json([request.headers["User-Agent"], request.get_host()])
 
 
-urlpatterns = [path("rename", rename), path("broken", broken), path("agent", agent)]
+@websocket
+def count(request: HttpRequest, ws: WebSocket) -> None:
+    ws.on("message", lambda event: ws.send_json(User.objects.count()))
+
+
+@websocket
+def count_in_thread(request: HttpRequest, ws: WebSocket) -> None:
+    counts: list[int] = []
+    thread = threading.Thread(target=lambda: counts.append(User.objects.count()))
+    thread.start()
+    thread.join()
+    ws.send_json(counts)
+
+
+urlpatterns = [
+    path("rename", rename),
+    path("broken", broken),
+    path("agent", agent),
+    path("count", count),
+    path("thread", count_in_thread),
+]
 
 
 class Views:
@@ -93,6 +117,44 @@ class Views:
         assert self.client.session["renamed"]
         user.refresh_from_db()
         assert user.first_name == "Grace"
+
+    def test_listeners_and_threads_of_the_view(self) -> None:
+        """They run in greenlets and threads of their own, and see the same database."""
+        User.objects.create(username="ada")
+        with connect(self.client, "/count") as ws:
+            ws.send("first")
+            assert ws.receive_json() == 1
+            with connect(self.client, "/thread") as other:
+                assert other.receive_json() == [1]
+            User.objects.create(username="grace")
+            ws.send("second")
+            assert ws.receive_json() == 2
+
+    def test_the_connections_of_the_test_stay_open(self) -> None:
+        with mock.patch.object(connection, "close") as close:
+            with connect(self.client, "/count") as ws:
+                ws.send("x")
+                ws.receive_json()
+            close.assert_not_called()
+            close_old_connections()  # Django's own is back
+            close.assert_called_once_with()
+
+    def test_other_threads_have_connections_of_their_own_again(self) -> None:
+        one, two = connect(self.client, "/count"), connect(self.client, "/count")
+        with contextlib.ExitStack() as stack:
+            with one:
+                stack.enter_context(two)
+                assert connection_of_a_thread() is connections["default"]
+            assert connection_of_a_thread() is connections["default"]
+        assert connection_of_a_thread() is not connections["default"]
+
+
+def connection_of_a_thread() -> Any:
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(connections["default"]))
+    thread.start()
+    thread.join()
+    return found[0]
 
 
 class InATransaction(Views, TestCase):

@@ -392,4 +392,5 @@ def test_djangos_test_cases(threads: str) -> None:
         timeout=60,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "14 tests" in result.stdout
+    assert "15 tests" in result.stdout
+    assert "Traceback" not in result.stderr

@@ -190,10 +190,40 @@ class WithoutATransaction(Views, TransactionTestCase):
         self.check_rename("two")
 
 
+def check_threads(earlier: list[threading.Thread]) -> None:
+    for thread in set(threading.enumerate()).difference(earlier):
+        thread.join(5)
+        assert not thread.is_alive(), thread
+
+
 class Live(LiveServerTestCase):
-    def test_a_live_server(self) -> None:
-        with Client(ws_url(self, "/agent"), headers={"User-Agent": "live"}) as ws:
-            assert ws.receive_json(5)[0] == "live"
+    """With views that use the database, and must have ended when Django stops its server.
+
+    Django does not wait for the threads of the requests. One that ends later closes the test's
+    database connection, which is no longer shared, and four tracebacks are printed; so it is
+    with any response that goes on. A client's ``close`` begins the end, and its ``wait_closed``
+    waits for it.
+    """
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.addClassCleanup(check_threads, threading.enumerate())  # after the end of the server
+        super().setUpClass()
+
+    def check_count(self, ws: Client) -> None:
+        User.objects.create(username="ada")
+        ws.send("x")
+        assert ws.receive_json(5) == 1
+
+    def test_in_a_block(self) -> None:
+        with Client(ws_url(self, "/count")) as ws:
+            self.check_count(ws)
+
+    def test_with_cleanups(self) -> None:
+        ws = Client(ws_url(self, "/count"))
+        self.addCleanup(ws.wait_closed)
+        self.addCleanup(ws.close)
+        self.check_count(ws)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from faye_wsgi.flask import eventsource, websocket
 from faye_wsgi.testing import connect, connect_events, ws_url
 
 from .test_layers import ROOT, fresh_python
-from .test_readme import README
 
 AGAIN_MARK = "FAYE_WSGI_TEST_AGAIN"
 AGAIN = """
@@ -63,6 +62,14 @@ from faye_wsgi.testkit.request import wait_until  # not before pytest has begun
 is_clean = wait_until(lambda: all(map(int.__le__, count(), plugin.usual)), 5)
 print(plugin.usual, count())
 sys.exit(status or not is_clean)
+"""
+PARALLEL = """
+from gevent.monkey import is_module_patched
+from tests.test_testing import *
+
+
+def test_threads_are_patched():
+    assert is_module_patched("threading")
 """
 once = pytest.mark.skipif(AGAIN_MARK in os.environ, reason="this is run by one of these")
 left: list[Any] = []
@@ -417,13 +424,15 @@ def test_in_the_reversed_order(threads: str) -> None:
 
 @once
 def test_in_parallel_under_patched_threads(tmp_path: Path) -> None:
-    """With the conftest.py of the README, since pytest-xdist has a thread of its own."""
-    section = README.read_text("utf-8").split("## Testing your views")[1]
-    code = section.split("`conftest.py`")[1].split("```python\n")[1].split("```")[0]
-    (tmp_path / "conftest.py").write_text(code, "utf-8")
-    (tmp_path / "test_all.py").write_text("from tests.test_testing import *", "utf-8")
+    """pytest-xdist has a thread of its own, which is not patched."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfaye_wsgi_patch = true", "utf-8")
+    (tmp_path / "test_all.py").write_text(PARALLEL, "utf-8")
+    plugins = {
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_PLUGINS": "xdist.plugin,faye_wsgi.pytest_plugin",
+    }
     options = ["-q", "-p", "no:cacheprovider", "-n", "2"]
-    result = run("-m", "pytest", *options, str(tmp_path), folder=tmp_path)
+    result = run("-m", "pytest", *options, folder=tmp_path, **plugins)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -437,12 +446,14 @@ def test_djangos_test_cases(threads: str) -> None:
     assert "Traceback" not in result.stderr
 
 
-def run(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, folder: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env={**os.environ, AGAIN_MARK: "1", "PYTHONPATH": path},
+        env={**os.environ, AGAIN_MARK: "1", "PYTHONPATH": path, **environment},
         capture_output=True,
         text=True,
         timeout=100,

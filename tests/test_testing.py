@@ -442,7 +442,7 @@ def test_djangos_test_cases(threads: str) -> None:
     """A TestCase's transaction, SQLite in memory, force_login, and LiveServerTestCase."""
     result = run("-m", "tests.testing_django", threads)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "15 tests" in result.stdout
+    assert "16 tests" in result.stdout
     assert "Traceback" not in result.stderr
 
 

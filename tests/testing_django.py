@@ -55,6 +55,8 @@ from faye_wsgi import Client, HandshakeError, WebSocket  # noqa: E402
 from faye_wsgi.django import websocket  # noqa: E402
 from faye_wsgi.testing import connect, ws_url  # noqa: E402
 
+from .test_readme import django_blocks  # noqa: E402
+
 
 @login_required
 @websocket
@@ -90,7 +92,11 @@ def count_in_thread(request: HttpRequest, ws: WebSocket) -> None:
     ws.send_json(counts)
 
 
+for block in django_blocks():
+    exec(block.code)  # a view, chat, and a test case
+
 urlpatterns = [
+    path("rooms/<room>", chat),  # noqa: F821
     path("rename", rename),
     path("broken", broken),
     path("agent", agent),

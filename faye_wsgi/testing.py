@@ -143,14 +143,11 @@ class WebSocketSession:
         try:
             self.client.wait_open()
         except HandshakeError as error:
-            self._store_cookies()
             exchange.raise_for(error)
             raise
-        self._store_cookies()
+        finally:
+            exchange.target.store_cookies(self.client.headers.getall("Set-Cookie"))
         exchange.note("**", f"opened {exchange.target.url}")
-
-    def _store_cookies(self) -> None:
-        self._exchange.target.store_cookies(self.client.headers.getall("Set-Cookie"))
 
     def _finish(self, error: BaseException | None) -> None:
         self._exchange.finish(error, lambda: self._close(1000 if error is None else 1011))
@@ -311,19 +308,19 @@ class WebSocketSession:
         """
         self._exchange.note("**", "vanished")
         self._exchange.requests[-1].line.manner = "vanish"
-        self._connection.closing.lose("the client has vanished")
+        self.client._connection.closing.lose("the client has vanished")
 
     def reset(self) -> None:
         """Reset the connection, as a process that crashed: no close frame, and no FIN."""
         if self.ready_state == ReadyState.CLOSED:
             return
         self._exchange.note("**", "reset")
-        stream = self._connection.stream
-        if stream is not None:
-            stream.pause_reading()  # or it could read what makes it a reset
+        connection = self.client._connection
+        if connection.stream is not None:
+            connection.stream.pause_reading()  # or it could read what makes it a reset
         for request in self._exchange.requests:
             request.reset()
-        self._connection.closing.lose("the client has reset the connection")
+        connection.closing.lose("the client has reset the connection")
 
     def send_raw(self, data: bytes) -> None:
         """Send bytes as they are, after what was sent before: broken frames, halves of frames."""
@@ -331,14 +328,10 @@ class WebSocketSession:
         self._stream.write(bytes(data))
 
     @property
-    def _connection(self) -> Any:
-        return self.client._connection
-
-    @property
     def _stream(self) -> Any:
         if self.ready_state != ReadyState.OPEN:
             raise ConnectionClosed(self.close_code, self.close_reason)
-        return self._connection.stream
+        return self.client._connection.stream
 
     def _check_reading(self) -> None:
         if self._is_stalled:

@@ -33,7 +33,7 @@ ARROWS = BELOW | {
     "flask": FRAMEWORKS,
     "django": FRAMEWORKS,
     "testkit": FLAT | {"endpoint"},
-    "pytest_plugin": {"testing"},
+    "pytest_plugin": {"testing", "testkit"},
     "testing": FLAT | {"client", "testkit"},
     "__init__": set(),
     "__main__": FLAT | {"client"},

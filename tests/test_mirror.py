@@ -29,6 +29,7 @@ ELSEWHERE = {
     "testkit/feed": ("test_testing.py", KIT),
     "testkit/frameworks": ("test_testing.py", KIT),
     "testkit/leftovers": ("test_testing.py", KIT),
+    "testkit/patching": ("test_pytest_plugin.py", KIT),
     "testkit/request": ("test_testing.py", KIT),
 }
 

@@ -1,7 +1,8 @@
 """The code in the documents is right: it compiles, its imports exist, and what can run, runs.
 
-A block with the line `<!-- runnable -->` right above it is executed in a fresh interpreter. Code
-for other libraries, for comparison, needs them to be installed.
+A block with the line `<!-- runnable -->` right above it is executed in a fresh interpreter, and
+then the tests that it defines; those of Django run in testing_django.py. Code for other
+libraries, for comparison, needs them to be installed.
 """
 
 from __future__ import annotations
@@ -85,4 +86,12 @@ def test_imports_exist(block: Block) -> None:
 @pytest.mark.parametrize("block", RUNNABLE)
 def test_runs(block: Block) -> None:
     block.need_others()
-    fresh_python(block.code)
+    tests = re.findall(r"^def (test_\w+)", block.code, re.MULTILINE)
+    fresh_python("\n".join([block.code, *(f"{name}()" for name in tests)]))
+
+
+def django_blocks() -> tuple[Block, Block]:
+    """The view of the chapter on Django, and its test."""
+    views = next(one for one in BLOCKS if "def chat(request, ws, room)" in one.code)
+    tests = next(one for one in BLOCKS if "(TestCase)" in one.code)
+    return views, tests

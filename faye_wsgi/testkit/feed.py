@@ -87,6 +87,7 @@ class Feed:
             self._opened.set_exception(HandshakeError(reason, code=1006))
         finally:
             response.close()
+            self._socket.close()  # the view's server waits a while for our end of TCP
             self._events.put(None)
 
 

@@ -25,7 +25,7 @@ import gevent.event
 import gevent.socket
 
 from faye_wsgi.driver.base import ReadyState
-from faye_wsgi.driver.client_handshake import ClientHandshake, Opened
+from faye_wsgi.driver.client_handshake import Opened
 from faye_wsgi.errors import HandshakeError
 from faye_wsgi.http.proxy import ProxyHandshake
 from faye_wsgi.http.url import Url
@@ -34,7 +34,17 @@ from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.stream import READ_SIZE, WRITE, PlainSocket, tune
 from faye_wsgi.transport.tls import BioSocket, ClientTls
 
-__all__ = ["Proxy", "begin", "dial", "open_socket", "shake_hands"]
+__all__ = [
+    "Proxy",
+    "begin",
+    "dial",
+    "exchange",
+    "is_unverified",
+    "open_socket",
+    "receive",
+    "shake_hands",
+    "within",
+]
 
 log = logging.getLogger("faye_wsgi")
 
@@ -83,7 +93,7 @@ def _run(
     failed: Callable[[HandshakeError], object],
 ) -> None:
     try:
-        sock, result = _within(timeout, attempt)
+        sock, result = within(timeout, attempt)
     except HandshakeError as error:
         failed(error)
         return
@@ -94,7 +104,8 @@ def _run(
     connection.open(result.driver, sock, b"", result.left)
 
 
-def _within(timeout: float | None, attempt: Attempt) -> tuple[Any, Opened]:
+def within(timeout: float | None, attempt: Callable[[], Result]) -> Result:
+    """The result of ``attempt``; HandshakeError when the time is up, too."""
     with gevent.Timeout.start_new(timeout) as expiry:
         try:
             return attempt()
@@ -134,11 +145,10 @@ def dial(url: Url, tls: Callable[[], ClientTls], proxy: Proxy | None = None) -> 
     return sock
 
 
-def shake_hands(sock: Any, handshake: ClientHandshake) -> Opened:
-    """The opening handshake on a new socket, which is closed if it fails."""
+def shake_hands(sock: Any, handshake: Any) -> Any:
+    """The opening handshake on a new socket, which is closed if it fails; its result."""
     try:
-        opened: Opened = exchange(sock, handshake)
-        return opened
+        return exchange(sock, handshake)
     except BaseException:
         sock.close()
         raise
@@ -152,7 +162,7 @@ def exchange(sock: Any, step: Any) -> Any:
         raise _io_error("the request could not be sent", error) from None
     while True:
         try:
-            data = _recv(sock, BODY_TIMEOUT if step.is_refused else None)
+            data = receive(sock, BODY_TIMEOUT if step.is_refused else None)
         except OSError as error:
             if step.is_refused:
                 raise step.receive_eof() from None
@@ -193,7 +203,8 @@ def _send_all(sock: Any, data: bytes) -> None:
         data = data[_wait_for(sock, partial(send, data), None, writing=True) :]
 
 
-def _recv(sock: Any, timeout: float | None) -> bytes:
+def receive(sock: Any, timeout: float | None) -> bytes:
+    """The next bytes, b'' at the end; OSError, also after ``timeout`` seconds."""
     data: bytes = _wait_for(sock, partial(sock.recv, READ_SIZE), timeout)
     return data
 

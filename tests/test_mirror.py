@@ -30,6 +30,7 @@ ELSEWHERE = {
     "testkit/frameworks": ("test_testing.py", KIT),
     "testkit/leftovers": ("test_testing.py", KIT),
     "testkit/request": ("test_testing.py", KIT),
+    "transport/feed": ("test_eventsource_client.py", "it is all that the client does"),
     "transport/opening": ("test_client.py", "it is what a client does before it is open"),
 }
 

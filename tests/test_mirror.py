@@ -26,7 +26,6 @@ ELSEWHERE = {
     "driver/hixie75": ("driver/test_hixie.py", "both drafts keep to the same rules"),
     "driver/hixie76": ("driver/test_hixie.py", "both drafts keep to the same rules"),
     "testkit/exchange": ("test_testing.py", KIT),
-    "testkit/feed": ("test_testing.py", KIT),
     "testkit/frameworks": ("test_testing.py", KIT),
     "testkit/leftovers": ("test_testing.py", KIT),
     "testkit/request": ("test_testing.py", KIT),

@@ -39,6 +39,8 @@ __all__ = [
     "begin",
     "dial",
     "exchange",
+    "is_unknown",
+    "is_unreachable",
     "is_unverified",
     "open_socket",
     "receive",
@@ -184,12 +186,26 @@ def _start_tls(sock: Any, tls: ClientTls, url: Url, peer: str) -> BioSocket:
         if getattr(error, "reason", None) in _NO_TLS:
             reason = f"{peer} does not speak TLS at {url.authority}: write {_plain(url)}://"
             raise HandshakeError(reason, code=1006) from None
-        # With its cause, by which ``is_unverified`` knows it.
-        raise _io_error(f"TLS with {peer} failed", error) from error
+        cause = error if isinstance(error, ssl.SSLError) else None
+        raise _io_error(f"TLS with {peer} failed", error) from cause
 
 
 def _plain(url: Url) -> str:
     return url.scheme[:-1]
+
+
+# Why there was no answer is known by the cause of the error.
+
+
+def is_unknown(error: HandshakeError) -> bool:
+    """Whether the name of the server or proxy was not found."""
+    return isinstance(error.__cause__, socket.gaierror)
+
+
+def is_unreachable(error: HandshakeError) -> bool:
+    """Whether there was no connection to the server or proxy."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and not isinstance(cause, (socket.gaierror, ssl.SSLError))
 
 
 def is_unverified(error: HandshakeError) -> bool:
@@ -245,7 +261,7 @@ def open_socket(url: Url) -> PlainSocket:
     try:
         found = gevent.socket.getaddrinfo(url.host, url.port, 0, socket.SOCK_STREAM)
     except OSError as error:
-        raise _io_error(f"the host {url.host} was not found", error) from None
+        raise _io_error(f"the host {url.host} was not found", error) from error
     return _race(_interleave(found), url.authority)
 
 
@@ -268,7 +284,7 @@ def _race(addresses: list[Address], name: str) -> PlainSocket:
     waiting = deque(addresses)
     runners: list[_Runner] = []
     changed = gevent.event.Event()
-    last = os.strerror(errno.EADDRNOTAVAIL)
+    last = errno.EADDRNOTAVAIL
     try:
         while waiting or runners:
             if waiting:
@@ -279,12 +295,13 @@ def _race(addresses: list[Address], name: str) -> PlainSocket:
                 runners.remove(runner)
                 if runner.error == 0:
                     return runner.take()
-                last = os.strerror(runner.error or 0)
+                last = runner.error or 0
                 runner.close()
     finally:
         for runner in runners:
             runner.close()
-    raise HandshakeError(f"{name} could not be connected to: {last}", code=1006)
+    cause = OSError(last, os.strerror(last))
+    raise _io_error(f"{name} could not be connected to", cause) from cause
 
 
 class _Runner:

@@ -38,6 +38,7 @@ if os.environ.get("FAYE_WSGI_PURE"):
 if TYPE_CHECKING:
     from faye_wsgi.client import Client
     from faye_wsgi.driver.base import ReadyState
+    from faye_wsgi.driver.eventstream import ServerEvent
     from faye_wsgi.driver.frames import CloseCode
     from faye_wsgi.endpoint import broadcast
     from faye_wsgi.errors import (
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         WebSocketError,
     )
     from faye_wsgi.eventsource import EventSource
+    from faye_wsgi.eventsource_client import EventSourceClient
     from faye_wsgi.extensions.permessage_deflate import PermessageDeflate, permessage_deflate
     from faye_wsgi.websocket import WebSocket
 
@@ -57,12 +59,14 @@ _EXPORTS = {
     "CloseCode": "faye_wsgi.driver.frames",
     "ConnectionClosed": "faye_wsgi.errors",
     "EventSource": "faye_wsgi.eventsource",
+    "EventSourceClient": "faye_wsgi.eventsource_client",
     "ExtensionError": "faye_wsgi.errors",
     "HandshakeError": "faye_wsgi.errors",
     "HijackError": "faye_wsgi.errors",
     "PermessageDeflate": "faye_wsgi.extensions.permessage_deflate",
     "ProtocolError": "faye_wsgi.errors",
     "ReadyState": "faye_wsgi.driver.base",
+    "ServerEvent": "faye_wsgi.driver.eventstream",
     "WebSocket": "faye_wsgi.websocket",
     "WebSocketError": "faye_wsgi.errors",
     "broadcast": "faye_wsgi.endpoint",
@@ -74,12 +78,14 @@ __all__ = [
     "CloseCode",
     "ConnectionClosed",
     "EventSource",
+    "EventSourceClient",
     "ExtensionError",
     "HandshakeError",
     "HijackError",
     "PermessageDeflate",
     "ProtocolError",
     "ReadyState",
+    "ServerEvent",
     "WebSocket",
     "WebSocketError",
     "broadcast",

@@ -6,6 +6,7 @@ raises the built-in ``TimeoutError``. All other exceptions derive from :class:`W
 
 from __future__ import annotations
 
+from copyreg import __newobj__  # type: ignore[attr-defined]
 from typing import Any
 
 __all__ = [
@@ -48,7 +49,16 @@ class HeaderPairs(Headers):
 
 
 class WebSocketError(Exception):
-    """The base of all errors of this package."""
+    """The base of all errors of this package.
+
+    They can be copied and pickled, without their ``target``.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The target is a live connection, which no other process can use. ``__init__`` is left
+        # out, because its arguments are not those of ``args``.
+        state = {name: value for name, value in vars(self).items() if name != "target"}
+        return __newobj__, (type(self), *self.args), state
 
 
 class ConnectionClosed(WebSocketError):

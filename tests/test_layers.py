@@ -29,14 +29,15 @@ ARROWS = BELOW | {
     "endpoint": FLAT,
     "client": FLAT | {"endpoint"},
     "eventsource": FLAT | {"endpoint"},
+    "eventsource_client": FLAT,
     "websocket": FLAT | {"endpoint", "client", "eventsource"},
     "flask": FRAMEWORKS,
     "django": FRAMEWORKS,
     "testkit": FLAT | {"endpoint"},
     "pytest_plugin": {"testing", "testkit"},
-    "testing": FLAT | {"client", "testkit"},
+    "testing": FLAT | {"client", "eventsource_client", "testkit"},
     "__init__": set(),
-    "__main__": FLAT | {"client"},
+    "__main__": FLAT | {"client", "eventsource_client"},
 }
 
 IO = {
@@ -72,6 +73,7 @@ THIRD_PARTY = {
     "eventsource": set(),
     "websocket": set(),
     "client": {"webob"},
+    "eventsource_client": {"webob"},
     "flask": {"flask", "werkzeug"},
     "django": {"django"},
     "testkit": {"gevent", "greenlet", "django"},

@@ -8,6 +8,7 @@ and in parallel.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +19,13 @@ from typing import Any
 import pytest
 from flask import Flask, request, session
 
-from faye_wsgi import ConnectionClosed, EventSource, HandshakeError, WebSocket
+from faye_wsgi import (
+    ConnectionClosed,
+    EventSource,
+    EventSourceClient,
+    HandshakeError,
+    WebSocket,
+)
 from faye_wsgi.flask import eventsource, websocket
 from faye_wsgi.testing import connect, connect_events, ws_url
 
@@ -383,6 +390,17 @@ def test_what_is_no_event_stream() -> None:
             connect_events(app, path).__enter__()
         assert caught.value.status_code == status
         assert caught.value.body
+
+
+def test_a_client_of_events_that_is_left_behind() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/feed?token=x"
+        with pytest.raises(
+            AssertionError, match="connections: <Feed http://127.0.0.1:[0-9]+/feed>"
+        ):
+            with connect(app, "/echo", keeps=["greenlets", "descriptors"]):
+                es = EventSourceClient(url)
+        es.close()
 
 
 @pytest.mark.parametrize("number", range(50))

@@ -45,6 +45,7 @@ __all__ = [
     "members",
     "release",
     "release_hub",
+    "release_own_hub",
     "reserve",
     "serve_any",
     "tell_in_thread",
@@ -58,7 +59,7 @@ POLL_INTERVAL = 0.25  # seconds between two looks at the process
 
 
 class Member(Protocol):
-    """The end of a live connection (``closing.Closing``), as its hub sees it."""
+    """The end of a live connection (``closing.Closing``, ``feed.Feed``), as its hub sees it."""
 
     @property
     def dispatcher(self) -> Any:
@@ -284,9 +285,14 @@ def end_alone(connection: Any) -> None:
     if is_alone() and not connection.is_elsewhere:
         connection.closing.wait_told()
         gevent.sleep(0)
-        end, hub = getattr(_here, "end", None), gevent.get_hub()
-        if end is not None and end.hub is hub and not hub.loop.activecnt:
-            release_hub()
+        release_own_hub()
+
+
+def release_own_hub() -> None:
+    """``release_hub``, if a client has made the hub of this thread, and it has no more to do."""
+    end, hub = getattr(_here, "end", None), gevent.get_hub()
+    if end is not None and end.hub is hub and not hub.loop.activecnt:
+        release_hub()
 
 
 def release_hub() -> None:

@@ -41,11 +41,13 @@ if TYPE_CHECKING:
     from faye_wsgi.driver.frames import CloseCode
     from faye_wsgi.endpoint import broadcast
     from faye_wsgi.errors import (
+        BrokerError,
         ConnectionClosed,
         ExtensionError,
         HandshakeError,
         HijackError,
         ProtocolError,
+        PublishError,
         WebSocketError,
     )
     from faye_wsgi.eventsource import EventSource
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from faye_wsgi.websocket import WebSocket
 
 _EXPORTS = {
+    "BrokerError": "faye_wsgi.errors",
     "Client": "faye_wsgi.client",
     "CloseCode": "faye_wsgi.driver.frames",
     "ConnectionClosed": "faye_wsgi.errors",
@@ -62,6 +65,7 @@ _EXPORTS = {
     "HijackError": "faye_wsgi.errors",
     "PermessageDeflate": "faye_wsgi.extensions.permessage_deflate",
     "ProtocolError": "faye_wsgi.errors",
+    "PublishError": "faye_wsgi.errors",
     "ReadyState": "faye_wsgi.driver.base",
     "WebSocket": "faye_wsgi.websocket",
     "WebSocketError": "faye_wsgi.errors",
@@ -70,6 +74,7 @@ _EXPORTS = {
 }
 
 __all__ = [
+    "BrokerError",
     "Client",
     "CloseCode",
     "ConnectionClosed",
@@ -79,6 +84,7 @@ __all__ = [
     "HijackError",
     "PermessageDeflate",
     "ProtocolError",
+    "PublishError",
     "ReadyState",
     "WebSocket",
     "WebSocketError",

@@ -128,9 +128,10 @@ def _verify_name(options: dict[str, Any]) -> None:
 def connect(connection_class: Any, options: Mapping[str, Any], deadline: float) -> Link:
     """Connect to a server that takes writes, and ask for its run."""
     timeout = max(deadline - time.monotonic(), 0.001)
-    connection = connection_class(
-        **options, socket_timeout=timeout, socket_connect_timeout=timeout, health_check_interval=0
-    )
+    timeouts = {"socket_timeout": timeout}
+    if not issubclass(connection_class, redis.connection.UnixDomainSocketConnection):
+        timeouts["socket_connect_timeout"] = timeout  # of a Unix socket it is the same
+    connection = connection_class(**options, **timeouts, health_check_interval=0)
     connection.connect()
     link = Link(connection, timeout)
     replies = link.call([("INFO", "server"), ("INFO", "replication")], deadline)
@@ -191,7 +192,7 @@ _CURES = {
     "CERTIFICATE": "name the authority with ?ssl_ca_certs=FILE, and the server as its certificate",
 }
 
-_ALIASES = {"The user executing the script": "NOPERM"}
+_ALIASES = {"The user executing the script": "NOPERM", "WRONGPASS": "NOAUTH"}
 _CODE = re.compile(rf"\b({'|'.join((*_CURES, *_ALIASES))}|NOSCRIPT|ASK|TRYAGAIN)\b")
 
 

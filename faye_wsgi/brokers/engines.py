@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from faye_wsgi.brokers.base import Broker
 from faye_wsgi.brokers.memory import MemoryBroker
+from faye_wsgi.brokers.url import take_options, truth
 
 __all__ = ["connect"]
 
-SCHEMES = ("memory", "redis", "rediss", "unix")
+SCHEMES = ("memory", "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 
 
 def connect(
@@ -48,33 +49,24 @@ def _connect_redis(
     **options: Any,
 ) -> tuple[Broker, ...]:
     try:
-        from faye_wsgi.brokers import redis, redis_servers
+        from faye_wsgi.brokers.redis import RedisBroker
+        from faye_wsgi.brokers.redis_servers import behind_sentinels, single_server
     except ImportError as error:
         if error.name != "redis":
             raise
         raise ImportError("no redis-py: pip install 'faye_wsgi[redis]'", name="redis") from None
     if not prefix or set(prefix) & set("{}"):
         raise ValueError("the prefix of keys must not be empty, or have braces")
-    url, query = _take(url, "durable", "max_connections")
-    durable = _truth(query["durable"]) if "durable" in query else durable
+    url, query = take_options(url, "durable", "max_connections")
     size = int(query.get("max_connections", max_connections))
     if size < 1:
         raise ValueError("max_connections is at least 1")
-    server = redis_servers.Server(url, size=size, timeout=timeout)
-    broker = redis.RedisBroker(server, prefix=prefix, timeout=timeout, durable=durable, **options)
+    place = behind_sentinels if "+" in urlsplit(url).scheme else single_server
+    broker = RedisBroker(
+        place(url, size=size, timeout=timeout),
+        prefix=prefix,
+        timeout=timeout,
+        durable=truth(query["durable"]) if "durable" in query else durable,
+        **options,
+    )
     return (broker,)
-
-
-def _take(url: str, *names: str) -> tuple[str, dict[str, str]]:
-    """A URL without options of ours, and these."""
-    base, _, text = url.partition("?")
-    query = parse_qsl(text, keep_blank_values=True)
-    others = [(name, value) for name, value in query if name not in names]
-    ours = {name: value for name, value in query if name in names}
-    return f"{base}?{urlencode(others)}", ours
-
-
-def _truth(text: str) -> bool:
-    if text.lower() not in ("0", "1", "false", "true", "no", "yes"):
-        raise ValueError(f"this is neither true nor false: {text!r}")
-    return text.lower() in ("1", "true", "yes")

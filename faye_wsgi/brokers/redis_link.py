@@ -22,7 +22,7 @@ import redis
 
 from faye_wsgi.errors import BrokerError
 
-__all__ = ["TROUBLE", "Link", "code_of", "connect", "connection_options", "explain"]
+__all__ = ["TROUBLE", "Link", "code_of", "connect", "connection_options", "explain", "open_link"]
 
 TROUBLE = (redis.RedisError, OSError)  # what a link raises
 
@@ -125,17 +125,22 @@ def _verify_name(options: dict[str, Any]) -> None:
     options["ssl_check_hostname"] = verifies and wanted not in ("0", "f", "false", "n", "no")
 
 
-def connect(connection_class: Any, options: Mapping[str, Any], deadline: float) -> Link:
-    """Connect to a server that takes writes, and ask for its run."""
+def open_link(connection_class: Any, options: Mapping[str, Any], deadline: float) -> Link:
+    """Connect to any server."""
     timeout = max(deadline - time.monotonic(), 0.001)
     timeouts = {"socket_timeout": timeout}
     if not issubclass(connection_class, redis.connection.UnixDomainSocketConnection):
         timeouts["socket_connect_timeout"] = timeout  # of a Unix socket it is the same
     connection = connection_class(**options, **timeouts, health_check_interval=0)
     connection.connect()
-    link = Link(connection, timeout)
-    replies = link.call([("INFO", "server"), ("INFO", "replication")], deadline)
+    return Link(connection, timeout)
+
+
+def connect(connection_class: Any, options: Mapping[str, Any], deadline: float) -> Link:
+    """Connect to a server that takes writes, and ask for its run."""
+    link = open_link(connection_class, options, deadline)
     try:
+        replies = link.call([("INFO", "server"), ("INFO", "replication")], deadline)
         _greet(link, *map(_facts, replies))
     except BaseException:
         link.close()

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
@@ -180,3 +181,30 @@ class Meddler:
                 near.sendall(data)
         with contextlib.suppress(OSError):
             near.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def sentinels(program: str, primary: RedisServer, count: int = 3) -> Iterator[list[RedisServer]]:
+    """Sentinels that watch over a primary as `main`, and fail over within a second or two."""
+    with contextlib.ExitStack() as stack:
+        made = [stack.enter_context(Sentinel(program, primary.port)) for _ in range(count)]
+        known = f"sentinels={count}"
+        wait_until(lambda: all(known in one.ask("INFO", "sentinel") for one in made))
+        yield made
+
+
+class Sentinel(RedisServer):
+    def __init__(self, program: str, port: int) -> None:
+        super().__init__(program)
+        (self.folder / "conf").write_text(
+            f"sentinel monitor main 127.0.0.1 {port} 2\n"
+            "sentinel down-after-milliseconds main 500\n"
+            "sentinel failover-timeout main 3000\n"
+        )
+
+    def command_line(self) -> list[str]:
+        configuration = str(self.folder / "conf")
+        return [
+            *(self.program, configuration, "--sentinel", "--port", str(self.port)),
+            *("--bind", "127.0.0.1", "--dir", str(self.folder)),
+        ]

@@ -16,7 +16,7 @@ from faye_wsgi.brokers.redis_link import TROUBLE, Link, connect, connection_opti
 from faye_wsgi.brokers.url import Address, split_hosts, take_options
 from faye_wsgi.errors import BrokerError
 
-__all__ = ["Pool", "Server", "behind_sentinels", "single_server"]
+__all__ = ["Pool", "Server", "ask_any", "behind_sentinels", "single_server"]
 
 SENTINEL_PORT = 26379
 
@@ -123,39 +123,46 @@ def behind_sentinels(url: str, *, size: int, timeout: float) -> Server:
     theirs = {name: value for name, value in options.items() if name not in own}
     theirs.update({name.partition("_")[2]: value for name, value in ours.items()})
 
+    failure = f"no Sentinel knows where {service!r} is"
+
     def dial(deadline: float) -> Link:
-        host, port = _ask_sentinels(addresses, service, connection_class, theirs, deadline)
-        return connect(connection_class, {**options, "host": host, "port": port}, deadline)
+        command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
+        [host, port], _ = ask_any(addresses, command, connection_class, theirs, deadline, failure)
+        place = {"host": host.decode(), "port": int(port)}
+        return connect(connection_class, {**options, **place}, deadline)
 
     return Server(dial, database, size=size, timeout=timeout)
 
 
-def _ask_sentinels(
+def ask_any(
     addresses: list[Address],
-    service: str,
+    command: tuple[str, ...],
     connection_class: Any,
     options: Mapping[str, Any],
     deadline: float,
-) -> Address:
-    """Where the primary of a service is; the Sentinel that knew it is asked first from now on."""
-    problem = "no Sentinel answers"
-    for count, address in enumerate(list(addresses)):
-        # A Sentinel that is silent leaves time for the others, and for the server itself.
+    failure: str,
+) -> tuple[list[Any], Address]:
+    """The list that the first of several servers answers, and its address.
+
+    The next time the others are asked first: one that is cut off from them tells what was true
+    before. Raises redis-py's ConnectionError.
+    """
+    problem: Any = None
+    order = list(addresses)
+    for count, (host, port) in enumerate(order):
+        # A server that is silent leaves time for the others, and for what comes then.
         now = time.monotonic()
-        share = now + (deadline - now) / (len(addresses) - count + 1)
+        share = now + (deadline - now) / (len(order) - count + 1)
         try:
-            host, port = address
             link = open_link(connection_class, {**options, "host": host, "port": port}, share)
             try:
-                command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
                 [reply] = link.call([command], share)
             finally:
                 link.close()
         except TROUBLE as error:
-            problem = f"no Sentinel answers, the last one with: {error}"
-            continue
+            reply = error
         if isinstance(reply, list):
-            addresses.insert(0, addresses.pop(addresses.index(address)))
-            return reply[0].decode(), int(reply[1])
-        problem = f"a Sentinel says: {reply}" if reply else f"no Sentinel knows {service!r}"
-    raise redis.ConnectionError(problem)
+            addresses[:] = order[count + 1 :] + order[: count + 1]  # at once, for other threads
+            return reply, (host, port)
+        problem = reply
+    raise redis.ConnectionError(f"{failure}: {problem}" if problem else failure)

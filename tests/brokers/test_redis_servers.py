@@ -13,7 +13,7 @@ from faye_wsgi.brokers import redis_link
 from faye_wsgi.brokers.engines import connect
 from faye_wsgi.brokers.redis import RedisBroker
 from faye_wsgi.brokers.redis_link import Link, connection_options
-from faye_wsgi.brokers.redis_servers import Pool, Server
+from faye_wsgi.brokers.redis_servers import Pool, Server, ask_any
 from faye_wsgi.errors import BrokerError, PublishError
 
 from ..support.redis import RedisServer, free_port, sentinels
@@ -196,5 +196,24 @@ def test_no_sentinel(start_redis: Callable[..., RedisServer]) -> None:
             publish(broker, "a")
     with sentinels(server.program, server, 1) as [watcher]:
         [broker] = connect(f"redis+sentinel://127.0.0.1:{watcher.port}/other", timeout=0.3)
-        with pytest.raises(PublishError, match="no Sentinel knows 'other'"):
+        with pytest.raises(PublishError, match="no Sentinel knows where 'other' is"):
             publish(broker, "a")
+
+
+def test_each_is_asked_in_turn(start_redis: Callable[..., RedisServer]) -> None:
+    """One that is cut off from the others tells what was true before."""
+    servers = [start_redis(), start_redis()]
+    for server in servers:
+        server.ask("RPUSH", "list", server.port)
+    addresses = [("127.0.0.1", free_port()), *(("127.0.0.1", server.port) for server in servers)]
+    connection_class, options = connection_options("redis://localhost")
+
+    def ask() -> int:
+        command, deadline = ("LRANGE", "list", "0", "-1"), time.monotonic() + 10
+        [answer], (_host, port) = ask_any(
+            addresses, command, connection_class, options, deadline, "no answer"
+        )
+        assert int(answer) == port
+        return port
+
+    assert [ask() for _ in range(4)] == [server.port for server in servers * 2]

@@ -42,11 +42,13 @@ if TYPE_CHECKING:
     from faye_wsgi.driver.frames import CloseCode
     from faye_wsgi.endpoint import broadcast
     from faye_wsgi.errors import (
+        BrokerError,
         ConnectionClosed,
         ExtensionError,
         HandshakeError,
         HijackError,
         ProtocolError,
+        PublishError,
         WebSocketError,
     )
     from faye_wsgi.eventsource import EventSource
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from faye_wsgi.websocket import WebSocket
 
 _EXPORTS = {
+    "BrokerError": "faye_wsgi.errors",
     "Client": "faye_wsgi.client",
     "CloseCode": "faye_wsgi.driver.frames",
     "ConnectionClosed": "faye_wsgi.errors",
@@ -65,6 +68,7 @@ _EXPORTS = {
     "HijackError": "faye_wsgi.errors",
     "PermessageDeflate": "faye_wsgi.extensions.permessage_deflate",
     "ProtocolError": "faye_wsgi.errors",
+    "PublishError": "faye_wsgi.errors",
     "ReadyState": "faye_wsgi.driver.base",
     "ServerEvent": "faye_wsgi.driver.eventstream",
     "WebSocket": "faye_wsgi.websocket",
@@ -74,6 +78,7 @@ _EXPORTS = {
 }
 
 __all__ = [
+    "BrokerError",
     "Client",
     "CloseCode",
     "ConnectionClosed",
@@ -84,6 +89,7 @@ __all__ = [
     "HijackError",
     "PermessageDeflate",
     "ProtocolError",
+    "PublishError",
     "ReadyState",
     "ServerEvent",
     "WebSocket",

@@ -10,11 +10,13 @@ from copyreg import __newobj__  # type: ignore[attr-defined]
 from typing import Any
 
 __all__ = [
+    "BrokerError",
     "ConnectionClosed",
     "ExtensionError",
     "HandshakeError",
     "HijackError",
     "ProtocolError",
+    "PublishError",
     "WebSocketError",
 ]
 
@@ -124,6 +126,18 @@ class ExtensionError(ProtocolError):
 
 class HijackError(WebSocketError):
     """This WSGI server's socket cannot be taken; the text names the server and the cure."""
+
+
+class BrokerError(WebSocketError):
+    """The broker of channels could not be asked, or did not answer in time."""
+
+
+class PublishError(BrokerError):
+    """A publication was refused, or it is not known whether the broker has taken it.
+
+    It was never delivered to a part of the subscribers only. To publish it again with the same
+    ``key`` is safe: what was taken the first time is not taken twice.
+    """
 
 
 def is_end_of(target: Any, error: BaseException | None) -> bool:

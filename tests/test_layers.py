@@ -26,13 +26,16 @@ FRAMEWORKS = FLAT | {"websocket", "eventsource"}
 
 # What may import what: only what stands below. A room may always import itself.
 ARROWS = BELOW | {
+    "brokers": {"errors"},
     "endpoint": FLAT,
+    "delivery": FLAT | {"brokers", "endpoint"},
+    "channels": FLAT | {"brokers", "endpoint", "eventsource", "delivery"},
     "client": FLAT | {"endpoint"},
     "eventsource": FLAT | {"endpoint"},
     "eventsource_client": FLAT,
     "websocket": FLAT | {"endpoint", "client", "eventsource"},
     "flask": FRAMEWORKS,
-    "django": FRAMEWORKS,
+    "django": FRAMEWORKS | {"channels"},
     "testkit": FLAT | {"endpoint"},
     "pytest_plugin": {"testing", "testkit"},
     "testing": FLAT | {"client", "eventsource_client", "testkit"},
@@ -69,6 +72,9 @@ THIRD_PARTY = {
     "driver": set(),
     "transport": {"gevent", "greenlet"},
     "wsgi": {"gevent", "webob"},
+    "brokers": {"redis"},
+    "delivery": {"gevent"},
+    "channels": {"webob"},
     "endpoint": set(),
     "eventsource": set(),
     "websocket": set(),
@@ -154,7 +160,7 @@ def test_imports_point_down(path: Path) -> None:
 def test_io_stays_in_transport(path: Path) -> None:
     here = layer(path)
     taboo = IO if here in SANS_IO else TRANSPORT_ONLY
-    if here in ("transport", "wsgi", "testkit", "testing", "__main__"):
+    if here in ("transport", "wsgi", "brokers", "delivery", "testkit", "testing", "__main__"):
         return
     used = {name for name in imports(path) if any(inside(name, other) for other in taboo)}
     assert not used

@@ -36,6 +36,7 @@ if os.environ.get("FAYE_WSGI_PURE"):
     _find_sources_alone()
 
 if TYPE_CHECKING:
+    from faye_wsgi.channels import Channels, Member, Message, Subscription
     from faye_wsgi.client import Client
     from faye_wsgi.driver.base import ReadyState
     from faye_wsgi.driver.frames import CloseCode
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "BrokerError": "faye_wsgi.errors",
+    "Channels": "faye_wsgi.channels",
     "Client": "faye_wsgi.client",
     "CloseCode": "faye_wsgi.driver.frames",
     "ConnectionClosed": "faye_wsgi.errors",
@@ -63,10 +65,13 @@ _EXPORTS = {
     "ExtensionError": "faye_wsgi.errors",
     "HandshakeError": "faye_wsgi.errors",
     "HijackError": "faye_wsgi.errors",
+    "Member": "faye_wsgi.channels",
+    "Message": "faye_wsgi.channels",
     "PermessageDeflate": "faye_wsgi.extensions.permessage_deflate",
     "ProtocolError": "faye_wsgi.errors",
     "PublishError": "faye_wsgi.errors",
     "ReadyState": "faye_wsgi.driver.base",
+    "Subscription": "faye_wsgi.channels",
     "WebSocket": "faye_wsgi.websocket",
     "WebSocketError": "faye_wsgi.errors",
     "broadcast": "faye_wsgi.endpoint",
@@ -75,6 +80,7 @@ _EXPORTS = {
 
 __all__ = [
     "BrokerError",
+    "Channels",
     "Client",
     "CloseCode",
     "ConnectionClosed",
@@ -82,10 +88,13 @@ __all__ = [
     "ExtensionError",
     "HandshakeError",
     "HijackError",
+    "Member",
+    "Message",
     "PermessageDeflate",
     "ProtocolError",
     "PublishError",
     "ReadyState",
+    "Subscription",
     "WebSocket",
     "WebSocketError",
     "broadcast",

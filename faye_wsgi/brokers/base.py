@@ -21,12 +21,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Union
+from typing import NamedTuple, Optional, Union
 
 __all__ = [
     "Arrival",
     "Broker",
     "Change",
+    "Cursor",
     "Feed",
     "Joined",
     "Left",
@@ -45,6 +46,7 @@ LAST_SECONDS = 86_400  # how long a channel's last number outlives its history, 
 LEAVE_SECONDS = 5.0  # how late a leave is announced
 WORKER_SECONDS = 45.0  # after which a process that has not called ``beat`` is dead
 
+_CURSOR_LENGTH = 8192
 _POSITION = re.compile(r"([0-9]{1,16})-([0-9a-z]{1,16})", re.ASCII)
 
 
@@ -67,6 +69,43 @@ class Position(NamedTuple):
         if match is None:
             raise ValueError(f"this is not a cursor: {text[:40]!r}")
         return cls(int(match[1]), match[2])
+
+
+class Cursor(tuple[Optional[Position], ...]):
+    """A position in each partition of a broker, or None where there is none.
+
+    Its text is that of the position where there is one partition. Else it is
+    ``PARTITION.POSITION``, joined by ``_``, for those that have one.
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        if len(self) == 1:
+            return str(self[0])
+        return "_".join(f"{index}.{one}" for index, one in enumerate(self) if one is not None)
+
+    def before(self, number: int) -> Cursor:
+        """The cursor right before the publication with this number."""
+        return Cursor(
+            one._replace(number=number - 1) if one is not None and one.number == number else one
+            for one in self
+        )
+
+    @classmethod
+    def parse(cls, text: str, partitions: int) -> Cursor:
+        """The cursor of its text; ValueError where it is not one."""
+        if partitions == 1:
+            return cls((Position.parse(text),))
+        positions: list[Position | None] = [None] * partitions
+        for part in text[:_CURSOR_LENGTH].split("_"):
+            index, _, position = part.partition(".")
+            if not (index.isascii() and index.isdigit()) or len(index) > 4:
+                raise ValueError(f"this is not a cursor: {text[:40]!r}")
+            if int(index) >= partitions or positions[int(index)] is not None:
+                raise ValueError(f"this is not a cursor of this broker: {text[:40]!r}")
+            positions[int(index)] = Position.parse(position)
+        return cls(positions)
 
 
 # What is published and read

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import CloseEvent, DrainEvent, Event, OpenEvent
@@ -43,6 +43,7 @@ class IterableStream:
         self.state = ReadyState.CONNECTING
         self.close_event: CloseEvent | None = None
         self._is_dispatching_close = False
+        self._askers: list[Callable[[], object]] = []  # for ``ask_for_room``
         self._is_forgotten = False  # in the child of a fork
         fork.watch(self)
 
@@ -70,6 +71,25 @@ class IterableStream:
             self._changed.notify_all()
             if timeout is None and self.state == ReadyState.OPEN:
                 self._wait_for_room(None)
+
+    def send_shared(self, data: bytes, shared: dict[Any, Any]) -> bool:
+        """Send what goes to many, without waiting; False: too many bytes wait here."""
+        with self._changed:
+            if self.state <= ReadyState.OPEN:
+                if not self.has_room:
+                    return False
+                self._pieces.append(data)
+                self.buffered += len(data)
+                self._changed.notify_all()
+            return True
+
+    def ask_for_room(self, tell: Callable[[], object]) -> None:
+        """Have ``tell`` called, in any thread, when there is room or it is closed."""
+        with self._changed:
+            if not self.has_room and self.state <= ReadyState.OPEN:
+                self._askers.append(tell)
+                return
+        tell()
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """End the stream after what was sent."""
@@ -130,6 +150,7 @@ class IterableStream:
             self.buffered = 0
             self._changed.notify_all()
             ending = self.state != ReadyState.OPEN
+        self._tell_askers()
         if was_full:
             self._dispatch(DrainEvent())
         return b"".join(pieces) or (b"" if ending else self._comment)
@@ -145,7 +166,13 @@ class IterableStream:
             self.close_event = CloseEvent(None, None)
             self._pieces, self.buffered = [], 0
             self._changed.notify_all()
+        self._tell_askers()
         self._dispatch_close()
+
+    def _tell_askers(self) -> None:
+        askers, self._askers = self._askers, []
+        for tell in askers:
+            tell()
 
     def _dispatch_close(self) -> None:
         """Call the listeners for ``close``, one thread at a time, until none is left."""
@@ -180,7 +207,7 @@ class IterableStream:
 
     @property
     def outbox(self) -> IterableStream:
-        """``send``, ``has_room``, ``buffered``, ``give_turn``."""
+        """``send``, ``send_shared``, ``ask_for_room``, ``has_room``, ``buffered`` and so on."""
         return self
 
     @property

@@ -354,12 +354,12 @@ class Outbox:
     def _hand_over(self, message: Data, timeout: float | None) -> None:
         self._check(message)
         if timeout is not None and self.buffered > self._high_water:
-            if not wait_elsewhere(self._ask_for_room, self._ask_no_more, timeout):
+            if not wait_elsewhere(self.ask_for_room, self._ask_no_more, timeout):
                 raise TimeoutError(_NOT_SENT)
             self._check_state()
         self._crossing.hand_over(self._send_handed_over, message)
         if timeout is None and self.buffered > self._high_water:
-            wait_elsewhere(self._ask_for_room, self._ask_no_more, None)
+            wait_elsewhere(self.ask_for_room, self._ask_no_more, None)
 
     def _send_handed_over(self, message: str | bytes) -> None:
         if self._connection.state == ReadyState.CONNECTING:
@@ -368,7 +368,11 @@ class Outbox:
             self._write_late(message)
         self._connection.call_soon(self._connection.changed.notify_all)
 
-    def _ask_for_room(self, tell: Callable[[], object]) -> None:
+    def ask_for_room(self, tell: Callable[[], object]) -> None:
+        """Have ``tell`` called, in the connection's hub, when there is room or it is closed.
+
+        It may be called more than once, must not block, and must not raise. Any thread may ask.
+        """
         changed = self._connection.changed
         self._crossing.call(changed.tell_when, lambda: self.has_room, tell)
         # A hub that has ended makes no more calls. But its connection was closed before that.

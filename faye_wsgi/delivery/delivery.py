@@ -1,0 +1,300 @@
+"""The delivery of one process: its relays, its subscribers, and how a subscription begins."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from gevent.monkey import get_original
+
+from faye_wsgi.brokers.base import Broker, Change, Cursor, Position
+from faye_wsgi.delivery.outlets import Outlet, Slow
+from faye_wsgi.delivery.relay import REPLAY, Entry, Join, Relay
+from faye_wsgi.errors import BrokerError, ConnectionClosed
+from faye_wsgi.transport import fork
+
+__all__ = ["Delivery", "Kept"]
+
+log = logging.getLogger("faye_wsgi")
+
+_RLock = get_original("_thread", "RLock")
+
+
+class Kept(NamedTuple):
+    """What is kept of a subscription of a channel."""
+
+    entry: Entry
+    holders: list[Any]  # the subscriptions that want it
+
+
+class Subscriber:
+    """An outlet, its channels, and the listener that ends them."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self.outlet = outlet
+        self.channels: dict[str, Kept] = {}
+        self.users: dict[str, int] = {}
+        self.since = time.time()
+        self.on_close: Callable[[Any], object] | None = None
+
+
+class Delivery:
+    """Everything of a Channels that lives in one process."""
+
+    def __init__(
+        self,
+        brokers: Sequence[Broker],
+        partition: Callable[[str], int],
+        *,
+        timeout: float,
+        high_water: int,
+        slow: Slow,
+        max_channels: int,
+    ) -> None:
+        delivering = threading.Lock()
+        self.brokers = tuple(brokers)
+        self._partition = partition
+        self._timeout = timeout
+        self._high_water = high_water
+        self._slow: Slow = slow
+        self._max_channels = max_channels
+        self._lock = _RLock()
+        self._subscribers: dict[Any, Subscriber] = {}
+        self.relays = tuple(
+            Relay(
+                broker,
+                lambda position, index=index: self._cursor(index, position),  # type: ignore[misc]
+                delivering,
+                replay_size=min(REPLAY, high_water // 2),
+            )
+            for index, broker in enumerate(brokers)
+        )
+        fork.watch(self)
+
+    def forget(self, hub: Any) -> object:
+        """In the child of a fork: everything here is the parent's."""
+        for relay in self.relays:
+            relay.forget()
+        self._lock = _RLock()  # a thread of the parent may have held it
+        kept = dict(self._subscribers)
+        self._subscribers.clear()
+        return kept
+
+    def _cursor(self, index: int, position: Position) -> Cursor:
+        """The cursor of a position of one partition, with those of the others."""
+        if len(self.relays) == 1:
+            return Cursor((position,))
+        positions = [relay.position for relay in self.relays]
+        positions[index] = position
+        return Cursor(positions)
+
+    @property
+    def subscribers(self) -> list[Subscriber]:
+        """All that have channels now."""
+        with self._lock:
+            return list(self._subscribers.values())
+
+    def position(self) -> Cursor:
+        """Everything up to here was delivered in this process."""
+        return Cursor(relay.position for relay in self.relays)
+
+    # Subscribing
+
+    def subscribe(
+        self,
+        holder: Any,
+        target: Any,
+        kind: str,
+        entries: Sequence[Entry],
+        *,
+        since: Cursor | None,
+        last: int,
+        user: str | None,
+    ) -> bool | None:
+        """Let a target have channels; returns when it has, with its replay on the way.
+
+        True: nothing was missed since the cursor. False: something was, or may have been. None:
+        there was no cursor. BrokerError where the broker cannot be asked in time.
+        """
+        while True:
+            subscriber = self._subscriber(target, kind)
+            outlet = subscriber.outlet
+            with outlet.joining:
+                if outlet.is_closed:
+                    if self._subscribers.get(target) is not subscriber:
+                        continue  # its last channel has just been given back
+                    return None if since is None else False
+                new = self._enter(subscriber, holder, entries, user)
+                self._listen(subscriber)
+                if not new:
+                    return None if since is None else True
+                outlet.hold()
+                try:
+                    return self._join(outlet, new, since, last)
+                except BaseException:
+                    channels = [entry.channel for entry in new]
+                    self.unsubscribe(holder, target, channels)
+                    outlet.drop_held(channels)
+                    raise
+                finally:
+                    outlet.release()
+
+    def _subscriber(self, target: Any, kind: str) -> Subscriber:
+        with self._lock:
+            subscriber = self._subscribers.get(target)
+            if subscriber is None:
+                outbox = target if kind == "function" else target._connection.outbox
+                outlet = Outlet(target, kind, outbox, self._high_water, self._slow)
+                subscriber = self._subscribers[target] = Subscriber(outlet)
+            return subscriber
+
+    def _enter(
+        self, subscriber: Subscriber, holder: Any, entries: Sequence[Entry], user: str | None
+    ) -> list[Entry]:
+        """Note who wants which channels; returns those that nobody had wanted before."""
+        with self._lock:
+            channels = subscriber.channels
+            new = [entry for entry in entries if entry.channel not in channels]
+            if len(channels) + len(new) > self._max_channels:
+                if not channels:
+                    self._subscribers.pop(subscriber.outlet.target, None)
+                    subscriber.outlet.close()
+                raise ValueError(f"a connection may have {self._max_channels} channels at most")
+            for entry in entries:
+                kept = channels.setdefault(entry.channel, Kept(entry, []))
+                if holder not in kept.holders:
+                    kept.holders.append(holder)
+            if user is not None:
+                subscriber.users[user] = subscriber.users.get(user, 0) + 1
+            return new
+
+    def _listen(self, subscriber: Subscriber) -> None:
+        """End with the connection. If that has been closed already, the listener is called, too."""
+        if subscriber.on_close is None and subscriber.outlet.kind != "function":
+            target = subscriber.outlet.target
+            subscriber.on_close = lambda event: self.end(target)
+            target.on("close", subscriber.on_close)
+
+    def _join(
+        self, outlet: Outlet, entries: Sequence[Entry], since: Cursor | None, last: int
+    ) -> bool | None:
+        base = None
+        if len(self.relays) > 1:
+            base = since or self.position()
+        shares: dict[int, list[Entry]] = {}
+        for entry in entries:
+            shares.setdefault(self._partition(entry.channel), []).append(entry)
+        unknown = Position(0, "0")  # of a partition that the cursor does not know: it vouches
+        joins = {}  # for nothing there
+        for index, share in shares.items():
+            start = None if since is None else since[index] or unknown
+            joins[index] = Join(outlet, share, start, last, base)
+        try:
+            self._await(outlet, joins)
+            while items := outlet.take_held():
+                outlet.send(items)  # so that the view's own messages come behind the replay
+        except ConnectionClosed:
+            pass  # it has ended by itself, and its listener has unsubscribed it
+        if since is None:
+            return None
+        return all(join.is_complete and join.position is not None for join in joins.values())
+
+    def _await(self, outlet: Outlet, joins: dict[int, Join]) -> None:
+        """Wait until all have joined; send the pages of long replays meanwhile."""
+        asking = dict(joins)
+        while asking and not outlet.is_closed:
+            for index, join in asking.items():
+                self.relays[index].join(join)
+            end = time.monotonic() + self._timeout
+            missing = [
+                join for join in asking.values() if not join.wait(max(0, end - time.monotonic()))
+            ]
+            if missing:
+                for join in joins.values():
+                    join.is_withdrawn = True
+                raise BrokerError(f"the broker has not answered within {self._timeout} seconds")
+            asking = {index: join for index, join in asking.items() if join.page is not None}
+            for join in asking.values():
+                self._send_page(outlet, join)
+                join.begin_again()
+
+    @staticmethod
+    def _send_page(outlet: Outlet, join: Join) -> None:
+        """Send a page; it waits while the peer is slow, and nothing else waits with it."""
+        items = join.page or []
+        if join.base is None and items:
+            # What came to the outlet's other channels meanwhile belongs between.
+            end = max(start.number for start in join.starts.values() if start is not None)
+            items = sorted([*items, *outlet.take_held(end)], key=lambda item: item.number)
+        outlet.send(items)
+
+    # Unsubscribing
+
+    def unsubscribe(self, holder: Any, target: Any, channels: Iterable[str]) -> None:
+        """A subscription gives channels back: each ends with the last that has it. Does not wait.
+
+        With the last channel goes the listener, which would keep the connection alive.
+        """
+        with self._lock:
+            subscriber = self._subscribers.get(target)
+            if subscriber is None:
+                return
+            ended = []
+            for channel in channels:
+                kept = subscriber.channels.get(channel)
+                if kept is not None and holder in kept.holders:
+                    kept.holders.remove(holder)
+                    if not kept.holders:
+                        ended.append(subscriber.channels.pop(channel).entry)
+            self._leave(subscriber, ended)
+            if subscriber.channels:
+                return
+            del self._subscribers[target]
+        subscriber.outlet.close()
+        if subscriber.on_close is not None:
+            target.remove_listener("close", subscriber.on_close)
+        self._hurry_if_idle()
+
+    def end(self, target: Any) -> None:
+        """A target is closed: all its subscriptions end."""
+        with self._lock:
+            subscriber = self._subscribers.pop(target, None)
+            if subscriber is None:
+                return
+            entries = [kept.entry for kept in subscriber.channels.values()]
+            subscriber.channels.clear()
+            self._leave(subscriber, entries)
+        subscriber.outlet.close()
+        self._hurry_if_idle()
+
+    def forget_user(self, target: Any, user: str) -> None:
+        """A subscription with this user has ended."""
+        with self._lock:
+            subscriber = self._subscribers.get(target)
+            if subscriber is not None and user in subscriber.users:
+                subscriber.users[user] -= 1
+                if not subscriber.users[user]:
+                    del subscriber.users[user]
+
+    def _leave(self, subscriber: Subscriber, entries: Iterable[Entry]) -> None:
+        outlet = subscriber.outlet
+        shares: dict[int, list[Entry]] = {}
+        for entry in entries:
+            outlet.formats.pop(entry.channel, None)
+            shares.setdefault(self._partition(entry.channel), []).append(entry)
+        for index, share in shares.items():
+            changes = [
+                Change(entry.channel, entry.member[0], outlet.id, None)
+                for entry in share
+                if entry.member is not None
+            ]
+            self.relays[index].leave(outlet, [entry.channel for entry in share], changes)
+
+    def _hurry_if_idle(self) -> None:
+        """Let the relays end now, when the last subscriber has gone."""
+        if not self._subscribers:
+            for relay in self.relays:
+                relay.hurry()

@@ -58,6 +58,7 @@ from faye_wsgi.brokers.base import (
     Signal,
     Subscribed,
 )
+from faye_wsgi.brokers.redis_cluster import Partition
 from faye_wsgi.brokers.redis_link import TROUBLE, Link, code_of, explain
 from faye_wsgi.brokers.redis_servers import Server
 from faye_wsgi.errors import BrokerError, PublishError
@@ -100,11 +101,11 @@ class Call(NamedTuple):
 
 
 class RedisBroker(Broker):
-    """Channels in a Redis server."""
+    """Channels in a Redis server, or the part of them that is in one slot of a Cluster."""
 
     def __init__(
         self,
-        server: Server,
+        server: Server | Partition,
         *,
         prefix: str = "faye",
         timeout: float = 2.0,
@@ -120,7 +121,7 @@ class RedisBroker(Broker):
         self._durable = int(durable)
         self._leave_ms = round(leave_seconds * 1000)
         self._worker_ms = round(worker_seconds * 1000)
-        self.is_closed = False
+        self._is_closed = False
         self._feeds: weakref.WeakSet[RedisFeed] = weakref.WeakSet()
         self.begin_process()
         _brokers.add(self)
@@ -295,15 +296,16 @@ class RedisBroker(Broker):
             pause, is_fresh = min(2 * pause, LONGEST_PAUSE), True
 
     def _check_open(self) -> None:
-        if self.is_closed:
+        if self._is_closed:
             raise BrokerError("the broker is closed")
 
     def close(self) -> None:
         """Close the connections that rest; the others when they are given back."""
         for feed in list(self._feeds):
+            feed.is_ended = True
             with contextlib.suppress(BrokerError):
-                feed.signal()  # its owner wakes up, and finds the broker closed
-        self.is_closed = True
+                feed.signal()  # wakes its owner; only the owner may close its connection
+        self._is_closed = True
         self._server.close()
 
 
@@ -354,6 +356,7 @@ class RedisFeed(Feed):
         self._leaving: Counter[bytes] = Counter()  # topics whose end is asked for
         self._heard = time.monotonic()
         self._asked: float | None = None  # when Redis was asked for a word
+        self.is_ended = False
 
     def begin(self, deadline: float) -> None:
         """Subscribe to its own signals."""
@@ -395,9 +398,9 @@ class RedisFeed(Feed):
             while True:
                 if self._link.can_read(self._patience(end)):
                     arrivals = self._read()
-                    if arrivals:
+                    if arrivals and not self.is_ended:
                         return arrivals
-                if self._broker.is_closed:
+                if self.is_ended:
                     raise redis.ConnectionError("the broker is closed")
                 self._check_life()
                 if time.monotonic() >= end:

@@ -22,7 +22,7 @@ import redis
 
 from faye_wsgi.errors import BrokerError
 
-__all__ = ["TROUBLE", "Link", "code_of", "connect", "connection_options", "explain"]
+__all__ = ["TROUBLE", "Link", "code_of", "connect", "connection_options", "explain", "open_link"]
 
 TROUBLE = (redis.RedisError, OSError)  # what a link raises
 
@@ -125,16 +125,22 @@ def _verify_name(options: dict[str, Any]) -> None:
     options["ssl_check_hostname"] = verifies and wanted not in ("0", "f", "false", "n", "no")
 
 
+def open_link(connection_class: Any, options: Mapping[str, Any], deadline: float) -> Link:
+    """Connect to any server."""
+    timeout = max(deadline - time.monotonic(), 0.001)
+    timeouts = {"socket_timeout": timeout}
+    if not issubclass(connection_class, redis.connection.UnixDomainSocketConnection):
+        timeouts["socket_connect_timeout"] = timeout  # of a Unix socket it is the same
+    connection = connection_class(**options, **timeouts, health_check_interval=0)
+    connection.connect()
+    return Link(connection, timeout)
+
+
 def connect(connection_class: Any, options: Mapping[str, Any], deadline: float) -> Link:
     """Connect to a server that takes writes, and ask for its run."""
-    timeout = max(deadline - time.monotonic(), 0.001)
-    connection = connection_class(
-        **options, socket_timeout=timeout, socket_connect_timeout=timeout, health_check_interval=0
-    )
-    connection.connect()
-    link = Link(connection, timeout)
-    replies = link.call([("INFO", "server"), ("INFO", "replication")], deadline)
+    link = open_link(connection_class, options, deadline)
     try:
+        replies = link.call([("INFO", "server"), ("INFO", "replication")], deadline)
         _greet(link, *map(_facts, replies))
     except BaseException:
         link.close()
@@ -191,7 +197,7 @@ _CURES = {
     "CERTIFICATE": "name the authority with ?ssl_ca_certs=FILE, and the server as its certificate",
 }
 
-_ALIASES = {"The user executing the script": "NOPERM"}
+_ALIASES = {"The user executing the script": "NOPERM", "WRONGPASS": "NOAUTH"}
 _CODE = re.compile(rf"\b({'|'.join((*_CURES, *_ALIASES))}|NOSCRIPT|ASK|TRYAGAIN)\b")
 
 

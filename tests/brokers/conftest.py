@@ -11,7 +11,7 @@ import pytest
 from faye_wsgi.brokers.base import Broker
 
 from ..conftest import find_program
-from ..support.redis import RedisServer
+from ..support.redis import ClusterNode, RedisServer, cluster
 from .harness import Engine, Memory
 
 
@@ -31,10 +31,17 @@ def start_redis() -> Iterator[Callable[..., RedisServer]]:
         )
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[list[ClusterNode]]:
+    """A Cluster of three nodes that tests share: each with a prefix of its own."""
+    with cluster(find_program("redis-server")) as nodes:
+        yield nodes
+
+
+@pytest.fixture(params=["memory", "redis", "cluster"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Each engine that keeps the contract."""
-    made = Memory() if request.param == "memory" else redis_engine(request)
+    made = ENGINES[request.param](request)
     yield made
     made.close()
 
@@ -42,6 +49,18 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 def redis_engine(request: pytest.FixtureRequest) -> Engine:
     server: RedisServer = request.getfixturevalue("redis_server")
     return Engine(server.url)
+
+
+def cluster_engine(request: pytest.FixtureRequest) -> Engine:
+    nodes: list[ClusterNode] = request.getfixturevalue("redis_cluster")
+    return Engine(f"redis+cluster://127.0.0.1:{nodes[0].port}?partitions=1")
+
+
+ENGINES: dict[str, Callable[[pytest.FixtureRequest], Engine]] = {
+    "memory": lambda request: Memory(),
+    "redis": redis_engine,
+    "cluster": cluster_engine,
+}
 
 
 @pytest.fixture

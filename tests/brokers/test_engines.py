@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from faye_wsgi.brokers.engines import connect
+from faye_wsgi.brokers.engines import connect, partition
 from faye_wsgi.brokers.memory import MemoryBroker
 from faye_wsgi.brokers.redis import RedisBroker
 
@@ -42,11 +42,28 @@ def test_another_scheme_raises(url: str) -> None:
         "redis://localhost?nonsense=1",
         "redis://localhost:nonsense/",
         "redis://localhost?db=nonsense",
+        "redis+cluster://localhost/1",
+        "redis+cluster://localhost?partitions=0",
+        "redis+cluster://localhost?partitions=many",
+        "redis+cluster://",
     ],
 )
 def test_a_wrong_option_in_the_url_raises(url: str) -> None:
     with pytest.raises(ValueError):
         connect(url)
+
+
+def test_a_cluster_has_a_broker_for_each_partition() -> None:
+    assert len(connect("redis+cluster://a:1,b:2")) == 16
+    assert len(connect("rediss+cluster://a:1?partitions=3")) == 3
+    assert len(connect("redis+cluster://a:1", partitions=5)) == 5
+
+
+def test_a_channel_stays_in_its_partition() -> None:
+    """Over processes and releases: else what was published before would not be found."""
+    assert [partition(name, 16) for name in ("room:42", "ü", "")] == [0, 5, 0]
+    found = {partition(f"room:{number}", 16) for number in range(1000)}
+    assert found == set(range(16))
 
 
 @pytest.mark.parametrize("prefix", ["", "a{b", "}"])

@@ -1,17 +1,24 @@
-"""The connections that are kept to a server."""
+"""The connections that are kept to a server, and the server that Sentinels name."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
-from faye_wsgi.brokers.redis_link import Link
-from faye_wsgi.brokers.redis_servers import Pool
-from faye_wsgi.errors import BrokerError
+from faye_wsgi.brokers import redis_link
+from faye_wsgi.brokers.engines import connect
+from faye_wsgi.brokers.redis import RedisBroker
+from faye_wsgi.brokers.redis_link import Link, connection_options
+from faye_wsgi.brokers.redis_servers import Pool, Server, ask_any
+from faye_wsgi.errors import BrokerError, PublishError
+
+from ..support.redis import RedisServer, free_port, sentinels
+from ..support.waiting import wait_until
+from .harness import arrived, publish, sent, subscribed, unless_broker_error
 
 
 class Connection:
@@ -115,3 +122,98 @@ def test_closing_closes_all(dialer: Dialer) -> None:
     pool.close()
     pool.give(lent)
     assert resting.is_closed and lent.is_closed
+
+
+# Sentinel
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://localhost",
+        "redis+sentinel://localhost/",
+        "redis+sentinel://localhost/a/b",
+        "redis+sentinel:///main",
+        "redis+sentinel://localhost/main?nonsense=1",
+    ],
+)
+def test_a_url_of_sentinels_names_a_service(url: str) -> None:
+    with pytest.raises(ValueError):
+        connect(url)
+
+
+def test_a_failover_is_followed_and_noticed(start_redis: Callable[..., RedisServer]) -> None:
+    primary = start_redis()
+    replica = start_redis("--replicaof", "127.0.0.1", str(primary.port))
+    with sentinels(primary.program, primary) as watchers:
+        wait_until(lambda: "slaves=1" in watchers[0].ask("INFO", "sentinel"))
+        hosts = ",".join(f"127.0.0.1:{watcher.port}" for watcher in watchers)
+        [broker] = connect(f"redis+sentinel://127.0.0.1:1,{hosts}/main/3", prefix="s")
+        feed = subscribed(broker.open_feed(), "a")
+        before = publish(broker, "a", "1")
+        assert sent("a", arrived(feed)) == ["1"]
+        wait_until(lambda: "db3:keys=" in replica.ask("INFO", "keyspace"))
+        primary.stop()
+        with pytest.raises(BrokerError):
+            while True:
+                feed.receive(1)
+        after = wait_until(lambda: unless_broker_error(lambda: publish(broker, "a", "2")), 30)
+        assert after.epoch != before.epoch
+        assert "role:master" in replica.ask("INFO", "replication")
+        feed = subscribed(broker.open_feed(), "a")
+        publish(broker, "a", "3")
+        assert sent("a", arrived(feed)) == ["3"]
+        primary.start()
+        broker.close()
+
+
+def test_a_feed_of_the_server_before_says_so(start_redis: Callable[..., RedisServer]) -> None:
+    """A signal finds out that another server has taken its place, before its connection is lost."""
+    first, second = start_redis(), start_redis()
+    ports = iter([first.port] * 2 + [second.port] * 2)
+
+    def dial(deadline: float) -> Link:
+        connection_class, options = connection_options(f"redis://127.0.0.1:{next(ports)}")
+        return redis_link.connect(connection_class, options, deadline)
+
+    broker = RedisBroker(Server(dial, 0, size=1, timeout=2.0))
+    feed = subscribed(broker.open_feed(), "a")
+    feed.signal()
+    first.ask("CLIENT", "KILL", "TYPE", "normal")
+    with pytest.raises(BrokerError, match="lost"):
+        feed.signal()
+    broker.close()
+
+
+def test_no_sentinel(start_redis: Callable[..., RedisServer]) -> None:
+    server = start_redis()
+    for url, problem in (
+        (f"redis+sentinel://127.0.0.1:{free_port()}/main", "refused"),
+        (f"redis+sentinel://127.0.0.1:{server.port}/main", "unknown command"),
+    ):
+        [broker] = connect(url, timeout=0.3)
+        with pytest.raises(PublishError, match=problem):
+            publish(broker, "a")
+    with sentinels(server.program, server, 1) as [watcher]:
+        [broker] = connect(f"redis+sentinel://127.0.0.1:{watcher.port}/other", timeout=0.3)
+        with pytest.raises(PublishError, match="no Sentinel knows where 'other' is"):
+            publish(broker, "a")
+
+
+def test_each_is_asked_in_turn(start_redis: Callable[..., RedisServer]) -> None:
+    """One that is cut off from the others tells what was true before."""
+    servers = [start_redis(), start_redis()]
+    for server in servers:
+        server.ask("RPUSH", "list", server.port)
+    addresses = [("127.0.0.1", free_port()), *(("127.0.0.1", server.port) for server in servers)]
+    connection_class, options = connection_options("redis://localhost")
+
+    def ask() -> int:
+        command, deadline = ("LRANGE", "list", "0", "-1"), time.monotonic() + 10
+        [answer], (_host, port) = ask_any(
+            addresses, command, connection_class, options, deadline, "no answer"
+        )
+        assert int(answer) == port
+        return port
+
+    assert [ask() for _ in range(4)] == [server.port for server in servers * 2]

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
@@ -180,3 +181,78 @@ class Meddler:
                 near.sendall(data)
         with contextlib.suppress(OSError):
             near.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def sentinels(program: str, primary: RedisServer, count: int = 3) -> Iterator[list[RedisServer]]:
+    """Sentinels that watch over a primary as `main`, and fail over within a second or two."""
+    with contextlib.ExitStack() as stack:
+        made = [stack.enter_context(Sentinel(program, primary.port)) for _ in range(count)]
+        known = f"sentinels={count}"
+        wait_until(lambda: all(known in one.ask("INFO", "sentinel") for one in made))
+        yield made
+
+
+class Sentinel(RedisServer):
+    def __init__(self, program: str, port: int) -> None:
+        super().__init__(program)
+        (self.folder / "conf").write_text(
+            f"sentinel monitor main 127.0.0.1 {port} 2\n"
+            "sentinel down-after-milliseconds main 500\n"
+            "sentinel failover-timeout main 3000\n"
+        )
+
+    def command_line(self) -> list[str]:
+        configuration = str(self.folder / "conf")
+        return [
+            *(self.program, configuration, "--sentinel", "--port", str(self.port)),
+            *("--bind", "127.0.0.1", "--dir", str(self.folder)),
+        ]
+
+
+class ClusterNode(RedisServer):
+    """One of the nodes of a Cluster; alone it owns nothing."""
+
+    def __init__(self, program: str, *arguments: str) -> None:
+        self.bus = free_port()
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        super().__init__(program, *options, "--cluster-port", str(self.bus), *arguments)
+
+    @property
+    def id(self) -> str:
+        return self.ask("CLUSTER", "MYID").splitlines()[1]
+
+    def meet(self, other: ClusterNode) -> None:
+        answer = self.ask("CLUSTER", "MEET", "127.0.0.1", other.port, other.bus)
+        assert answer == "+OK\r\n", answer
+
+    def follow(self, primary: ClusterNode) -> None:
+        wait_until(lambda: self.ask("CLUSTER", "REPLICATE", primary.id) == "+OK\r\n")
+        wait_until(lambda: "master_link_status:up" in self.ask("INFO", "replication"))
+
+
+SLOTS = 16_384
+
+
+@contextlib.contextmanager
+def cluster(program: str, primaries: int = 3, replicas: int = 0) -> Iterator[list[ClusterNode]]:
+    """A Cluster, ready: its primaries, each with an equal share of the slots, then replicas of
+    the first one."""
+    with contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(ClusterNode(program)) for _ in range(primaries + replicas)]
+        for number, node in enumerate(nodes):
+            node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            if number < primaries:
+                first, last = (SLOTS * part // primaries for part in (number, number + 1))
+                node.ask("CLUSTER", "ADDSLOTSRANGE", first, last - 1)
+            if number:
+                node.meet(nodes[0])
+        wait_until(lambda: all(knows(node, len(nodes)) for node in nodes))
+        for node in nodes[primaries:]:
+            node.follow(nodes[0])
+        yield nodes
+
+
+def knows(node: ClusterNode, count: int) -> bool:
+    info = node.ask("CLUSTER", "INFO")
+    return "cluster_state:ok" in info and f"cluster_known_nodes:{count}" in info

@@ -1,0 +1,80 @@
+"""The application that a round serves: a WebSocket or an EventSource for channels, and a POST.
+
+`/channels?channel=…&channel=…&since=…` subscribes; when it has, it says so with `started`.
+`POST /publish?channel=…&value=…&key=…` publishes the body.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from typing import Any, Callable
+from urllib.parse import parse_qs
+
+from faye_wsgi import Channels, EventSource, WebSocket
+from faye_wsgi.errors import BrokerError, ConnectionClosed, PublishError
+
+StartResponse = Callable[..., Any]
+
+channels = Channels(os.environ["SOAK_URL"], **json.loads(os.environ["SOAK_OPTIONS"]))
+
+
+def application(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    values = parse_qs(environ["QUERY_STRING"])
+    if WebSocket.is_websocket(environ):
+        return websocket(environ, start_response, values)
+    if EventSource.is_eventsource(environ):
+        return eventsource(environ, start_response, values)
+    if environ["PATH_INFO"] == "/publish":
+        return publish(environ, start_response, values)
+    return answer(start_response, "404 Not Found", "")
+
+
+def started(subscription: Any) -> str:
+    return json.dumps({"started": subscription.cursor, "recovered": subscription.recovered})
+
+
+def websocket(environ: Any, start_response: StartResponse, values: Any) -> Iterable[bytes]:
+    ws = WebSocket(environ)
+    since = values.get("since", [None])[0]
+    try:
+        with channels.subscribe(ws, values["channel"], since=since) as subscription:
+            ws.send(started(subscription))
+            for _ in ws:
+                pass
+    except BrokerError:
+        ws.close(1013, "no broker")
+    except ConnectionClosed:
+        pass
+    result: Iterable[bytes] = ws.response(environ, start_response)
+    return result
+
+
+def eventsource(environ: Any, start_response: StartResponse, values: Any) -> Iterable[bytes]:
+    es = EventSource(environ)
+    try:
+        subscription = channels.subscribe(es, values["channel"], since=es.last_event_id)
+        es.send(started(subscription))
+    except BrokerError:
+        es.close()
+    except ConnectionClosed:
+        pass
+    result: Iterable[bytes] = es.response(environ, start_response)
+    return result
+
+
+def publish(environ: Any, start_response: StartResponse, values: Any) -> Iterable[bytes]:
+    data = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+    key = values.get("key", [None])[0]
+    try:
+        cursor = channels.publish(values["channel"][0], data, key=key)
+    except PublishError as error:
+        return answer(start_response, "503 Service Unavailable", str(error))
+    return answer(start_response, "200 OK", cursor)
+
+
+def answer(start_response: StartResponse, status: str, text: str) -> list[bytes]:
+    body = text.encode()
+    start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]

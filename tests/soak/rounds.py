@@ -1,0 +1,187 @@
+"""One round: everything is started, harmed, brought to an end, and checked."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import random
+import shutil
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gevent
+
+from faye_wsgi import Channels
+
+from ..support.servers import Server, serve
+from . import clients, faults, publishing
+from .check import Fault, check, tell
+from .clients import Browser
+from .faults import Setup, World
+from .records import Sent, Session
+
+NAMES = [f"room:{number}" for number in range(6)] + ["große Räume", "bulk"]
+QUIET = ["quiet:1", "quiet:2"]  # a message every few seconds
+BROWSERS = 32
+THROUGH_WORKERS = 3
+END = 60.0  # seconds until all clients have everything, when there is no more harm
+TOLD = 5  # faults that are told in full
+
+
+class Round(NamedTuple):
+    """What a round has shown."""
+
+    faults: list[Fault]
+    summary: str
+    story: str
+
+
+def rates_of(publisher: int) -> dict[str, Any]:
+    """Most publish small messages, some large ones, some rarely."""
+    if publisher % 4 == 0:
+        return {"channels": ["bulk"], "seconds": 0.2, "padding": 8000}
+    if publisher % 4 == 1:
+        return {"channels": QUIET, "seconds": 3.0, "padding": 20}
+    return {"channels": NAMES[:-1], "seconds": 0.05, "padding": 200}
+
+
+def run_round(setup: Setup, seed: int, seconds: float) -> Round:
+    """Run one; the harm lasts ``seconds``."""
+    program = shutil.which("redis-server")
+    assert program is not None, "redis-server is not installed"
+    options = {"history": 10_000, "ttl": 3600, "high_water": 65_536, **setup.channels}
+    with contextlib.ExitStack() as stack:
+        world = stack.enter_context(faults.redis_of(setup, program))
+        environment = {"SOAK_URL": world.url, "SOAK_OPTIONS": json.dumps(options)}
+        server = stack.enter_context(
+            serve(
+                setup.kind,
+                "tests.soak.app:application",
+                workers=3,
+                options=setup.options,
+                env=environment,
+            )
+        )
+        channels = Channels(world.url, **options)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
+        browsers = list(make_browsers(server, channels, seed))
+        stack.callback(gevent.killall, [one.greenlet for one in browsers])
+        with publishers(folder, world, server, options, seed) as finish:
+            dice = random.Random(f"{seed} faults")
+            faults.do_harm(setup, world, server, dice, seconds)
+            sent = finish()
+        world.note("no more harm")
+        sent += bring_to_an_end(channels, browsers)
+        sessions = [session for browser in browsers for session in browser.sessions]
+        found = check(sent, sessions, is_lossless=setup.is_lossless)
+        found += [
+            Fault("stuck", f"{one.name} waits for the end of {sorted(one.missing or ())}")
+            for one in browsers
+            if not one.greenlet.successful()
+        ]
+        if not any(session.got for session in sessions):
+            found.append(Fault("silence", "no client has got anything"))
+        found += find_complaints(server)
+        story = "\n\n".join(tell(fault, sent, sessions, world.events) for fault in found[:TOLD])
+        return Round(found, summarize(setup, seed, sent, sessions, world), story)
+
+
+def make_browsers(server: Server, channels: Channels, seed: int) -> Iterator[Browser]:
+    kinds = itertools.cycle(clients.KINDS)
+    dice = random.Random(f"{seed} channels")
+    for number in range(BROWSERS):
+        names = dice.sample([*NAMES, *QUIET], dice.choice([1, 1, 2, 4]))
+        kind = next(kinds)
+        if kind is clients.slow_websocket:
+            names = ["bulk", *names[:1]] if "bulk" not in names[:1] else ["bulk"]
+        name = f"{kind.__name__} {number}"
+        yield Browser(name, kind, server, names, str(seed), channels.cursor)
+
+
+@contextlib.contextmanager
+def publishers(
+    folder: Path, world: World, server: Server, options: dict[str, Any], seed: int
+) -> Iterator[Any]:
+    """Two processes, one with greenlets and one with threads, and some that ask the workers."""
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for number in range(4):
+            process = publishing.Process(
+                folder,
+                f"process {number}",
+                patched=number % 2 == 0,
+                url=world.url,
+                channels_options=options,
+                tasks=4,
+                rates=rates_of(number),
+                seed=seed,
+            )
+            stack.callback(process.kill)
+            processes.append(process)
+        stop = threading.Event()
+        stack.callback(stop.set)
+        send = publishing.through((server.host, server.port))
+        asking = [
+            gevent.spawn(
+                publishing.publish_all, send, f"asking {n}", rates_of(2), f"{seed} {n}", stop
+            )
+            for n in range(THROUGH_WORKERS)
+        ]
+
+        def finish() -> list[Sent]:
+            stop.set()
+            sent = [one for process in processes for one in process.finish()]
+            for greenlet in asking:
+                sent += greenlet.get(timeout=publishing.PATIENCE + 15)
+            return sent
+
+        yield finish
+
+
+def bring_to_an_end(channels: Channels, browsers: list[Browser]) -> list[Sent]:
+    """Publish an end in each channel, until each client has got one in all of its channels."""
+
+    def send(channel: str, data: Any, key: str | None) -> str:
+        return channels.publish(channel, data, key=key)
+
+    for browser in browsers:
+        browser.finish()
+    sent: list[Sent] = []
+    deadline = time.monotonic() + END
+    while time.monotonic() < deadline:
+        for channel in [*NAMES, *QUIET]:
+            sent.append(publishing.publish(send, Sent(channel, f"end.{len(sent)}", True)))
+        gevent.joinall([one.greenlet for one in browsers], timeout=1)
+        if all(one.greenlet.dead for one in browsers):
+            break
+    return sent
+
+
+def find_complaints(server: Server) -> Iterator[Fault]:
+    """Exceptions that nothing has caught."""
+    log = server.log()
+    if "Traceback" in log:
+        start = log.index("Traceback")
+        yield Fault("traceback", log[max(0, start - 300) : start + 3000])
+
+
+def summarize(
+    setup: Setup, seed: int, sent: list[Sent], sessions: list[Session], world: World
+) -> str:
+    received = [got for session in sessions for got in session.got]
+    harm = Counter(text.split()[0] for _, text in world.events if text.endswith("begins"))
+    return (
+        f"{setup.name}, seed {seed}: "
+        f"{len(sent)} publications ({sum(one.cursor is None for one in sent)} raised, "
+        f"{sum(len(one.attempts) > 1 for one in sent)} repeated), "
+        f"{len(received)} received, {sum(got.value is None for got in received)} resets, "
+        f"{len(sessions)} sessions ({sum(one.recovered is True for one in sessions)} recovered, "
+        f"{sum(one.recovered is False for one in sessions)} not); "
+        + ", ".join(f"{count} {name}" for name, count in sorted(harm.items()))
+    )

@@ -57,7 +57,7 @@ class Delivery:
         slow: Slow,
         max_channels: int,
     ) -> None:
-        delivering = threading.Lock()
+        self._delivering = threading.Lock()
         self.brokers = tuple(brokers)
         self._partition = partition
         self._timeout = timeout
@@ -71,7 +71,7 @@ class Delivery:
             Relay(
                 broker,
                 lambda position, index=index: self._cursor(index, position),  # type: ignore[misc]
-                delivering,
+                self._delivering,
                 replay_size=min(REPLAY, high_water // 2),
             )
             for index, broker in enumerate(brokers)
@@ -248,6 +248,21 @@ class Delivery:
             end = max(start.number for start in join.starts.values() if start is not None)
             items = sorted([*items, *outlet.take_held(end)], key=lambda item: item.number)
         outlet.send(items)
+
+    def tell(self, target: Any, make: Callable[[str], str]) -> None:
+        """Send a subscriber a text of its own, behind all that was delivered to it. Does not wait.
+
+        ``make`` gets the cursor that vouches for that in all its channels: '' where there is none,
+        since something was left out for a slow subscriber, and its reset is still to come.
+        """
+        with self._delivering:  # or something could be delivered between the cursor and the text
+            with self._lock:
+                subscriber = self._subscribers.get(target)
+            if subscriber is not None:
+                position = self.position()
+                is_known = any(position) and not subscriber.outlet.is_skipping
+                number = max((one.number for one in position if one is not None), default=0)
+                subscriber.outlet.push_text(make(str(position) if is_known else ""), number)
 
     # Unsubscribing
 

@@ -24,6 +24,7 @@ from typing import Any, Callable, Literal
 from gevent.monkey import get_original
 
 from faye_wsgi.delivery.messages import Format, Item, Message, encode_item
+from faye_wsgi.driver.eventstream import encode_event
 from faye_wsgi.errors import ConnectionClosed
 
 __all__ = ["Mailbox", "Outlet", "Slow", "send_to_all"]
@@ -160,6 +161,16 @@ class Outlet:
                 if self._size > self._high_water:
                     self._overflow()
                 self._ask()
+
+    @property
+    def is_skipping(self) -> bool:
+        """Whether something was left out, and its reset has not been sent."""
+        return bool(self._skipped)
+
+    def push_text(self, text: str, number: int) -> None:
+        """Send this outlet alone a text, behind everything up to a number."""
+        message: Any = encode_event(text) if self.kind == "eventsource" else text
+        self.push(Item("", number, None, message, len(message)))
 
     def close(self) -> None:
         """Nothing more is delivered."""

@@ -33,7 +33,12 @@ from faye_wsgi.delivery.relay import Entry
 from faye_wsgi.driver.frames import check_close
 from faye_wsgi.endpoint import Endpoint
 from faye_wsgi.eventsource import EventSource
+from faye_wsgi.gateway.session import Authorize, Site
+from faye_wsgi.gateway.view import ViewOptions, make_view
+from faye_wsgi.http.origins import Origins, check_origins
 from faye_wsgi.transport.settings import check_seconds
+from faye_wsgi.websocket import WebSocket
+from faye_wsgi.wsgi.decorators import check_options
 from faye_wsgi.wsgi.worker import count_workers
 
 __all__ = ["Channels", "Member", "Message", "Subscription"]
@@ -240,6 +245,67 @@ class Channels:
             delivery.rest_if_idle()
             raise
         return subscription
+
+    # The endpoint
+
+    def view(
+        self,
+        authorize: Authorize | None = None,
+        *,
+        origins: Origins = "same",
+        trust_forwarded: bool = False,
+        max_length: int | None = None,
+        max_history: int = 100,
+        rate: float = 50,
+        burst: float = 256,
+        ping: float | None = 25,
+        release: Callable[[], object] | None = None,
+        **options: Any,
+    ) -> Callable[..., Any]:
+        """The ready-made endpoint for browsers: a view for Flask, Django, WebOb and plain WSGI.
+
+        Its URL takes WebSockets, event streams and single requests (POST), and any other GET gets
+        the script for pages: ``import { connect } from '/channels'``. In Flask, register it by
+        ``faye_wsgi.flask.add_channels``.
+
+        :param authorize: ``authorize(request, action, channel)`` is asked each time. ``request`` is
+            what the framework has, an environ in plain WSGI. ``action`` is 'subscribe' (and reading
+            the history), 'publish' or 'presence' (seeing who is there). A false value refuses. A
+            dict has options: ``user`` and ``presence`` as in ``subscribe``; ``last`` and
+            ``history``, the most messages that may be asked for of the past. Without ``authorize``
+            only names from ``sign`` are allowed, and nothing is published.
+        :param origins: which pages may use it: 'same' (default), a list, or None for any.
+        :param trust_forwarded: believe ``X-Forwarded-Host``, behind a proxy that sets it.
+        :param max_length: bytes of a client's message. Default: twice ``max_message`` and 16 KiB.
+        :param max_history: the most messages of the past at once. Default 100.
+        :param rate: messages a second that a connection may send, and channels that it may
+            subscribe to. Above it the connection is served more slowly. Default 50.
+        :param burst: how many of them at once. Default 256.
+        :param ping: seconds between pings of WebSockets. Default 25.
+        :param release: called after each message, to give back what ``authorize`` has used, such as
+            a database session. Django's are given back without it.
+        :param options: all others of WebSocket.
+
+        Raises TypeError and ValueError for wrong options.
+        """
+        options["ping"] = ping
+        if authorize is not None and not callable(authorize):
+            raise TypeError("authorize is a function of a request, an action and a channel")
+        if rate <= 0 or burst < 1:
+            raise ValueError("rate is above 0, and burst from 1 on")
+        check_origins(origins)
+        check_options(WebSocket, (), options)
+        return make_view(
+            Site(self, authorize, max_length, max_history),
+            ViewOptions(
+                origins=origins,
+                trust_forwarded=trust_forwarded,
+                rate=rate,
+                burst=burst,
+                release=release,
+                websocket=options,
+            ),
+        )
 
     # Asking
 
@@ -485,6 +551,10 @@ class Subscription:
         self._delivery.unsubscribe(self, self._target, names)
         if self._kind == "function":
             self._target.close()
+
+    def _tell(self, make: Callable[[str], str]) -> None:
+        """Send the connection a text, in order with its messages; see ``Delivery.tell``."""
+        self._delivery.tell(self._target, make)
 
     def _begin(self, names: Sequence[str], cursor: Cursor | None, last: int) -> bool | None:
         if self._is_closed:

@@ -38,7 +38,7 @@ from faye_wsgi.websocket import WebSocket
 from faye_wsgi.wsgi.decorators import MARK, View, make_decorator
 from faye_wsgi.wsgi.environ import is_websocket
 
-__all__ = ["eventsource", "release", "route", "websocket"]
+__all__ = ["add_channels", "eventsource", "release", "route", "websocket"]
 
 log = logging.getLogger("faye_wsgi")
 
@@ -148,6 +148,33 @@ def route(app: Any, rule: str, protocols: Any = None, **options: Any) -> Callabl
         return view
 
     return decorate
+
+
+def add_channels(
+    app: Any,
+    rule: str,
+    channels: Any,
+    authorize: Callable[[Any, str, str], Any] | None = None,
+    *,
+    endpoint: str = "channels",
+    **options: Any,
+) -> None:
+    """Serve the endpoint of ``channels`` at ``rule``, for WebSockets and for all else.
+
+    ``app`` is a Flask application or a Blueprint. ``authorize`` gets Flask's request, in its
+    context, so that ``current_user`` works there; what it has taken of Flask-SQLAlchemy, and what
+    ``@release`` has, is given back after each message. The other options are those of
+    ``Channels.view``.
+    """
+
+    def give_back() -> None:
+        _release()
+        given()
+
+    given = options.pop("release", None) or (lambda: None)
+    view = channels.view(authorize, release=give_back, **options)
+    app.add_url_rule(rule, endpoint, view, methods=["GET", "POST", "OPTIONS"])
+    app.add_url_rule(rule, endpoint, view, websocket=True)
 
 
 # Mistakes that show while requests come in

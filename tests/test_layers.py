@@ -29,7 +29,8 @@ ARROWS = BELOW | {
     "brokers": {"errors"},
     "endpoint": FLAT,
     "delivery": FLAT | {"brokers", "endpoint"},
-    "channels": FLAT | {"brokers", "endpoint", "eventsource", "delivery"},
+    "gateway": FLAT | {"endpoint", "eventsource", "websocket"},
+    "channels": FLAT | {"brokers", "endpoint", "eventsource", "websocket", "delivery", "gateway"},
     "client": FLAT | {"endpoint"},
     "eventsource": FLAT | {"endpoint"},
     "websocket": FLAT | {"endpoint", "client", "eventsource"},
@@ -73,6 +74,7 @@ THIRD_PARTY = {
     "wsgi": {"gevent", "webob"},
     "brokers": {"redis"},
     "delivery": {"gevent"},
+    "gateway": set(),
     "channels": {"webob"},
     "endpoint": set(),
     "eventsource": set(),
@@ -158,7 +160,16 @@ def test_imports_point_down(path: Path) -> None:
 def test_io_stays_in_transport(path: Path) -> None:
     here = layer(path)
     taboo = IO if here in SANS_IO else TRANSPORT_ONLY
-    if here in ("transport", "wsgi", "brokers", "delivery", "testkit", "testing", "__main__"):
+    if here in (
+        "transport",
+        "wsgi",
+        "brokers",
+        "delivery",
+        "gateway",
+        "testkit",
+        "testing",
+        "__main__",
+    ):
         return
     used = {name for name in imports(path) if any(inside(name, other) for other in taboo)}
     assert not used

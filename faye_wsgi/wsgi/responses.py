@@ -57,6 +57,10 @@ class WsgiResponses:
         """A response with a ``body`` that the server sends."""
         return CalledResponse(status=200, headerlist=_end_to_end(headers), app_iter=body)
 
+    def page(self, status: int, headers: Headers, body: bytes) -> Any:
+        """An ordinary response."""
+        return CalledResponse(status=status, headerlist=headers, body=body)
+
 
 class CalledResponse(Response):  # type: ignore[misc]
     """A response that is a WSGI application, and says so where it is returned by itself."""
@@ -122,6 +126,12 @@ class DjangoResponses:
     def stream(self, headers: Headers, body: Iterable[bytes]) -> Any:
         response = self._http.StreamingHttpResponse(body)
         for name, value in _end_to_end(headers):
+            response[name] = value
+        return response
+
+    def page(self, status: int, headers: Headers, body: bytes) -> Any:
+        response = self._http.HttpResponse(body, status=status)
+        for name, value in headers:
             response[name] = value
         return response
 

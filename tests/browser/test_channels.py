@@ -40,7 +40,8 @@ window.channels = connect('/channels', { since: options.get('since') });
 channels.onState((state) => states.push(state));
 window.joined = {};
 window.join = (channel, options) => {
-  const one = joined[channel] = channels.subscribe(channel, (data) => got.push([channel, data]), options);
+  const listener = (data) => got.push([channel, data]);
+  const one = joined[channel] = channels.subscribe(channel, listener, options);
   one.onReset(() => got.push([channel, 'reset']));
   one.onError((error) => got.push([channel, error.code]));
   return one;

@@ -2,6 +2,8 @@
 
 python -m faye_wsgi ws://127.0.0.1:8000/echo
 echo hi | python -m faye_wsgi wss://example.com/echo
+
+``listen`` and ``publish`` are for channels; see ``commands.py``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 import gevent
 import gevent.socket
 
+from faye_wsgi import commands
 from faye_wsgi.client import Client
 from faye_wsgi.driver.events import Data
 from faye_wsgi.driver.frames import CloseCode
@@ -55,7 +58,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m faye_wsgi",
         description="Send lines of standard input to a WebSocket and print its messages.",
-        epilog=STATUS_HELP,
+        epilog=f"{STATUS_HELP}\n\nchannels:\n{commands.HELP}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -99,6 +102,9 @@ def _read_header(text: str) -> tuple[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the client; the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in commands.COMMANDS:
+        return commands.main(arguments)
     parser = _make_parser()
     options = parser.parse_args(arguments)
     _open_streams()

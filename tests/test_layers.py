@@ -40,7 +40,8 @@ ARROWS = BELOW | {
     "pytest_plugin": {"testing"},
     "testing": FLAT | {"client", "testkit"},
     "__init__": set(),
-    "__main__": FLAT | {"client"},
+    "commands": FLAT | {"client", "channels", "delivery"},
+    "__main__": FLAT | {"client", "commands"},
 }
 
 IO = {
@@ -86,6 +87,7 @@ THIRD_PARTY = {
     "pytest_plugin": {"pytest"},
     "testing": {"gevent"},
     "__init__": set(),
+    "commands": {"gevent"},
     "__main__": {"gevent"},
 }
 

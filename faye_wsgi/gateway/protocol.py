@@ -2,7 +2,7 @@
 
 A client's message is a JSON object. One of its keys says what it asks for, and the others are
 details. ``parse`` makes a ``Command`` of it, or raises ``Refusal``, whose ``answer`` goes back; the
-connection stays open. docs/channels.md has the table of all messages for the authors of clients.
+connection stays open. docs/channels-messages.md has the tables for the authors of clients.
 """
 
 from __future__ import annotations

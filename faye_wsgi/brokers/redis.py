@@ -173,14 +173,13 @@ class RedisBroker(Broker):
 
     def open_feed(self) -> Feed:
         """A connection of its own, subscribed to its signals."""
-        self._check_open()
-        deadline = time.monotonic() + self.timeout
-        try:
-            link = self._server.pool(deadline, is_fresh=True).dial(deadline)
+
+        def begin(link: Link, deadline: float) -> RedisFeed:
             feed = RedisFeed(self, link, self._topics, self._signals + secrets.token_hex(8))
             feed.begin(deadline)
-        except TROUBLE as error:
-            raise BrokerError(explain(error)) from error
+            return feed
+
+        feed: RedisFeed = self._try(begin, is_lent=False)
         self._feeds.add(feed)
         return feed
 
@@ -270,10 +269,17 @@ class RedisBroker(Broker):
 
         return self._try(call, is_repeatable=is_repeatable)
 
-    def _try(self, work: Callable[[Link, float], Any], *, is_repeatable: bool = True) -> Any:
+    def _try(
+        self,
+        work: Callable[[Link, float], Any],
+        *,
+        is_repeatable: bool = True,
+        is_lent: bool = True,
+    ) -> Any:
         """Do work with a connection; again, while there is time, if it was surely not done.
 
-        With ``is_repeatable`` also if it was perhaps done.
+        With ``is_repeatable`` also if it was perhaps done. A connection that is not lent is a new
+        one, which the work keeps.
         """
         deadline = time.monotonic() + self.timeout
         pause, is_fresh = FIRST_PAUSE, False
@@ -281,7 +287,9 @@ class RedisBroker(Broker):
             self._check_open()
             is_sent = False
             try:
-                pool = self._server.pool(deadline, is_fresh=is_fresh)
+                pool = self._server.pool(deadline, is_fresh=is_fresh or not is_lent)
+                if not is_lent:
+                    return work(pool.dial(deadline), deadline)
                 link = pool.take(deadline, is_fresh=is_fresh)
                 is_sent = True
                 try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from itertools import chain, repeat
 from typing import Any, Callable
 
 import pytest
@@ -217,3 +218,18 @@ def test_each_is_asked_in_turn(start_redis: Callable[..., RedisServer]) -> None:
         return port
 
     assert [ask() for _ in range(4)] == [server.port for server in servers * 2]
+
+
+def test_a_feed_waits_for_the_new_server(start_redis: Callable[..., RedisServer]) -> None:
+    """For a moment a Sentinel may still name the server before."""
+    server = start_redis()
+    ports = chain([free_port(), free_port()], repeat(server.port))
+
+    def dial(deadline: float) -> Link:
+        connection_class, options = connection_options(f"redis://127.0.0.1:{next(ports)}")
+        return redis_link.connect(connection_class, options, deadline)
+
+    broker = RedisBroker(Server(dial, 0, size=1, timeout=10.0), timeout=10.0)
+    feed = broker.open_feed()
+    assert feed.receive(0) == []
+    broker.close()

@@ -23,7 +23,6 @@ from typing import Any, Callable, Literal
 
 from gevent.monkey import get_original
 
-from faye_wsgi.brokers.base import Cursor
 from faye_wsgi.delivery.messages import Format, Item, Message, encode_item
 from faye_wsgi.errors import ConnectionClosed
 
@@ -45,12 +44,12 @@ class Outlet:
     """One connection or function, and what waits for it."""
 
     __slots__ = (
+        "_first_skipped",
         "_held",
         "_high_water",
         "_is_asking",
         "_last_skipped",
         "_lock",
-        "_resume_at",
         "_size",
         "_skipped",
         "_slow",
@@ -82,7 +81,7 @@ class Outlet:
         self._slow = slow
         self._high_water = high_water
         self._skipped: dict[str, None] = {}  # channels of which something was left out
-        self._resume_at: Cursor | None = None  # before all that was left out
+        self._first_skipped: Any = None
         self._last_skipped: Any = None
 
     @property
@@ -93,9 +92,12 @@ class Outlet:
     # While a subscription begins
 
     def hold(self) -> None:
-        """Let everything wait."""
+        """Let everything wait, with what waits already."""
         with self._lock:
-            self._held = []
+            if self._skipped:
+                self._waiting.extend(self._take_resets())
+            self._held = list(self._waiting)
+            self._waiting.clear()
             self.is_clear = False
 
     def insert(self, items: list[Item], by_number: bool) -> None:
@@ -206,37 +208,34 @@ class Outlet:
 
     def _overflow(self) -> None:
         """More than ``high_water`` waits."""
-        lanes: list[Any] = [self._waiting] if self._held is None else [self._waiting, self._held]
-        if self._slow == "close":
-            log.info("%r is too slow: it is closed, and may come back", self.target)
-            self.fail(TOO_SLOW, "too slow")
-            return
-        for lane in lanes:
-            kept = [item for item in lane if item.place is None]  # presence is not repeated
-            items = [item for item in lane if item.place is not None]
-            lane.clear()
+        if self._slow != "close" and self._held is None:
+            kept = [item for item in self._waiting if item.place is None]  # presence
+            items = [item for item in self._waiting if item.place is not None]
             if self._slow == "latest":
                 newest = {item.channel: item for item in items}
                 kept += [item for item in items if newest[item.channel] is item]
             else:
                 for item in items:
                     self._skip(item)
-            lane.extend(kept)
-        self._size = sum(item.size for lane in lanes for item in lane)
-        if self._size > self._high_water:  # presence alone, or one message of each channel
+            self._waiting = deque(kept)
+            self._size = sum(item.size for item in kept)
+        if self._size > self._high_water:
+            # Also where nothing more can be left out: changes of presence are not repeated, and a
+            # replay without a part of what belongs between would end with a cursor that lies.
+            log.info("%r is too slow: it is closed, and may come back", self.target)
             self.fail(TOO_SLOW, "too slow")
 
     def _skip(self, item: Item) -> None:
         if not self._skipped:
-            self._resume_at = item.before
+            self._first_skipped = item
         self._skipped[item.channel] = None
         self._last_skipped = item
 
     def _take_resets(self) -> list[Item]:
         """A reset for each channel of which something was left out."""
         channels, self._skipped = list(self._skipped), {}
-        last = self._last_skipped
-        resets = self.make_resets(channels, last.number, self._resume_at, last.place)
+        first, last = self._first_skipped, self._last_skipped
+        resets = self.make_resets(channels, first.number, first.before, last.place)
         self._size += sum(item.size for item in resets)
         return resets
 

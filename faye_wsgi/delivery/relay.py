@@ -148,18 +148,18 @@ class Join:
             if start is None:
                 publications += replay.publications if self.last else ()
                 continue
-            if is_page(replay):
-                found = merge(replay.publications, (), start.number)
-                floor = find_floor(found, None)
+            is_cut = is_page(replay)
+            found = merge(
+                replay.publications, () if is_cut else held.get(channel, ()), start.number
+            )
+            floor = find_floor(found, None if is_cut else replay.last)
+            if start.epoch != now.epoch or not floor <= start.number <= now.number:
+                resets.append(channel)
+                continue
+            publications += found
+            if is_cut:
                 end = max(start.number, replay.publications[-1].number)
                 horizon = end if horizon is None else min(end, horizon)
-            else:
-                found = merge(replay.publications, held.get(channel, ()), start.number)
-                floor = find_floor(found, replay.last)
-            if start.epoch == now.epoch and floor <= start.number <= now.number:
-                publications += found
-            else:
-                resets.append(channel)
         end = now.number if horizon is None else min(horizon, now.number)
         return Replayed(
             resets, in_order(p for p in publications if p.number <= end), end, end < now.number
@@ -327,6 +327,10 @@ class Relay:
                 )
             except Exception:
                 log.exception("channels begin again")
+            except BaseException:  # a greenlet that was killed: the next request begins another
+                self._lose()
+                self._is_running = False
+                raise
             self._lose()
             if self._may_end():
                 return
@@ -395,6 +399,7 @@ class Relay:
                 publications.append(arrival)
             else:
                 self._note(arrival)
+        self._take_leaves()  # what was published after ``leave`` is not delivered
         with self._delivering:
             self._deliver(self._timeline.receive(publications))
 
@@ -419,6 +424,8 @@ class Relay:
             return bool(self._joins)
 
     def _take_leaves(self) -> None:
+        if not self._leaves:
+            return
         with self._lock:
             leaves, self._leaves = self._leaves, []
         for outlet, channel in leaves:
@@ -557,10 +564,10 @@ class Relay:
         outlet = join.outlet
         replayed = join.take(now, replays, held)
         formats = {entry.channel: entry.format for entry in join.entries}
-        has_more = bool(replayed.publications or outlet.formats.keys() - formats)
+        is_alone = not (replayed.publications or outlet.formats.keys() - formats)
         outlet.formats.update(formats)
-        items = self._resets_of(join, replayed.resets, None if has_more else now)
         size, end, has_more = 0, replayed.end, replayed.has_more
+        items = self._resets_of(join, replayed.resets, None if has_more or not is_alone else now)
         for publication in replayed.publications:
             size += len(publication.payload)
             if size > self._replay_size and items:
@@ -657,7 +664,8 @@ class Relay:
         welcomes, self._welcomes = self._welcomes, []
         for _, channel in welcomes:
             if channel in self._audiences:
-                self._rosters.setdefault(channel, Roster(channel))
+                # Read anew: the announcement of the watcher itself may still be on its way.
+                self._rosters.setdefault(channel, Roster(channel)).is_known = False
         for channel, roster in self._rosters.items():
             if not roster.is_known:
                 roster.replace(self.broker.members(channel))

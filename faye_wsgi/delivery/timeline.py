@@ -138,6 +138,7 @@ class Timeline:
             self.is_whole = False
             return None
         if is_other_life or self.position is None:
+            self._seen = dict.fromkeys(self._seen, now.number)
             self._go_on(now)
             return Settled(self.channels, [])
         if replays is None:
@@ -190,9 +191,6 @@ class Timeline:
     def _go_on(self, now: Position) -> None:
         """Everything up to ``now`` is delivered, or is lost and was reset."""
         self._held = [p for p in self._held if p.number > now.number and p.epoch == now.epoch]
-        is_same_life = self.position is not None and self.position.epoch == now.epoch
-        for channel, number in self._seen.items():
-            self._seen[channel] = max(number, now.number) if is_same_life else now.number
         self.position = now
         self.is_whole = True
 

@@ -121,6 +121,12 @@ def memory_of(pid: int) -> int:
     raise Failed(f"no memory figure for process {pid}")
 
 
+def environment() -> dict[str, str]:
+    """Lets servers and clients find this package, and not one that is installed."""
+    path = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
 class Running:
     """A server that runs for the length of a `with` block."""
 
@@ -130,14 +136,12 @@ class Running:
         self._log = tempfile.TemporaryFile("w+")
 
     def __enter__(self) -> Running:
-        root = str(HERE.parent)
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         pin = functools.partial(os.sched_setaffinity, 0, processors()[:1])
         try:
             self._process = subprocess.Popen(
                 self.server.command(self.port),
                 cwd=FOLDER,
-                env={**os.environ, "PYTHONPATH": path, **dict(self.server.environment)},
+                env={**environment(), **dict(self.server.environment)},
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
@@ -262,6 +266,7 @@ def client_traffic(running: Running, scenario: Scenario, seconds: float) -> Figu
         text=True,
         stdin=subprocess.PIPE,
         cwd=CLIENTS,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         preexec_fn=pin,

@@ -258,8 +258,20 @@ def traffic(running: Running, scenario: Scenario, seconds: float) -> Figures:
 
 def client_traffic(running: Running, scenario: Scenario, seconds: float) -> Figures:
     """Measure a client, a program of its own, that echoes with the running server."""
-    command = running.server.client_command(running.port)
-    command += [str(scenario.window), str(scenario.size), str(seconds)]
+    figures = run_client(running, [scenario.window, scenario.size, seconds], seconds)
+    figures["cpu_us"] = figures["cpu_seconds"] * 1e6 / figures["messages"]
+    figures["rate"] = figures["messages"] / figures["seconds"]
+    return {**figures, "p50_us": 0, "p99_us": 0}
+
+
+def deploy(running: Running, scenario: Scenario, seconds: float) -> Figures:
+    """Replace the workers of a server under its clients; the clients measure it."""
+    return run_client(running, [scenario.connections], 2 * RUN_TIMEOUT)
+
+
+def run_client(running: Running, arguments: list[Any], seconds: float) -> Figures:
+    """The figures of a client that runs for so many seconds."""
+    command = running.server.client_command(running.port) + [str(one) for one in arguments]
     pin = functools.partial(os.sched_setaffinity, 0, processors()[-1:])
     process = subprocess.Popen(
         command,
@@ -271,10 +283,7 @@ def client_traffic(running: Running, scenario: Scenario, seconds: float) -> Figu
         stderr=subprocess.DEVNULL,
         preexec_fn=pin,
     )
-    figures = read_line(process, RUN_TIMEOUT + seconds)
-    figures["cpu_us"] = figures["cpu_seconds"] * 1e6 / figures["messages"]
-    figures["rate"] = figures["messages"] / figures["seconds"]
-    return {**figures, "p50_us": 0, "p99_us": 0}
+    return read_line(process, RUN_TIMEOUT + seconds)
 
 
 class Held:
@@ -318,7 +327,8 @@ def idle_memory(running: Running, scenario: Scenario, seconds: float = 0) -> Fig
 
 def measure(running: Running, scenario: Scenario, seconds: float) -> Figures:
     """One round of one scenario against one server."""
-    run = {"idle": idle_memory, "client": client_traffic}.get(scenario.mode, traffic)
+    modes = {"idle": idle_memory, "client": client_traffic, "deploy": deploy}
+    run = modes.get(scenario.mode, traffic)
     return run(running, scenario, seconds)
 
 

@@ -196,4 +196,12 @@ SCENARIOS = (
         servers=("faye_wsgi publish",),
         baseline="redis-py PUBLISH + XADD",
     ),
+    Scenario(
+        "o",
+        "channels: a deploy with 5,000 clients, two workers replaced by two",
+        mode="deploy",
+        connections=5000,
+        servers=("faye_wsgi, resumed",),
+        baseline="faye_wsgi, connected again",
+    ),
 )

@@ -101,6 +101,18 @@ def publisher(name: str, kind: str) -> Server:
     )
 
 
+def deployed(name: str, path: str) -> Server:
+    """Two workers that are replaced while clients are connected."""
+    return Server(
+        name,
+        with_redis("ours_channels:app", 2),
+        client="{python} deploy.py {port} " + path,
+        special=True,
+        modules=(*FLASK, "redis"),
+        check=("--path", "/subscribed"),
+    )
+
+
 SERVERS = (
     Server(BASELINE, "{python} raw_gevent.py {port}", raw=True, modules=("gevent",)),
     Server("faye_wsgi, blocking", gunicorn("gevent", "ours:app"), modules=FLASK),
@@ -206,6 +218,8 @@ SERVERS = (
         special=True,
         modules=(*FLASK, "redis"),
     ),
+    deployed("faye_wsgi, resumed", "/resume"),
+    deployed("faye_wsgi, connected again", "/connect"),
     publisher("faye_wsgi publish", "ours"),
     publisher("redis-py PUBLISH + XADD", "bare"),
     # wss

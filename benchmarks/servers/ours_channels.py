@@ -40,3 +40,12 @@ def resume() -> Any:
     since = request.args.get("since")
     ws.send(channels.subscribe(ws, "all", since=since).cursor)
     return ws.response
+
+
+@app.route("/connect", websocket=True)
+def connect() -> Any:
+    """What coming back costs without channels."""
+    ws = WebSocket(request)
+    ws.on("message", lambda event: ws.send(event.data))
+    ws.send("0-0")
+    return ws.response

@@ -148,10 +148,12 @@ class Delivery:
                 new = self._enter(subscriber, holder, entries, user)
                 self._listen(subscriber)
                 if not new:
-                    return None if since is None else True
+                    return None if since is None else False
                 outlet.hold()
                 try:
-                    return self._join(outlet, new, since, last)
+                    recovered = self._join(outlet, new, since, last)
+                    # What it has already began at some other place, which vouches for nothing.
+                    return recovered and len(new) == len(entries)
                 except BaseException:
                     channels = [entry.channel for entry in new]
                     self.unsubscribe(holder, target, channels)

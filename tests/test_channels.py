@@ -424,3 +424,22 @@ def test_patched() -> None:
     command = [sys.executable, "-c", script, __file__]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout[-3000:]
+
+
+def test_a_text_of_its_own_has_the_cursor_of_what_came_before(channels: Channels) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        ws = WebSocket(environ)
+        with channels.subscribe(ws, "a") as subscription:
+            subscription._tell(lambda cursor: f"first {bool(cursor)}")
+            id = channels.publish("a", 1)
+            ws.receive()
+            subscription._tell(lambda cursor: f"then {cursor >= id}")
+            ws.receive()
+        return ws.response(environ, start_response)
+
+    with connect(app, "/") as ws:
+        assert ws.receive() == "first True"
+        assert ws.receive_json()["data"] == 1
+        ws.send("go on")
+        assert ws.receive() == "then True"
+        ws.send("end")

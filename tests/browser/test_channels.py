@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable
@@ -19,6 +20,7 @@ from faye_wsgi import Channels
 from ..conftest import find_program
 from ..support.browser import Page, page
 from ..support.nginx import nginx
+from ..support.redis import RedisServer
 from ..support.servers import Server, serve
 from ..support.waiting import wait_until
 
@@ -48,7 +50,7 @@ window.join = (channel, options) => {
 };
 """
 
-channels = Channels(history=1000)
+channels = Channels(os.environ.get("CHANNELS_URL", "memory://"), history=1000)
 
 
 def authorize(environ: dict[str, Any], action: str, channel: str) -> Any:
@@ -182,6 +184,49 @@ def test_a_worker_that_restarts(server: Server, new_page: Any) -> None:
     wait_got(ada, ["a", 1], ["a", "reset"])
     publish(ada, "a", 2)
     wait_got(ada, ["a", 1], ["a", "reset"], ["a", 2])
+
+
+def test_two_workers_and_redis_restart(new_page: Any) -> None:
+    """All workers restart, later Redis with its data: the pages show each number, in order."""
+    program = find_program("redis-server")
+    with RedisServer(program, "--appendonly", "yes", "--appendfsync", "always") as redis:
+        env = {"CHANNELS_URL": f"{redis.url}?durable=1"}
+        with serve("gunicorn-gevent", APP, workers=2, env=env) as server:
+            ada, ben = new_page(server.url("/")), new_page(server.url("/"))
+            for window in (ada, ben):
+                join(window, "a", "b")
+            ada.run(
+                "window.count = 0; window.timer = setInterval(() => {"
+                "channels.publish('ab'[count % 2], count++).catch((e) => faults.push(e.code))"
+                "}, 20)"
+            )
+            old = set(server.worker_pids())
+            server.signal(signal.SIGHUP)
+            wait_until(lambda: not old & set(server.worker_pids()), 20, "other workers")
+            for window in (ada, ben):
+                wait_more(window)
+            redis.restart()
+            for window in (ada, ben):
+                wait_more(window)
+            count = ada.run("clearInterval(timer); return count")
+            for window in (ada, ben):
+                wait_numbers(window, "a", range(0, count, 2))
+                wait_numbers(window, "b", range(1, count, 2))
+
+
+def wait_numbers(window: Page, channel: str, expected: range) -> None:
+    window.wait(lambda w: numbers(w, channel) == list(expected), 30, f"{channel}: {expected}")
+
+
+def numbers(window: Page, channel: str) -> list[Any]:
+    """What the page has got of a channel, resets included."""
+    return [data for name, data in got(window) if name == channel]
+
+
+def wait_more(window: Page) -> None:
+    """Wait until the page has got messages that were published from now on."""
+    start = len(got(window))
+    window.wait(lambda w: len(got(w)) > start + 50, 40, "more messages")
 
 
 def emulate_offline(window: Page, offline: bool) -> None:

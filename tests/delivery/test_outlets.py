@@ -147,3 +147,28 @@ def test_a_mailbox_has_room_again() -> None:
     assert had_room.wait(TIMEOUT)
     mailbox.close()
     assert ended.wait(TIMEOUT)
+
+
+def test_a_text_of_its_own_comes_behind_what_waits() -> None:
+    """Also when a subscription that begins sorts what waits by number."""
+    target, outlet = made()
+    target.has_room = False
+    outlet.push(item(1))
+    outlet.push(item(2))
+    outlet.push_text('{"id": "told"}', 2)
+    outlet.hold()
+    outlet.insert([item(3, "b")], True)
+    target.has_room = True
+    outlet.release()
+    assert ids(target) == ["1-e", "2-e", "told", "3-e"]
+
+
+def test_skipping_is_known_until_the_reset() -> None:
+    """A cursor that is told meanwhile would vouch for what was left out."""
+    target, outlet = made("reset", high_water=200)
+    target.has_room = False
+    for number in range(1, 9):
+        outlet.push(item(number, size=60))
+    assert outlet.is_skipping
+    target.drain()
+    assert not outlet.is_skipping

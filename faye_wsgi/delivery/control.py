@@ -33,7 +33,8 @@ class Control:
 
     def __init__(self, delivery: Delivery) -> None:
         self._delivery = delivery
-        self._lock = threading.Lock()
+        # Reentrant: where listening fails, the delivery is idle again, and calls ``rest`` at once.
+        self._lock = threading.RLock()
         self._mailbox: Mailbox | None = None
         delivery.on_idle = self.rest
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 
 from faye_wsgi import Channels
 from faye_wsgi.delivery.control import CHANNEL
+from faye_wsgi.errors import BrokerError
 
 from ..support.waiting import wait_until
 
@@ -47,3 +50,22 @@ def test_connections_of_the_other(processes: tuple[Channels, Channels]) -> None:
     one, two = processes
     with two.subscribe(print, "a", user="7"):
         wait_until(lambda: [row["user"] for row in one.connections(timeout=0.2)] == ["7"])
+
+
+def test_a_first_subscriber_in_vain_does_not_lock_out_the_next() -> None:
+    channels = Channels(timeout=0.1)
+    (broker,) = channels._brokers
+    results: queue.Queue[object] = queue.Queue()
+
+    def subscribe() -> None:
+        try:
+            channels.subscribe(print, "a").close()
+            results.put("subscribed")
+        except BrokerError as error:
+            results.put(error)
+
+    with mock.patch.object(broker, "open_feed", side_effect=BrokerError("away")):
+        threading.Thread(target=subscribe, daemon=True).start()
+        assert isinstance(results.get(timeout=TIMEOUT), BrokerError)
+    threading.Thread(target=subscribe, daemon=True).start()
+    assert results.get(timeout=TIMEOUT) == "subscribed"

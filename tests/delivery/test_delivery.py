@@ -7,6 +7,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -133,10 +134,11 @@ def test_many_that_come_at_the_same_time_share_a_reading(office: Any) -> None:
         threading.Thread(target=lambda: results.append(one.subscribe("a", since=cursor)))
         for _ in range(50)
     ]
-    for thread in threads:
-        thread.start()
-    relay = one.delivery.relays[0]
-    wait_until(lambda: broker.readings and len(relay._joins) > 40)
+    (relay,) = one.delivery.relays
+    with mock.patch.object(relay, "join", side_effect=relay.join) as join:
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: broker.readings and join.call_count == 50)
     broker.may_read.set()
     for thread in threads:
         thread.join(TIMEOUT)

@@ -6,20 +6,24 @@ What it delivers is tested in test_simulation.py, and over real connections in t
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
+from unittest import mock
 
 from faye_wsgi.brokers.base import Cursor, Position
 from faye_wsgi.brokers.memory import MemoryBroker
 from faye_wsgi.delivery.outlets import Mailbox, Outlet
-from faye_wsgi.delivery.relay import Entry, Join, Relay
+from faye_wsgi.delivery.relay import GATHER, Entry, Join, Relay
 
 from ..support.waiting import wait_until
 
 TIMEOUT = 5.0
 
 
-def make() -> tuple[MemoryBroker, Relay]:
+def make(clock: Callable[[], float] = time.monotonic) -> tuple[MemoryBroker, Relay]:
     broker = MemoryBroker()
-    return broker, Relay(broker, lambda position: Cursor((position,)), threading.Lock())
+    delivering = threading.Lock()
+    return broker, Relay(broker, lambda position: Cursor((position,)), delivering, clock=clock)
 
 
 def join(relay: Relay, since: Position | None = None) -> tuple[Outlet, Join]:
@@ -58,6 +62,23 @@ def test_an_answer_that_is_not_awaited_any_more_is_not_given() -> None:
     relay.hurry()
     wait_until(lambda: not relay._is_running)
     assert outlet.take_held() == []
+
+
+def test_subscribers_that_come_at_the_same_time_share_a_reading() -> None:
+    now = [100.0]
+    broker, relay = make(lambda: now[0])
+    first, wanted = join(relay)
+    assert wanted.wait(TIMEOUT)
+    with mock.patch.object(broker, "read", side_effect=broker.read) as read:
+        others = [join(relay) for _ in range(50)]
+        now[0] += GATHER
+        relay.hurry()
+        assert all(one.wait(TIMEOUT) for _, one in others)
+    assert read.call_count == 1
+    for outlet, _ in [(first, wanted), *others]:
+        relay.leave(outlet, ["a"], [])
+    relay.hurry()
+    wait_until(lambda: not relay._is_running)
 
 
 def test_a_long_replay_comes_in_pages() -> None:

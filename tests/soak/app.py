@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 from collections.abc import Iterable
 from typing import Any, Callable
 from urllib.parse import parse_qs
+
+from gevent.util import format_run_info
 
 from faye_wsgi import Channels, EventSource, WebSocket
 from faye_wsgi.errors import BrokerError, ConnectionClosed, PublishError
@@ -18,6 +22,14 @@ from faye_wsgi.errors import BrokerError, ConnectionClosed, PublishError
 StartResponse = Callable[..., Any]
 
 channels = Channels(os.environ["SOAK_URL"], **json.loads(os.environ["SOAK_OPTIONS"]))
+
+
+def say_where(*_: Any) -> None:
+    """Tell where all threads and greenlets are."""
+    sys.stderr.write("\n".join(format_run_info()) + "\n")
+
+
+signal.signal(signal.SIGTRAP, say_where)
 
 
 def application(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:

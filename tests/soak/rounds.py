@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import random
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -31,6 +33,7 @@ QUIET = ["quiet:1", "quiet:2"]  # a message every few seconds
 BROWSERS = 32
 THROUGH_WORKERS = 3
 END = 60.0  # seconds until all clients have everything, when there is no more harm
+WORDS = 100_000  # characters of the server's log that are told
 TOLD = 5  # faults that are told in full
 
 
@@ -80,15 +83,16 @@ def run_round(setup: Setup, seed: int, seconds: float) -> Round:
         sent += bring_to_an_end(channels, browsers)
         sessions = [session for browser in browsers for session in browser.sessions]
         found = check(sent, sessions, is_lossless=setup.is_lossless)
-        found += [
-            Fault("stuck", f"{one.name} waits for the end of {sorted(one.missing or ())}")
-            for one in browsers
-            if not one.greenlet.successful()
-        ]
+        found += [Fault("stuck", tell_of(one)) for one in browsers if not one.greenlet.successful()]
         if not any(session.got for session in sessions):
             found.append(Fault("silence", "no client has got anything"))
         found += find_complaints(server)
+        if any(fault.kind == "stuck" for fault in found):
+            for worker in server.worker_pids():
+                os.kill(worker, signal.SIGTRAP)  # they say where their greenlets are
+            gevent.sleep(2)
         story = "\n\n".join(tell(fault, sent, sessions, world.events) for fault in found[:TOLD])
+        story += f"\n\nThe server's last words:\n{server.log()[-WORDS:]}"
         return Round(found, summarize(setup, seed, sent, sessions, world), story)
 
 
@@ -161,6 +165,17 @@ def bring_to_an_end(channels: Channels, browsers: list[Browser]) -> list[Sent]:
         if all(one.greenlet.dead for one in browsers):
             break
     return sent
+
+
+def tell_of(browser: Browser) -> str:
+    """What a client waits for, and how its last connections were."""
+    lines = [f"{browser.name} waits for the end of {sorted(browser.missing or ())}"]
+    for session in browser.sessions[-5:]:
+        lines.append(
+            f"  {session.began % 10**10 / 1e6:12.6f}  since {session.since}: "
+            f"{len(session.got)} messages, recovered {session.recovered}; {session.ended}"
+        )
+    return "\n".join(lines)
 
 
 def find_complaints(server: Server) -> Iterator[Fault]:

@@ -54,7 +54,7 @@ pytest: build
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 quick: build
-	$(BIN)/python -m pytest -q -rfE --no-servers $(PYTEST_ARGS) $(SLOW:%=--ignore=%) tests
+	$(BIN)/python -m pytest -q -rfE --no-servers $(PYTEST_ARGS) $(SLOW:%=--ignore=%) tests examples
 
 build: $(VENV)/.build-stamp
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from faye_wsgi.channels import Channels, Member, Message, Subscription
     from faye_wsgi.client import Client
     from faye_wsgi.driver.base import ReadyState
+    from faye_wsgi.driver.eventstream import ServerEvent
     from faye_wsgi.driver.frames import CloseCode
     from faye_wsgi.endpoint import broadcast
     from faye_wsgi.errors import (
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         WebSocketError,
     )
     from faye_wsgi.eventsource import EventSource
+    from faye_wsgi.eventsource_client import EventSourceClient
     from faye_wsgi.extensions.permessage_deflate import PermessageDeflate, permessage_deflate
     from faye_wsgi.websocket import WebSocket
 
@@ -62,6 +64,7 @@ _EXPORTS = {
     "CloseCode": "faye_wsgi.driver.frames",
     "ConnectionClosed": "faye_wsgi.errors",
     "EventSource": "faye_wsgi.eventsource",
+    "EventSourceClient": "faye_wsgi.eventsource_client",
     "ExtensionError": "faye_wsgi.errors",
     "HandshakeError": "faye_wsgi.errors",
     "HijackError": "faye_wsgi.errors",
@@ -71,6 +74,7 @@ _EXPORTS = {
     "ProtocolError": "faye_wsgi.errors",
     "PublishError": "faye_wsgi.errors",
     "ReadyState": "faye_wsgi.driver.base",
+    "ServerEvent": "faye_wsgi.driver.eventstream",
     "Subscription": "faye_wsgi.channels",
     "WebSocket": "faye_wsgi.websocket",
     "WebSocketError": "faye_wsgi.errors",
@@ -85,6 +89,7 @@ __all__ = [
     "CloseCode",
     "ConnectionClosed",
     "EventSource",
+    "EventSourceClient",
     "ExtensionError",
     "HandshakeError",
     "HijackError",
@@ -94,6 +99,7 @@ __all__ = [
     "ProtocolError",
     "PublishError",
     "ReadyState",
+    "ServerEvent",
     "Subscription",
     "WebSocket",
     "WebSocketError",

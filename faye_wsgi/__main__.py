@@ -1,17 +1,20 @@
-"""The command-line client: lines go out as messages, messages come in as lines.
+"""The command-line client: lines go out as messages, messages and events come in as lines.
 
 python -m faye_wsgi ws://127.0.0.1:8000/echo
 echo hi | python -m faye_wsgi wss://example.com/echo
+python -m faye_wsgi http://127.0.0.1:8000/ticks
 """
 
 from __future__ import annotations
 
 import argparse
 import codecs
+import contextlib
 import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gevent
@@ -19,23 +22,41 @@ import gevent.socket
 
 from faye_wsgi.client import Client
 from faye_wsgi.driver.events import Data
+from faye_wsgi.driver.eventstream import ServerEvent
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.errors import ConnectionClosed, HandshakeError
+from faye_wsgi.eventsource_client import EventSourceClient
 from faye_wsgi.extensions.permessage_deflate import PermessageDeflate
+from faye_wsgi.http.exchange import Exchange
+from faye_wsgi.http.url import HTTP_SCHEMES, WEBSOCKET_SCHEMES, Url, parse_url
+from faye_wsgi.transport import dial
 from faye_wsgi.transport.settings import check_seconds
+from faye_wsgi.transport.tls import make_client_tls
 
-__all__ = ["exit_status", "main"]
+__all__ = ["exit_status", "failure_status", "main"]
 
 PROMPT = "> "
 USAGE = 64  # EX_USAGE of sysexits.h: argparse's own 2 would mean 1002
-INTERRUPTED = 130
+INTERRUPTED = 130  # 128 and SIGINT, as a shell has it
 CLOSE_TIMEOUT = 5.0
+PROBE_TIMEOUT = 3.0
+
+# Close codes take 1 to 14, 30 and 40. What comes before a connection is open lies in between:
+# before there is an answer 15 to 17, then 20 and the first digit of the HTTP status.
+UNKNOWN_HOST, UNREACHABLE, BAD_CERTIFICATE, REFUSED = 15, 16, 17, 20
 
 STATUS_HELP = f"""exit status:
-  0            closed with 1000, or without a code (1005)
-  1 to 14      closed with 1001 to 1014 (6, 1006: no connection, or it was lost)
+  0            closed with 1000, or without a code (1005); the event stream has ended
+  1 to 14      closed with 1001 to 1014 (6, 1006: the connection was lost, or did not open)
+  {UNKNOWN_HOST}           the host was not found
+  {UNREACHABLE}           no connection to the host: refused, or no way there
+  {BAD_CERTIFICATE}           the certificate of the server is not valid
+  {REFUSED + 2} to {REFUSED + 5}     refused, with a status of 2xx (no event stream) to 5xx
   30, 40       closed with a code of 3000 to 3999, of 4000 to 4999
-  {USAGE}           wrong arguments"""
+  {USAGE}           wrong arguments
+  {INTERRUPTED}          interrupted with Ctrl-C
+
+A proxy counts as a server here."""
 
 
 def exit_status(code: int | None) -> int:
@@ -43,6 +64,19 @@ def exit_status(code: int | None) -> int:
     if code is None or code in (CloseCode.NORMAL_CLOSURE, CloseCode.NO_STATUS_RECEIVED):
         return 0
     return code - 1000 if code < 3000 else code // 1000 * 10
+
+
+def failure_status(error: HandshakeError) -> int:
+    """The process's exit status for a connection that did not open."""
+    if dial.is_unknown(error):
+        return UNKNOWN_HOST
+    if dial.is_unreachable(error):
+        return UNREACHABLE
+    if dial.is_unverified(error):
+        return BAD_CERTIFICATE
+    if error.status_code is not None and error.status_code != 101:
+        return REFUSED + error.status_code // 100
+    return exit_status(error.code)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,12 +88,17 @@ class _Parser(argparse.ArgumentParser):
 def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m faye_wsgi",
-        description="Send lines of standard input to a WebSocket and print its messages.",
+        description="Send lines of standard input to a WebSocket and print its messages, or "
+        "print the events of an event stream.",
         epilog=STATUS_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("url", help="ws://, wss:// or ws+unix:/path/of/socket:/path/of/request")
+    add(
+        "url",
+        help="ws://, wss:// or ws+unix:/path/of/socket:/path/of/request for a WebSocket; "
+        "http:// or https:// for an event stream",
+    )
     add(
         "--header",
         action="append",
@@ -79,6 +118,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--insecure", action="store_true", help="do not verify the certificate of the server")
     add("--deflate", action="store_true", help="offer permessage-deflate")
     add("--ping", type=float, metavar="SECONDS", help="send a ping every so often")
+    add("--last-event-id", metavar="ID", help="of an event stream: the last event that was seen")
     add(
         "--wait",
         type=float,
@@ -105,21 +145,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The hub prints a traceback of what it raises in the main greenlet, but for these.
     hub = gevent.get_hub()
     hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
+    is_stream = options.url.partition(":")[0].lower() in HTTP_SCHEMES
+    connection: Client | EventSourceClient
     try:
         check_seconds("--wait", options.wait)
-        ws = _connect(options)
+        _check_kind(options, is_stream)
+        connection = _connect_events(options) if is_stream else _connect(options)
     except (TypeError, ValueError, OSError) as error:
         parser.error(str(error))
     try:
-        return _run(ws, options.wait)
+        if isinstance(connection, EventSourceClient):
+            return _follow(connection)
+        return _converse(connection, options.wait)
+    except HandshakeError as error:
+        _tell(str(error) + _scheme_hint(options, error))
+        return failure_status(error)
     except KeyboardInterrupt:
-        _close(ws)
-        _tell_closed(ws)
+        _close(connection)
+        _tell_closed(connection)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone
-        _close(ws)
+        _close(connection)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _check_kind(options: argparse.Namespace, is_stream: bool) -> None:
+    names = ("protocol", "deflate", "ping") if is_stream else ("last_event_id",)
+    for name in names:
+        if getattr(options, name):
+            scheme = "ws" if is_stream else "http"
+            raise ValueError(f"--{name.replace('_', '-')} goes with {scheme}:// and {scheme}s://")
 
 
 def _open_streams() -> None:
@@ -135,19 +191,85 @@ def _connect(options: argparse.Namespace) -> Client:
         options.protocol,
         headers=options.header,
         proxy=options.proxy,
-        tls={"verify": False} if options.insecure else None,
+        tls=_tls(options),
         extensions=PermessageDeflate() if options.deflate else (),
         ping=options.ping,
         close_timeout=CLOSE_TIMEOUT,
     )
 
 
-def _run(ws: Client, wait: float) -> int:
+def _connect_events(options: argparse.Namespace) -> EventSourceClient:
+    return EventSourceClient(
+        options.url,
+        headers=options.header,
+        last_event_id=options.last_event_id,
+        proxy=options.proxy,
+        tls=_tls(options),
+        reconnect=False,
+    )
+
+
+def _tls(options: argparse.Namespace) -> dict[str, bool] | None:
+    return {"verify": False} if options.insecure else None
+
+
+def _scheme_hint(options: argparse.Namespace, error: HandshakeError) -> str:
+    """What to write, where the scheme of the URL does not fit the port.
+
+    Many servers end such a connection without a word. So this asks them, with the other scheme.
+    """
+    url = parse_url(options.url, (*WEBSOCKET_SCHEMES, *HTTP_SCHEMES))
+    is_silent = error.code == 1006 and failure_status(error) == exit_status(1006)
+    if not is_silent or url.path or options.proxy:
+        return ""
+    other = replace(url, scheme=url.scheme[:-1] if url.secure else f"{url.scheme}s")
+    cure = f"write {other.scheme}://"
+    if cure in str(error) or not _answers(other):
+        return ""
+    return f": the server {'speaks' if other.secure else 'does not speak'} TLS here: {cure}"
+
+
+def _answers(url: Url) -> bool:
+    """Whether a server speaks TLS, or HTTP without it, as ``url`` says. It gets nothing else."""
+    request = Exchange(
+        "the server", "OPTIONS", "*", [("Host", url.host_header)], is_wanted=lambda answer: True
+    )
     try:
-        ws.wait_open()
-    except HandshakeError as error:
-        _tell(str(error))
-        return exit_status(error.code)
+        with gevent.Timeout(PROBE_TIMEOUT):
+            sock = dial.dial(url, lambda: make_client_tls({"verify": False}))
+            with contextlib.closing(sock):
+                return url.secure or dial.exchange(sock, request) is not None
+    except (HandshakeError, gevent.Timeout):
+        return False
+
+
+def _follow(es: EventSourceClient) -> int:
+    """Print events until the stream ends."""
+    es.wait_open()
+    if es.headers:  # not after a 204
+        _tell(f"connected to {es.url}")
+    terminal = sys.stdout.isatty()
+    while True:
+        try:
+            event = es.receive()
+        except ConnectionClosed as error:
+            _tell(error.reason or "")
+            return exit_status(error.code)
+        _print_event(event, terminal)
+
+
+def _print_event(event: ServerEvent, terminal: bool) -> None:
+    text = event.data
+    if terminal:
+        kind = "" if event.event == "message" else event.event
+        about = " ".join(filter(None, (kind, event.id and f"id {event.id}")))
+        text = _printable(f"< ({about}) {text}" if about else f"< {text}")
+    sys.stdout.buffer.write(f"{text}\n".encode(errors="replace"))
+    sys.stdout.buffer.flush()
+
+
+def _converse(ws: Client, wait: float) -> int:
+    ws.wait_open()
     _tell(f"connected to {ws.url}" + (f", protocol {ws.protocol}" if ws.protocol else ""))
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     sender = gevent.spawn(_send_lines, ws, terminal)
@@ -160,9 +282,12 @@ def _run(ws: Client, wait: float) -> int:
     return exit_status(ws.close_code)
 
 
-def _tell_closed(ws: Client) -> None:
-    reason = f" {_printable(ws.close_reason)}" if ws.close_reason else ""
-    _tell(f"closed with {ws.close_code}{reason}")
+def _tell_closed(connection: Client | EventSourceClient) -> None:
+    if isinstance(connection, EventSourceClient):
+        _tell("closed")
+        return
+    reason = f" {_printable(connection.close_reason)}" if connection.close_reason else ""
+    _tell(f"closed with {connection.close_code}{reason}")
 
 
 def _print_messages(ws: Client, sender: Any, wait: float, terminal: bool) -> None:
@@ -225,12 +350,13 @@ def _read_lines(fd: int, terminal: bool) -> Iterator[str]:
         yield rest
 
 
-def _close(ws: Client) -> None:
-    ws.close()
-    try:
-        ws.wait_closed(1.0)
-    except TimeoutError:
-        pass
+def _close(connection: Client | EventSourceClient) -> None:
+    connection.close()
+    if isinstance(connection, Client):
+        try:
+            connection.wait_closed(1.0)
+        except TimeoutError:
+            pass
 
 
 def _tell(text: str) -> None:

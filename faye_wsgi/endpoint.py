@@ -285,9 +285,10 @@ class Endpoint(EventTarget):
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> bool | None:
         """Close: with 1000, or with 1011 if an exception leaves the block."""
         self.close(CloseCode.NORMAL_CLOSURE if error is None else CloseCode.INTERNAL_ERROR)
+        return None
 
     def send(self, message: Sendable, timeout: float | None = None) -> None:
         """Send a message.

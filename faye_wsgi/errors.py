@@ -6,6 +6,7 @@ raises the built-in ``TimeoutError``. All other exceptions derive from :class:`W
 
 from __future__ import annotations
 
+from copyreg import __newobj__  # type: ignore[attr-defined]
 from typing import Any
 
 __all__ = [
@@ -50,7 +51,16 @@ class HeaderPairs(Headers):
 
 
 class WebSocketError(Exception):
-    """The base of all errors of this package."""
+    """The base of all errors of this package.
+
+    They can be copied and pickled, without their ``target``.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The target is a live connection, which no other process can use. ``__init__`` is left
+        # out, because its arguments are not those of ``args``.
+        state = {name: value for name, value in vars(self).items() if name != "target"}
+        return __newobj__, (type(self), *self.args), state
 
 
 class ConnectionClosed(WebSocketError):
@@ -128,3 +138,8 @@ class PublishError(BrokerError):
     It was never delivered to a part of the subscribers only. To publish it again with the same
     ``key`` is safe: what was taken the first time is not taken twice.
     """
+
+
+def is_end_of(target: Any, error: BaseException | None) -> bool:
+    """Whether ``error`` is the ConnectionClosed of ``target``: of this connection, and no other."""
+    return isinstance(error, ConnectionClosed) and error.target is target

@@ -16,7 +16,7 @@ from faye_wsgi.driver.eventstream import (
     response,
 )
 from faye_wsgi.endpoint import EventTarget, handler
-from faye_wsgi.errors import HijackError
+from faye_wsgi.errors import HijackError, is_end_of
 from faye_wsgi.http.headers import HeadersLike
 from faye_wsgi.http.url import without_query
 from faye_wsgi.transport import hubs
@@ -131,27 +131,25 @@ class EventSource(EventTarget):
 
     @staticmethod
     def check_options(
-        *,
-        headers: HeadersLike = None,
-        retry: float | None = 5,
-        ping: float | None = 10,
-        high_water: int = Settings.high_water,
-        close_timeout: float = Settings.close_timeout,
-        last_event_id_param: str | None = None,
-        trust_forwarded: bool = False,
+        *, headers: Any, retry: Any, ping: Any, high_water: Any, close_timeout: Any, **others: Any
     ) -> None:
-        """TypeError or ValueError for options that the constructor would not take."""
+        """TypeError or ValueError for arguments that the constructor would not take.
+
+        All of its arguments are given, but for the request.
+        """
         _check(retry, ping, close_timeout, high_water)
         response(headers)
 
     def __enter__(self) -> EventSource:
         return self
 
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        """Close, after what was sent."""
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
+        """Close, after what was sent; a ConnectionClosed of this stream ends the block quietly."""
         self.close()
-        if error is not None:
+        is_end = is_end_of(self, error)
+        if error is not None and not is_end:
             self._handover.end_in_thread()
+        return is_end
 
     def __repr__(self) -> str:
         return f"<EventSource {without_query(self.url)} {self._connection.state.name}>"

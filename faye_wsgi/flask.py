@@ -32,7 +32,7 @@ from flask import Flask, current_app, request, signals
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import WebsocketMismatch
 
-from faye_wsgi.driver.server_handshake import STRIPPED
+from faye_wsgi.driver.server_handshake import PLAIN, STRIPPED
 from faye_wsgi.eventsource import EventSource
 from faye_wsgi.websocket import WebSocket
 from faye_wsgi.wsgi.decorators import MARK, View, make_decorator
@@ -181,21 +181,30 @@ def add_channels(
 
 
 def _explain_mismatch(sender: Flask, **values: Any) -> None:
-    """A request that Flask answers with 400: say why, once for each rule."""
-    if not isinstance(request.routing_exception, WebsocketMismatch):
+    """A request that Flask answers with 400: say why, in the log once for each rule."""
+    mismatch = request.routing_exception
+    if not isinstance(mismatch, WebsocketMismatch):
         return
     adapter = sender.create_url_adapter(request)
-    asks = is_websocket(request)
-    if adapter is None or not (asks or "Sec-WebSocket-Key" in request.headers):
+    if adapter is None:
         return
+    asks = is_websocket(request)
     try:
         found: Any = adapter.match(return_rule=True, websocket=not asks)[0]
     except HTTPException:
         return
-    view = sender.view_functions.get(found.endpoint)
-    if asks and not getattr(view, MARK, False):
-        return  # an ordinary page
-    (_warn_rule if asks else _warn_stripped)(str(found.rule))
+    is_ours = getattr(sender.view_functions.get(found.endpoint), MARK, False)
+    if asks:
+        if is_ours:  # else it is an ordinary page
+            _warn_rule(str(found.rule))
+        return
+    is_stripped = "Sec-WebSocket-Key" in request.headers
+    if is_stripped:
+        _warn_stripped(str(found.rule))
+    if is_ours:
+        # The exception is this request's own. Its status is Flask's, for which an application may
+        # have an error handler; only the text is ours.
+        mismatch.description = STRIPPED if is_stripped else PLAIN
 
 
 @lru_cache(maxsize=1024)

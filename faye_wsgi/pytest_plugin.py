@@ -1,7 +1,8 @@
-"""pytest's fixtures for testing views: ``ws_connect`` and ``es_connect``.
+"""pytest's fixtures for testing views, ``ws_connect`` and ``es_connect``, and patched threads.
 
 pytest loads this file in each of its runs, where the package is installed. So it imports nothing
-of the package, nor gevent, before a test asks for a fixture.
+of the package, nor gevent, before a test asks for a fixture, or ``faye_wsgi_patch = true`` stands
+in pytest's configuration.
 """
 
 from __future__ import annotations
@@ -13,6 +14,26 @@ from typing import Any, Callable
 import pytest
 
 __all__ = ["es_connect", "ws_connect"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The line ``faye_wsgi_patch = true``."""
+    about = "gevent patches threads, sockets and time, as under gunicorn's gevent worker"
+    parser.addini("faye_wsgi_patch", about, type="bool", default=False)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
+    """Patch before anything of the project is imported.
+
+    A ``conftest.py`` would be too late for pytest-django, which loads Django in this hook: what
+    Django keeps for each thread would not be patched.
+    """
+    if early_config.getini("faye_wsgi_patch"):
+        from faye_wsgi.testkit.patching import patch
+
+        patch()
+    yield
 
 
 @pytest.fixture

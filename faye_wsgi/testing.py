@@ -25,11 +25,11 @@ from gevent.event import Event
 from faye_wsgi.client import Client
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import Data
-from faye_wsgi.driver.eventstream import EventStreamDecoder, ServerEvent
+from faye_wsgi.driver.eventstream import ServerEvent
 from faye_wsgi.errors import ConnectionClosed, HandshakeError
+from faye_wsgi.eventsource_client import EventSourceClient
 from faye_wsgi.http.headers import HeadersLike
 from faye_wsgi.testkit.exchange import TIMEOUT, Exchange
-from faye_wsgi.testkit.feed import Feed
 from faye_wsgi.testkit.request import Line
 from faye_wsgi.transport.connection import Sendable
 
@@ -143,14 +143,11 @@ class WebSocketSession:
         try:
             self.client.wait_open()
         except HandshakeError as error:
-            self._store_cookies()
             exchange.raise_for(error)
             raise
-        self._store_cookies()
+        finally:
+            exchange.target.store_cookies(self.client.headers.getall("Set-Cookie"))
         exchange.note("**", f"opened {exchange.target.url}")
-
-    def _store_cookies(self) -> None:
-        self._exchange.target.store_cookies(self.client.headers.getall("Set-Cookie"))
 
     def _finish(self, error: BaseException | None) -> None:
         self._exchange.finish(error, lambda: self._close(1000 if error is None else 1011))
@@ -311,19 +308,19 @@ class WebSocketSession:
         """
         self._exchange.note("**", "vanished")
         self._exchange.requests[-1].line.manner = "vanish"
-        self._connection.closing.lose("the client has vanished")
+        self.client._connection.closing.lose("the client has vanished")
 
     def reset(self) -> None:
         """Reset the connection, as a process that crashed: no close frame, and no FIN."""
         if self.ready_state == ReadyState.CLOSED:
             return
         self._exchange.note("**", "reset")
-        stream = self._connection.stream
-        if stream is not None:
-            stream.pause_reading()  # or it could read what makes it a reset
+        connection = self.client._connection
+        if connection.stream is not None:
+            connection.stream.pause_reading()  # or it could read what makes it a reset
         for request in self._exchange.requests:
             request.reset()
-        self._connection.closing.lose("the client has reset the connection")
+        connection.closing.lose("the client has reset the connection")
 
     def send_raw(self, data: bytes) -> None:
         """Send bytes as they are, after what was sent before: broken frames, halves of frames."""
@@ -331,14 +328,10 @@ class WebSocketSession:
         self._stream.write(bytes(data))
 
     @property
-    def _connection(self) -> Any:
-        return self.client._connection
-
-    @property
     def _stream(self) -> Any:
         if self.ready_state != ReadyState.OPEN:
             raise ConnectionClosed(self.close_code, self.close_reason)
-        return self._connection.stream
+        return self.client._connection.stream
 
     def _check_reading(self) -> None:
         if self._is_stalled:
@@ -354,7 +347,9 @@ class _PairClient(Client):
 
 
 class EventSourceSession:
-    """The client's side of a test's event stream."""
+    """The client's side of a test's event stream; ``client`` is the EventSourceClient itself."""
+
+    client: EventSourceClient
 
     def __init__(
         self,
@@ -365,9 +360,7 @@ class EventSourceSession:
         keeps: Iterable[str],
     ) -> None:
         self._exchange = Exchange(client, path, headers, keeps)
-        self._decoder = EventStreamDecoder("" if last_event_id is None else str(last_event_id))
-        self._feed: Feed | None = None
-        self.headers: Any = None  # of the response, once open
+        self._first_id = last_event_id
 
     def __enter__(self) -> EventSourceSession:
         """Open it; HandshakeError if that is refused, or what the view has raised."""
@@ -379,46 +372,44 @@ class EventSourceSession:
             raise
         return self
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         """Close, wait for the view's end, raise what it has raised, find what is left behind."""
         self._exchange.finish(error, self.close)
 
     def _open(self) -> None:
         exchange, target = self._exchange, self._exchange.target
-        line = exchange.new_request().line
-        self._feed = Feed(line, target.path, self._request_headers(), self._decoder)
+        self.client = _PairEventSourceClient(
+            lambda: exchange.new_request().line,
+            f"{target.scheme}://{target.host}{target.path}",
+            headers=exchange.headers,
+            last_event_id=self._first_id,
+        )
         try:
-            response = self._feed.wait_open(TIMEOUT)
+            self.client.wait_open(TIMEOUT)
         except TimeoutError:
             exchange.raise_view_error()
             exchange.fail(f"no answer within {TIMEOUT} seconds{exchange.where()}")
         except HandshakeError as error:
             exchange.raise_for(error)
-            target.store_cookies([value for name, value in error.headers if _sets_cookie(name)])
+            target.store_cookies(error.headers.getall("Set-Cookie"))
             raise
-        self.headers = response.headers
-        target.store_cookies(response.headers.get_all("Set-Cookie") or [])
+        target.store_cookies(self.headers.getall("Set-Cookie"))
         exchange.note("**", f"opened {target.path}")
 
-    def _request_headers(self) -> list[tuple[str, str]]:
-        added = self._exchange.headers
-        fields = [("Host", self._exchange.target.host), ("Accept", "text/event-stream")]
-        if self.last_event_id:
-            # UTF-8 on the wire, as browsers send it.
-            shown = self.last_event_id.encode().decode("latin-1")
-            fields.append(("Last-Event-ID", shown))
-        named = {name.lower() for name, _ in added}
-        return [pair for pair in fields if pair[0].lower() not in named] + added
+    @property
+    def headers(self) -> Any:
+        """The headers of the response."""
+        return self.client.headers
 
     @property
     def last_event_id(self) -> str:
         """The id of the last event that had one, or what the stream was opened with."""
-        return self._decoder.last_event_id
+        return self.client.last_event_id
 
     @property
     def retry(self) -> float | None:
         """The seconds that a client waits before it connects again, as the view says."""
-        return self._decoder.retry
+        return self.client.retry
 
     def receive(self, timeout: float = TIMEOUT) -> ServerEvent:
         """The next event (``data``, ``event``, ``id``); AssertionError if there is none in time.
@@ -427,40 +418,45 @@ class EventSourceSession:
         other end.
         """
         try:
-            event = self._next(timeout)
+            event = self._receive(timeout)
         except TimeoutError:
             self._exchange.raise_view_error()
             self._exchange.fail(f"no event within {timeout} seconds{self._exchange.where()}")
-        if event is None:
-            closed = ConnectionClosed()
-            self._exchange.raise_for(closed)
-            raise closed
+        except ConnectionClosed as error:
+            self._exchange.raise_for(error)
+            raise
         self._exchange.note("<-", tuple(event))
         return event
 
     def assert_silent(self, seconds: float) -> None:
         """AssertionError if an event comes, or the stream ends, within these seconds."""
         try:
-            event = self._next(seconds)
+            event = self._receive(seconds)
         except TimeoutError:
             self._exchange.raise_view_error()
             return
-        self._exchange.fail(f"it should have been silent: {event or 'the stream has ended'!r}")
+        except ConnectionClosed:
+            self._exchange.fail("it should have been silent: the stream has ended")
+        self._exchange.fail(f"it should have been silent: {event}")
 
-    def _next(self, timeout: float) -> ServerEvent | None:
-        if self._feed is None:
+    def _receive(self, timeout: float) -> ServerEvent:
+        if not hasattr(self, "client"):
             raise RuntimeError("the stream is not open: use it in its block")
-        return self._feed.next(timeout)
+        return self.client.receive(timeout)
 
     def close(self) -> None:
         """End the stream, as a page that is left."""
-        if self._feed is not None:
-            self._feed.close()
+        if hasattr(self, "client"):
+            self.client.close()
 
     def wait_ended(self, timeout: float = TIMEOUT) -> None:
         """Wait until the view has ended; AssertionError, with its place, after ``timeout``."""
         self._exchange.wait_ended(timeout)
 
 
-def _sets_cookie(name: str) -> bool:
-    return name.lower() == "set-cookie"
+class _PairEventSourceClient(EventSourceClient):
+    """An EventSourceClient whose server is at the other end of a socket pair."""
+
+    def __init__(self, line: Callable[[], Line], url: str, **options: Any) -> None:
+        self._dial: Any = lambda *way: line()
+        super().__init__(url, reconnect=False, max_redirects=0, **options)

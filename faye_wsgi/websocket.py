@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, ClassVar
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, cast
 
 from faye_wsgi.driver import server_handshake
 from faye_wsgi.endpoint import Endpoint
-from faye_wsgi.errors import HandshakeError
+from faye_wsgi.errors import HandshakeError, is_end_of
 from faye_wsgi.extensions.negotiation import Extensions, check_extensions
 from faye_wsgi.http.headers import HeadersLike, check_headers
 from faye_wsgi.http.origins import Origins, check_origins
@@ -110,17 +110,15 @@ class WebSocket(Endpoint):
 
     @staticmethod
     def check_options(
-        protocols: server_handshake.Protocols = None,
-        *,
-        extensions: Extensions = (),
-        headers: HeadersLike = None,
-        origins: Origins = "same",
-        trust_forwarded: bool = False,
-        allow_drafts: bool = False,
-        **options: Unpack[Options],
+        *, protocols: Any, extensions: Any, headers: Any, origins: Any, **options: Any
     ) -> None:
-        """TypeError or ValueError for options that the constructor would not take."""
-        _check(protocols, extensions, headers, origins, options)
+        """TypeError or ValueError for arguments that the constructor would not take.
+
+        All of its arguments are given, but for the request.
+        """
+        for flag in ("trust_forwarded", "allow_drafts"):
+            del options[flag]
+        _check(protocols, extensions, headers, origins, cast(Options, options))
 
     @property
     def environ(self) -> dict[str, Any]:
@@ -141,11 +139,18 @@ class WebSocket(Endpoint):
         """
         return self._handover.response
 
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        """Close: with 1000, or with 1011 if an exception leaves the block."""
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
+        """Close: with 1000, or with 1011 if an exception leaves the block.
+
+        A ConnectionClosed of this WebSocket does not leave it: that is the ordinary end.
+        """
+        if is_end_of(self, error):
+            self.close()
+            return True
         super().__exit__(kind, error, traceback)
         if error is not None:
             self._handover.end_in_thread()
+        return False
 
 
 def _check(

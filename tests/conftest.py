@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
+import hypothesis
 import pytest
 
 from faye_wsgi.wsgi import handover
@@ -33,6 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     servers.MAY_START = not config.getoption("--no-servers")
     raise_descriptor_limit()
+    # Nothing is tested against a clock: on a busy machine any example may take long.
+    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.load_profile("untimed")
     # What is logged once in a process would be logged by the first test that comes across it:
     # this process is not patched, and many requests here have no Upgrade.
     logging.disable()

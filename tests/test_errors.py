@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from typing import Any, Callable
+
 import pytest
 
 from faye_wsgi import errors
@@ -75,3 +79,36 @@ def test_its_headers_are_found_in_any_case() -> None:
     with pytest.raises(KeyError):
         headers["X-None"]
     assert list(headers) == list(pairs) and headers[0] == pairs[0] and pairs[1] in headers
+
+
+COPIES = [copy.copy, copy.deepcopy] + [
+    lambda error, protocol=protocol: pickle.loads(pickle.dumps(error, protocol))
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+]
+
+
+@pytest.mark.parametrize("make_copy", COPIES)
+@pytest.mark.parametrize(
+    "error",
+    [
+        WebSocketError("a", "b"),
+        ConnectionClosed(),
+        ConnectionClosed(1001, "bye"),
+        HandshakeError("no", code=1006, status_code=503, headers=(("A", "b"),), body=b"later"),
+        ProtocolError("a reserved bit", 1007),
+        ExtensionError("x"),
+        HijackError("a server: the cure"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_copy_is_the_same(error: Any, make_copy: Callable[[Any], Any]) -> None:
+    error.target = lambda: "a live connection, which cannot be pickled"
+    error.reason = f"{getattr(error, 'reason', None)}, and more"
+    made = make_copy(error)
+    assert type(made) is type(error) and made is not error
+    assert (str(made), made.args) == (str(error), error.args)
+    state = dict(vars(error))
+    del state["target"]
+    assert vars(made) == state
+    if isinstance(error, HandshakeError):
+        assert made.headers["a"] == "b" and made.target is None

@@ -643,6 +643,14 @@ def test_a_client_that_has_gone_is_noticed(taken: tuple[EventSource, Exchange]) 
     es.wait_closed(TIMEOUT)
 
 
+def test_with_ends_quietly_where_its_client_has_gone(taken: tuple[EventSource, Exchange]) -> None:
+    es, made = taken
+    with es:
+        made.peer.close()
+        es.wait_closed(TIMEOUT)
+        es.send("too late")
+
+
 def test_a_stream_that_is_held_outlives_its_view(taken: tuple[EventSource, Exchange]) -> None:
     es, made = taken
     made.answer(es.response)

@@ -398,6 +398,25 @@ def test_a_proxy_that_drops_upgrade_is_named(
     assert "'/chat'" in said and "proxy_set_header Upgrade $http_upgrade" in said
 
 
+def test_a_plain_request_for_a_websocket_is_told_what_it_is(fresh: Flask) -> None:
+    route(fresh, "/chat")(lambda ws: None)
+    fresh.add_url_rule("/theirs", "theirs", lambda: "", websocket=True)
+    client = fresh.test_client()
+    answer = client.get("/chat")
+    assert answer.status_code == 400
+    assert "this is a WebSocket: connect with ws:// or wss://" in answer.text
+    answer = client.get("/chat", headers={"Sec-WebSocket-Key": frames.KEY})
+    assert answer.status_code == 400 and "proxy_set_header Upgrade" in answer.text
+    assert "connect with" not in client.get("/theirs").text, "another package's view"
+
+
+def test_a_plain_request_for_a_websocket_goes_to_the_applications_handler(fresh: Flask) -> None:
+    route(fresh, "/chat")(lambda ws: None)
+    fresh.register_error_handler(400, lambda error: ({"why": error.description}, 400))
+    answer = fresh.test_client().get("/chat")
+    assert answer.status_code == 400 and answer.json["why"].startswith("this is a WebSocket")
+
+
 def test_a_decorator_above_the_route_is_explained(fresh: Flask) -> None:
     @websocket
     @fresh.route("/chat", websocket=True)

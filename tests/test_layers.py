@@ -33,14 +33,15 @@ ARROWS = BELOW | {
     "channels": FLAT | {"brokers", "endpoint", "eventsource", "websocket", "delivery", "gateway"},
     "client": FLAT | {"endpoint"},
     "eventsource": FLAT | {"endpoint"},
+    "eventsource_client": FLAT,
     "websocket": FLAT | {"endpoint", "client", "eventsource"},
     "flask": FRAMEWORKS,
     "django": FRAMEWORKS | {"channels"},
     "testkit": FLAT | {"endpoint"},
-    "pytest_plugin": {"testing"},
-    "testing": FLAT | {"client", "testkit"},
+    "pytest_plugin": {"testing", "testkit"},
+    "testing": FLAT | {"client", "eventsource_client", "testkit"},
     "__init__": set(),
-    "__main__": FLAT | {"client"},
+    "__main__": FLAT | {"client", "eventsource_client"},
 }
 
 IO = {
@@ -80,6 +81,7 @@ THIRD_PARTY = {
     "eventsource": set(),
     "websocket": set(),
     "client": {"webob"},
+    "eventsource_client": {"webob"},
     "flask": {"flask", "werkzeug"},
     "django": {"django"},
     "testkit": {"gevent", "greenlet", "django"},

@@ -34,31 +34,34 @@ def test_echo(live_server):
         assert ws.receive(5) == "hello"
 """
 DJANGO = """
-from tests.testing_django import Client, ws_url
+from tests.testing_django import Client, connect, ws_url
 
 
 def test_agent(live_server):
     with Client(ws_url(live_server, "/agent"), headers={"User-Agent": "live"}) as ws:
         assert ws.receive_json(5)[0] == "live"
+
+
+def test_count(client, db, django_user_model):
+    django_user_model.objects.create(username="ada")
+    with connect(client, "/count") as ws:
+        ws.send("x")
+        assert ws.receive_json() == 1
 """
 
 
-@pytest.mark.parametrize(
-    ("plugin", "name", "code"),
-    [
-        ("pytest_flask", "pytest_flask.plugin", FLASK),
-        ("pytest_django", "pytest_django.plugin", DJANGO),
-    ],
-)
-def test_live_server(plugin: str, name: str, code: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("patch", ["false", "true"])
+@pytest.mark.parametrize(("plugin", "code"), [("pytest_flask", FLASK), ("pytest_django", DJANGO)])
+def test_live_server(plugin: str, code: str, patch: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(plugin) is None:
         pytest.skip(f"{plugin} is not installed")
     (tmp_path / "test_project.py").write_text(code, "utf-8")
-    options = ["-p", name, "-p", "no:cacheprovider"]
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\nfaye_wsgi_patch = {patch}", "utf-8")
+    plugins = ["-p", "faye_wsgi.pytest_plugin", "-p", f"{plugin}.plugin", "-p", "no:cacheprovider"]
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {"PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *options, "test_project.py"],
+        [sys.executable, "-m", "pytest", "-q", *plugins, "test_project.py"],
         cwd=tmp_path,
         env={**os.environ, **environment},
         capture_output=True,
@@ -66,4 +69,4 @@ def test_live_server(plugin: str, name: str, code: str, tmp_path: Path) -> None:
         timeout=60,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "1 passed" in result.stdout
+    assert f"{code.count('def test_')} passed" in result.stdout

@@ -5,18 +5,30 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import select
 import shlex
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
 
-from faye_wsgi.__main__ import exit_status, main
+from faye_wsgi.__main__ import (
+    BAD_CERTIFICATE,
+    UNKNOWN_HOST,
+    UNREACHABLE,
+    exit_status,
+    failure_status,
+    main,
+)
+from faye_wsgi.errors import HandshakeError
 
 from .support.certs import Certificates
 from .support.servers import ROOT, Server
@@ -123,6 +135,77 @@ def test_exit_status(code: int | None, status: int) -> None:
     assert exit_status(code) == status
 
 
+@pytest.mark.parametrize(
+    "error, cause, status",
+    [
+        (HandshakeError("x", code=1006), socket.gaierror(socket.EAI_NONAME, "no"), 15),
+        (HandshakeError("x", code=1006), ConnectionRefusedError(111, "no"), 16),
+        (HandshakeError("x", code=1006), ssl.SSLCertVerificationError(1, "no"), 17),
+        (HandshakeError("x", code=1006), ssl.SSLError(1, "no"), 6),
+        (HandshakeError("x", code=1006), None, 6),
+        (HandshakeError("x"), None, 2),
+        (HandshakeError("x", status_code=101), None, 2),
+        (HandshakeError("x", status_code=200), None, 22),
+        (HandshakeError("x", status_code=302), None, 23),
+        (HandshakeError("x", status_code=404), None, 24),
+        (HandshakeError("x", status_code=407, code=1006), None, 24),
+        (HandshakeError("x", status_code=503), None, 25),
+    ],
+)
+def test_failure_status(error: HandshakeError, cause: Any, status: int) -> None:
+    error.__cause__ = cause
+    assert failure_status(error) == status
+
+
+def test_an_unknown_host() -> None:
+    """RFC 6761 §6.4: there is no such name."""
+    result = run("ws://nothing.invalid/")
+    assert result.returncode == 15 and "nothing.invalid was not found" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["gunicorn-gevent", "gunicorn-gthread"])
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+def test_tls_is_missing_in_the_url(serve: Callable[..., Server], kind: str, scheme: str) -> None:
+    """These servers give no answer at all to a plain request."""
+    url = serve(kind, tls=True).url("/echo", scheme).replace("s:", ":", 1)
+    result = run(url)
+    assert f"the server speaks TLS here: write {scheme}s://" in result.stderr
+    assert (result.returncode, result.stderr.count("\n")) == (6, 1)
+
+
+@pytest.mark.parametrize("scheme", ["ws", "http"])
+def test_tls_is_too_much_in_the_url(server: Server, scheme: str) -> None:
+    result = run(server.url("/echo", scheme).replace(":", "s:", 1))
+    assert re.search(f"does not speak TLS .*: write {scheme}://", result.stderr)
+    assert (result.returncode, result.stderr.count("\n")) == (6, 1)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 x\r\n\r\n", b"220 mail.example ESMTP\r\n"])
+def test_a_server_without_tls_that_hangs_up(answer: bytes) -> None:
+    """The command line asks once more; what is no HTTP is not named so."""
+    asked: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        for _ in range(2):
+            sock = listener.accept()[0]
+            with sock:
+                asked.append(sock.recv(65536))
+                if asked[-1].startswith(b"OPTIONS"):
+                    sock.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(TIMEOUT)
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        place = f"127.0.0.1:{listener.getsockname()[1]}"
+        result = run(f"wss://us:secret@{place}/?token=secret", "--header", "X: secret")
+        thread.join(TIMEOUT)
+    assert asked[1] == f"OPTIONS * HTTP/1.1\r\nHost: {place}\r\n\r\n".encode()
+    says = "the server does not speak TLS here: write ws://"
+    assert (says in result.stderr) == answer.startswith(b"HTTP")
+    assert result.returncode == 6
+
+
 def test_options(server: Server) -> None:
     result = run(
         server.url("/echo?protocols=irc", "ws"),
@@ -144,30 +227,34 @@ def test_options(server: Server) -> None:
 
 def test_headers_are_sent(server: Server) -> None:
     result = run(server.url("/echo", "ws"), "--header", "Origin: http://elsewhere.example")
-    assert result.returncode == 2 and "403" in result.stderr
+    assert result.returncode == 24 and "403" in result.stderr
 
 
 def test_certificates(serve: Callable[..., Server], certificates: Certificates) -> None:
     url = serve("gunicorn-gevent", tls=True).url("/echo", "ws")
     result = run(url, text="x\n")
-    assert result.returncode == 6 and "certificate" in result.stderr
+    assert result.returncode == 17 and "certificate" in result.stderr
     result = run(url, "--insecure", "--wait", "0.3", text="x\n")
     assert (result.stdout, result.returncode) == ("x\n", 0)
 
 
 def test_no_connection() -> None:
     result = run("ws://127.0.0.1:1/")
-    assert result.returncode == 6 and result.stdout == ""
+    assert result.returncode == 16 and result.stdout == ""
     assert result.stderr.count("\n") == 1 and "refused" in result.stderr
     result = run("ws://127.0.0.1:2/", "--proxy", "http://127.0.0.1:1")
-    assert result.returncode == 6
+    assert result.returncode == 16
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
         [],
-        ["http://example.com/"],
+        ["ftp://example.com/"],
+        ["http://example.com/", "--ping", "1"],
+        ["http://example.com/", "--deflate"],
+        ["https://example.com/", "--protocol", "x"],
+        ["ws://example.com/", "--last-event-id", "1"],
         ["ws://example.com/", "--header", "nonsense"],
         ["ws://example.com/", "--header", "Upgrade: x"],
         ["ws://example.com/", "--ping", "often"],
@@ -189,7 +276,10 @@ def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
-    assert caught.value.code == 0 and "exit status" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert caught.value.code == 0 and "exit status" in shown
+    for status in (0, UNKNOWN_HOST, UNREACHABLE, BAD_CERTIFICATE, 22, 25, 30, 40, 64, 130):
+        assert re.search(rf"\b{status}\b", shown.partition("exit status")[2])
 
 
 def test_a_reader_that_goes_away(server: Server) -> None:
@@ -264,6 +354,59 @@ def test_interrupted(server: Server) -> None:
     terminal.expect("closed with 1000")
     assert "Traceback" not in terminal.text and "KeyboardInterrupt" not in terminal.text
     assert terminal.end() == 130
+
+
+# Event streams
+
+
+def test_events(server: Server) -> None:
+    url = server.url("/es/texts?n=1")
+    result = run(url, encoding="utf-8")
+    assert result.stdout.startswith("one line\n\ntwo\nlines\n")
+    assert result.stdout.endswith("with all\nthe end\n")
+    assert result.stderr == f"connected to {url}\nthe server has ended the stream\n"
+    assert result.returncode == 0
+
+
+def test_the_last_event_id(server: Server) -> None:
+    result = run(server.url("/es/about"), "--last-event-id", "7", "--header", "X-One: 1")
+    assert '"last_event_id": "7"' in result.stdout and result.returncode == 0
+
+
+def test_no_event_stream(server: Server) -> None:
+    result = run(server.url("/stats"))
+    assert result.returncode == 22 and "no event stream" in result.stderr
+    result = run(server.url("/nowhere"))
+    assert result.returncode == 24 and "404" in result.stderr
+
+
+def test_events_over_tls(serve: Callable[..., Server]) -> None:
+    url = serve("gunicorn-gevent", tls=True).url("/es/write")
+    assert run(url).returncode == 17
+    assert run(url, "--insecure").stdout == "written\nended\n"
+
+
+def test_events_on_a_terminal(server: Server) -> None:
+    terminal = Terminal(server.url("/es/step?n=1&ack=/nowhere"))
+    terminal.expect("< (step id 0) event 0")
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.expect("closed")
+    assert "Traceback" not in terminal.text and "KeyboardInterrupt" not in terminal.text
+    assert terminal.end() == 130
+
+
+def test_events_that_steer_a_terminal() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        terminal = Terminal(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        listener.settimeout(TIMEOUT)
+        sock = listener.accept()[0]
+        with sock:
+            sock.recv(65536)
+            sock.sendall(answer + b"event: \x1b[1m\nid: \x1b[2m\ndata: a\x1b[31mb\n\n")
+            terminal.expect("< (\\x1b[1m id \\x1b[2m) a\\x1b[31mb")
+    terminal.expect("the server has ended the stream")
+    assert terminal.end() == 0
 
 
 HASTY = """

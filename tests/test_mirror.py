@@ -26,10 +26,12 @@ ELSEWHERE = {
     "driver/hixie75": ("driver/test_hixie.py", "both drafts keep to the same rules"),
     "driver/hixie76": ("driver/test_hixie.py", "both drafts keep to the same rules"),
     "testkit/exchange": ("test_testing.py", KIT),
-    "testkit/feed": ("test_testing.py", KIT),
     "testkit/frameworks": ("test_testing.py", KIT),
     "testkit/leftovers": ("test_testing.py", KIT),
+    "testkit/patching": ("test_pytest_plugin.py", KIT),
     "testkit/request": ("test_testing.py", KIT),
+    "transport/feed": ("test_eventsource_client.py", "it is all that the client does"),
+    "transport/opening": ("test_client.py", "it is what a client does before it is open"),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from faye_wsgi import Client, EventSource, WebSocket
+from faye_wsgi import Client, EventSource, EventSourceClient, WebSocket
 from faye_wsgi.transport.settings import Options, Settings, make_settings
 
 from .test_readme import README
@@ -63,6 +63,20 @@ def test_the_readme_has_all_options_with_their_defaults(heading: str, kind: Any)
             assert default in (None, ())
         else:
             assert shown.strip("`") == repr(default).removesuffix(".0")
+
+
+def test_the_readme_has_the_options_of_an_event_streams_client() -> None:
+    shown: dict[str, str] = {}
+    chapter = README.read_text("utf-8").split("\n## EventSourceClient\n")[1].split("\n## ")[0]
+    for row in re.findall(r"^\| `.*$", chapter, re.MULTILINE):
+        names, defaults = (cell.strip() for cell in row.split("|")[1:3])
+        listed = re.findall(r"`(\w+)`", names)
+        shown.update(zip(listed, defaults.split(", ") if defaults else [""] * len(listed)))
+    own = {name: one for name, one in parameters(EventSourceClient).items() if name != "url"}
+    assert shown.keys() == own.keys()
+    for name, default in shown.items():
+        same = parameters(Client)[name].default if default == "" else default
+        assert own[name].default == same or repr(own[name].default).removesuffix(".0") == same
 
 
 def test_an_event_stream_has_the_same_defaults() -> None:

@@ -46,6 +46,13 @@ def test_events(es_connect):
 
     assert es_connect(feed, "/").receive().data == "hello"
 """
+PATCHED = """
+from gevent.monkey import is_module_patched
+
+
+def test_threads_are_patched():
+    assert is_module_patched("threading")
+"""
 UNUSED = """
 import sys
 
@@ -77,6 +84,12 @@ def test_fixtures_close_what_they_have_opened(tmp_path: Path) -> None:
 
 def test_a_run_that_does_not_use_it_loads_nothing(tmp_path: Path) -> None:
     assert "1 passed" in run(tmp_path, UNUSED)
+
+
+def test_a_line_of_the_configuration_patches_before_conftest(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfaye_wsgi_patch = true", "utf-8")
+    (tmp_path / "conftest.py").write_text(f"{PATCHED}\n\ntest_threads_are_patched()", "utf-8")
+    assert "1 passed" in run(tmp_path, PATCHED)
 
 
 def test_the_entry_point_names_the_plugin() -> None:

@@ -1,12 +1,15 @@
-"""The code in README.md is right: it compiles, its imports exist, and what can run, runs.
+"""The code in the documents is right: it compiles, its imports exist, and what can run, runs.
 
-A block with the line `<!-- runnable -->` right above it is executed in a fresh interpreter.
+A block with the line `<!-- runnable -->` right above it is executed in a fresh interpreter, and
+then the tests that it defines; those of Django run in testing_django.py. Code for other
+libraries, for comparison, needs them to be installed.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +18,10 @@ import pytest
 
 from .test_layers import fresh_python
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted(ROOT.glob("docs/*.md"))]
+OTHERS = {"flask_sock", "flask_socketio", "geventwebsocket", "simple_websocket"}
 BLOCK = re.compile(
     r"(?P<mark><!-- runnable -->\s*\n)?^(?P<indent> *)```python\s*\n(?P<code>.*?)^ *```",
     re.MULTILINE | re.DOTALL,
@@ -23,37 +29,49 @@ BLOCK = re.compile(
 
 
 class Block(NamedTuple):
+    page: str
     line: int
     code: str
     runnable: bool
 
+    @property
+    def others(self) -> set[str]:
+        """The other libraries that it is for."""
+        return {name for name in OTHERS if re.search(rf"^(from|import) {name}\b", self.code, re.M)}
 
-def blocks() -> list[Block]:
-    text = README.read_text("utf-8") if README.exists() else ""
+    def need_others(self) -> None:
+        """Skip where they are not installed."""
+        for name in self.others:
+            if importlib.util.find_spec(name) is None:
+                pytest.skip(f"{name} is not installed")
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text("utf-8")
     found = []
     for match in BLOCK.finditer(text):
         indent = len(match["indent"])
         code = "".join(line[indent:] or "\n" for line in match["code"].splitlines(True))
         line = text.count("\n", 0, match.start("code")) + 1
-        found.append(Block(line, code, bool(match["mark"])))
+        found.append(Block(page.name, line, code, bool(match["mark"])))
     return found
 
 
-BLOCKS = blocks()
-CASES = [pytest.param(block, id=f"line {block.line}") for block in BLOCKS]
-RUNNABLE = [pytest.param(block, id=f"line {block.line}") for block in BLOCKS if block.runnable]
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+CASES = [pytest.param(block, id=f"{block.page} line {block.line}") for block in BLOCKS]
+RUNNABLE = [case for case, block in zip(CASES, BLOCKS) if block.runnable]
 
 
 def test_there_is_code() -> None:
-    assert BLOCKS, "README.md has no python block"
+    assert {"README.md", "coming-from.md"} <= {block.page for block in BLOCKS}
 
 
 @pytest.mark.parametrize("block", CASES)
 def test_compiles(block: Block) -> None:
-    compile("\n" * (block.line - 1) + block.code, "README.md", "exec")
+    compile("\n" * (block.line - 1) + block.code, block.page, "exec")
 
 
-@pytest.mark.parametrize("block", CASES)
+@pytest.mark.parametrize("block", [case for case, block in zip(CASES, BLOCKS) if not block.others])
 def test_imports_exist(block: Block) -> None:
     for node in ast.walk(ast.parse(block.code)):
         if isinstance(node, ast.Import):
@@ -67,4 +85,13 @@ def test_imports_exist(block: Block) -> None:
 
 @pytest.mark.parametrize("block", RUNNABLE)
 def test_runs(block: Block) -> None:
-    fresh_python(block.code)
+    block.need_others()
+    tests = re.findall(r"^def (test_\w+)", block.code, re.MULTILINE)
+    fresh_python("\n".join([block.code, *(f"{name}()" for name in tests)]))
+
+
+def django_blocks() -> tuple[Block, Block]:
+    """The view of the chapter on Django, and its test."""
+    views = next(one for one in BLOCKS if "def chat(request, ws, room)" in one.code)
+    tests = next(one for one in BLOCKS if "(TestCase)" in one.code)
+    return views, tests

@@ -1,28 +1,84 @@
 """The testing kit: WebSockets of Flask, Django and WSGI views, without a server.
 
-Each test here runs in this process, whose threads are not patched. `test_under_patched_threads`
-runs all of them once more in a process where everything is.
+Each test here runs in this process, whose threads are not patched. The last ones run all the
+others once more in processes of their own: in the reversed order, where everything is patched,
+and in parallel.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from flask import Flask, request, session
 
-from faye_wsgi import ConnectionClosed, EventSource, HandshakeError, WebSocket
+from faye_wsgi import (
+    ConnectionClosed,
+    EventSource,
+    EventSourceClient,
+    HandshakeError,
+    WebSocket,
+)
 from faye_wsgi.flask import eventsource, websocket
 from faye_wsgi.testing import connect, connect_events, ws_url
 
 from .test_layers import ROOT, fresh_python
 
-PATCHED = "FAYE_WSGI_TEST_PATCHED"
+AGAIN_MARK = "FAYE_WSGI_TEST_AGAIN"
+AGAIN = """
+import sys
+
+threads, *arguments = sys.argv[1:]
+if threads == "patched":
+    import gevent.monkey
+
+    gevent.monkey.patch_all()
+import gc, os, threading
+import pytest
+from greenlet import greenlet
+
+
+def count():
+    gc.collect()
+    greenlets = [one for one in gc.get_objects() if isinstance(one, greenlet) and not one.dead]
+    return len(os.listdir("/dev/fd")), threading.active_count(), len(greenlets)
+
+
+class Reversed:
+    def pytest_collection_modifyitems(self, items):
+        self.items = items
+        items.reverse()
+
+    def pytest_runtest_logfinish(self, nodeid):
+        if nodeid == self.items[len(self.items) // 2].nodeid:
+            self.usual = count()
+
+
+plugin = Reversed()
+status = pytest.main(arguments, [plugin])
+
+from faye_wsgi.testkit.request import wait_until  # not before pytest has begun
+
+is_clean = wait_until(lambda: all(map(int.__le__, count(), plugin.usual)), 5)
+print(plugin.usual, count())
+sys.exit(status or not is_clean)
+"""
+PARALLEL = """
+from gevent.monkey import is_module_patched
+from tests.test_testing import *
+
+
+def test_threads_are_patched():
+    assert is_module_patched("threading")
+"""
+once = pytest.mark.skipif(AGAIN_MARK in os.environ, reason="this is run by one of these")
 left: list[Any] = []
 
 app = Flask(__name__)
@@ -210,7 +266,8 @@ def test_a_message_instead_of_silence() -> None:
 
 
 def test_a_view_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("faye_wsgi.testkit.exchange.TIMEOUT", 0.05)
+    for module in ("testkit.exchange", "testing"):
+        monkeypatch.setattr(f"faye_wsgi.{module}.TIMEOUT", 0.05)
     left.append(threading.Event())
     try:
         with pytest.raises(AssertionError, match=r"not ended within(.|\n)*in stays"):
@@ -335,6 +392,17 @@ def test_what_is_no_event_stream() -> None:
         assert caught.value.body
 
 
+def test_a_client_of_events_that_is_left_behind() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/feed?token=x"
+        with pytest.raises(
+            AssertionError, match="connections: <Feed http://127.0.0.1:[0-9]+/feed>"
+        ):
+            with connect(app, "/echo", keeps=["greenlets", "descriptors"]):
+                es = EventSourceClient(url)
+        es.close()
+
+
 @pytest.mark.parametrize("number", range(50))
 def test_many_in_little_time(number: int) -> None:
     """Each one looks for leftovers by itself."""
@@ -364,32 +432,47 @@ def test_production_does_not_load_the_kit() -> None:
     assert fresh_python(script) == "[]"
 
 
-@pytest.mark.skipif(PATCHED in os.environ, reason="this is that process")
-def test_under_patched_threads() -> None:
-    script = (
-        "import gevent.monkey; gevent.monkey.patch_all()\n"
-        "import pytest, sys; sys.exit(pytest.main(sys.argv[1:]))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", script, "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__],
-        cwd=ROOT,
-        env={**os.environ, PATCHED: "1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+@once
+@pytest.mark.parametrize("threads", ["unpatched", "patched"])
+def test_in_the_reversed_order(threads: str) -> None:
+    """And nothing is left when all have run."""
+    result = run("-c", AGAIN, threads, "-q", "-p", "no:cacheprovider", __file__)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@once
+def test_in_parallel_under_patched_threads(tmp_path: Path) -> None:
+    """pytest-xdist has a thread of its own, which is not patched."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfaye_wsgi_patch = true", "utf-8")
+    (tmp_path / "test_all.py").write_text(PARALLEL, "utf-8")
+    plugins = {
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_PLUGINS": "xdist.plugin,faye_wsgi.pytest_plugin",
+    }
+    options = ["-q", "-p", "no:cacheprovider", "-n", "2"]
+    result = run("-m", "pytest", *options, folder=tmp_path, **plugins)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@once
 @pytest.mark.parametrize("threads", ["unpatched", "patched"])
 def test_djangos_test_cases(threads: str) -> None:
     """A TestCase's transaction, SQLite in memory, force_login, and LiveServerTestCase."""
-    result = subprocess.run(
-        [sys.executable, "-m", "tests.testing_django", threads],
-        cwd=ROOT,
+    result = run("-m", "tests.testing_django", threads)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "16 tests" in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def run(
+    *arguments: str, folder: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, AGAIN_MARK: "1", "PYTHONPATH": path, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
     )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "8 tests" in result.stdout

@@ -862,6 +862,39 @@ def test_with_tells_of_an_exception(pair: tuple[WebSocket, Peer]) -> None:
     assert peer.read_close().close_code == 1011
 
 
+def test_with_ends_quietly_where_its_connection_has_ended(
+    exchange: Callable[..., Exchange],
+) -> None:
+    """A peer that vanishes is no failure of the view, which has no decorator."""
+    made = exchange()
+
+    def view(environ: dict[str, Any], start_response: Any) -> Any:
+        with WebSocket(environ) as ws:
+            made.peer.close()
+            ws.wait_closed(TIMEOUT)
+            ws.send("too late")
+        return ws.response(environ, start_response)
+
+    assert made.answer(view) == "101 Switching Protocols"
+
+
+def test_with_ends_quietly_where_the_handshake_has_failed() -> None:
+    with refused(HTTP_UPGRADE=None) as ws:
+        ws.receive()
+    assert respond(ws)[0].startswith("426")
+
+
+def test_with_tells_of_the_end_of_another_connection(
+    exchange: Callable[..., Exchange],
+) -> None:
+    other = exchange().accept()
+    other.close()
+    made = exchange()
+    with pytest.raises(ConnectionClosed), made.accept():
+        other.send("too late")
+    assert made.peer.read_close().close_code == 1011
+
+
 @pytest.mark.parametrize(
     "wrong, error",
     [("1", TypeError), ([], TypeError), (True, TypeError), (float("nan"), ValueError)],

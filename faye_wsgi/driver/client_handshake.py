@@ -59,7 +59,7 @@ class ClientHandshake:
         key = base64.b64encode(random(16)).decode("ascii")
         self._accept = accept_key(key)
         fields = self._fields(url, key, list(headers))
-        self._exchange = Exchange("the server", "GET", url.target, fields)
+        self._exchange = Exchange("the server", "GET", url.target, fields, scheme=url.scheme)
         self.request = self._exchange.request
 
     @property

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from codecs import getincrementaldecoder
+from io import StringIO
 from typing import Any, NamedTuple
 
 from faye_wsgi.driver.base import Driver
+from faye_wsgi.driver.hybi import MAX_LENGTH
 from faye_wsgi.http.headers import HeadersLike, check_headers
 from faye_wsgi.http.messages import Response
 
@@ -107,30 +109,36 @@ class EventStreamDecoder:
     """The client's side: bytes in, events out (WHATWG HTML §9.2.6), in any split.
 
     ``last_event_id`` is what a client tells when it connects again, ``retry`` the seconds that it
-    waits before that (None until the stream has said so). Memory is not bounded: the server is
-    trusted, as by a browser.
+    waits before that (None until the stream has said so). A line, or the data of an event, of more
+    than ``max_length`` characters is a failure: ``failure`` says so, and what follows is dropped.
+    (In the data, the end of each line counts.)
     """
 
     __slots__ = (
+        "_cr_ended",
         "_data",
         "_decoder",
         "_event",
         "_id",
-        "_pieces",
-        "_cr_ended",
+        "_line",
+        "_max_length",
+        "failure",
         "last_event_id",
         "retry",
     )
 
-    def __init__(self, last_event_id: str = "") -> None:
+    def __init__(self, last_event_id: str = "", max_length: int = MAX_LENGTH) -> None:
         self.last_event_id = last_event_id
         self.retry: float | None = None
+        self.failure = ""
+        self._max_length = max_length
         self._id = last_event_id
         # A decoder that drops a byte order mark, and never fails.
         self._decoder = getincrementaldecoder("utf-8-sig")("replace")
-        self._pieces: list[str] = []  # of the line that has not ended
         self._cr_ended = False  # a CR was the last character: a LF that follows belongs to it
-        self._data: list[str] = []
+        # Buffers, and no lists: a piece or a line of one character would cost a whole object.
+        self._line = StringIO()
+        self._data = StringIO()
         self._event = ""
 
     def receive_data(self, data: bytes) -> list[ServerEvent]:
@@ -139,29 +147,42 @@ class EventStreamDecoder:
         if self._cr_ended and text:
             text = text[1:] if text[0] == "\n" else text
             self._cr_ended = False
-        if not text:
+        if not text or self.failure:
             return []
         self._cr_ended = text[-1] == "\r"
         *ended, rest = _LINE_END.split(text)
-        events = []
-        for line in ended:
-            line = "".join([*self._pieces, line])
-            self._pieces.clear()
-            if line:
-                self._field(line)
-            else:
+        events: list[ServerEvent] = []
+        for piece in ended:
+            if not piece and not self._line.tell():
                 event = self._dispatch()
                 if event is not None:
                     events.append(event)
-        if rest:
-            self._pieces.append(rest)
+                continue
+            self._field(self._end_line(piece))
+            if self.failure:
+                return events
+        self._extend(self._line, rest, "a line")
         return events
+
+    def _extend(self, buffer: StringIO, text: str, what: str) -> None:
+        if buffer.tell() + len(text) > self._max_length:
+            self.failure = f"the stream has {what} of more than {self._max_length} characters"
+            self._line, self._data = StringIO(), StringIO()
+        else:
+            buffer.write(text)
+
+    def _end_line(self, piece: str) -> str:
+        if not self._line.tell() and len(piece) <= self._max_length:  # the usual case
+            return piece
+        self._extend(self._line, piece, "a line")
+        line, self._line = self._line.getvalue(), StringIO()
+        return line
 
     def _field(self, line: str) -> None:
         name, _, value = line.partition(":")
         value = value[1:] if value[:1] == " " else value
         if name == "data":
-            self._data.append(value)
+            self._extend(self._data, f"{value}\n", "an event")
         elif name == "event":
             self._event = value
         elif name == "id" and "\0" not in value:
@@ -172,11 +193,11 @@ class EventStreamDecoder:
     def _dispatch(self) -> ServerEvent | None:
         # An event without data is dropped, but its id counts.
         self.last_event_id = self._id
-        data, event = self._data, self._event
-        self._data, self._event = [], ""
+        data, event = self._data.getvalue(), self._event
+        self._data, self._event = StringIO(), ""
         if not data:
             return None
-        return ServerEvent("\n".join(data), event or "message", self.last_event_id)
+        return ServerEvent(data[:-1], event or "message", self.last_event_id)
 
 
 class EventStream(Driver):

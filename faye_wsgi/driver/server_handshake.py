@@ -17,6 +17,7 @@ from faye_wsgi.http.headers import is_token, split_list
 from faye_wsgi.http.messages import Request, Response
 
 __all__ = [
+    "PLAIN",
     "RESERVED_HEADERS",
     "STRIPPED",
     "Protocols",
@@ -39,6 +40,7 @@ RESERVED_HEADERS = (
     "upgrade",
     "websocket-",
 )
+PLAIN = "this is a WebSocket: connect with ws:// or wss://"
 STRIPPED = (
     "this WebSocket request has lost its header Upgrade or Connection in a proxy. nginx needs "
     "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
@@ -116,8 +118,7 @@ def _check_request(request: Request) -> None:
     if request.method == "GET" and "upgrade" not in request.headers:
         # RFC 9110 §15.5.22: a plain request is told what to upgrade to.
         switch = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
-        usual = "this is a WebSocket: connect with ws:// or wss://"
-        raise refusal(426, STRIPPED if is_stripped(request) else usual, switch)
+        raise refusal(426, STRIPPED if is_stripped(request) else PLAIN, switch)
     if request.method != "GET" or not upgrades or not request.has_token("connection", "upgrade"):
         raise refusal(400, STRIPPED if is_stripped(request) else "not a WebSocket request")
     if not request.http_version.startswith("HTTP/1.") or request.http_version == "HTTP/1.0":

@@ -22,7 +22,9 @@ class ProxyHandshake:
         named = {name.lower() for name, _ in added}
         if proxy.authorization and "proxy-authorization" not in named:
             fields.append(("Proxy-Authorization", proxy.authorization))
-        self._exchange = Exchange("the proxy", "CONNECT", server.authority, fields + added)
+        self._exchange = Exchange(
+            "the proxy", "CONNECT", server.authority, fields + added, scheme=proxy.scheme
+        )
         self.request = self._exchange.request
 
     @property

@@ -1,4 +1,4 @@
-"""URLs of WebSockets (RFC 6455 §3) and of proxies, taken apart and checked."""
+"""URLs of WebSockets (RFC 6455 §3), of proxies and event streams, taken apart and checked."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, unquote, unquote_to_bytes, urljoin, urlsplit
 
-__all__ = ["PROXY_SCHEMES", "WEBSOCKET_SCHEMES", "Url", "parse_url", "resolve", "without_query"]
+__all__ = ["HTTP_SCHEMES", "WEBSOCKET_SCHEMES", "Url", "parse_url", "resolve", "without_query"]
 
 UNIX = "ws+unix"
 WEBSOCKET_SCHEMES = ("ws", "wss", UNIX)
-PROXY_SCHEMES = ("http", "https")
+HTTP_SCHEMES = ("http", "https")
 
 _PORTS = {UNIX: 0, "ws": 80, "wss": 443, "http": 80, "https": 443}
 _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._~-]+)?")
@@ -96,8 +96,10 @@ def parse_url(text: str, schemes: Iterable[str] = WEBSOCKET_SCHEMES) -> Url:
 
 
 def resolve(base: Url, location: str) -> Url:
-    """The URL that a redirect from ``base`` names; http and https stand for ws and wss."""
+    """The URL that a redirect from ``base`` names; for ws and wss it may say http and https."""
     joined = urljoin(str(base), location)
+    if base.scheme in HTTP_SCHEMES:
+        return parse_url(joined, HTTP_SCHEMES)
     scheme, colon, rest = joined.partition(":")
     scheme = {"http": "ws", "https": "wss"}.get(scheme.lower(), scheme)
     return parse_url(f"{scheme}{colon}{rest}", ("ws", "wss"))

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.cookies import SimpleCookie
+from types import SimpleNamespace
 from typing import Any, Callable
 from urllib.parse import quote, urlsplit
 
@@ -157,27 +158,17 @@ class FlaskTarget(WerkzeugTarget):
 
 
 class DjangoTarget(Target):
-    """Django's test client: its cookies and headers, and the test's database connections.
-
-    The view sees what the test has written in the transaction of its ``TestCase``: its thread
-    uses the database connections of the test's own, as those of ``LiveServerTestCase`` do.
-    """
+    """Django's test client: its cookies and headers, and the test's database connections."""
 
     def __init__(self, client: Any, path: str) -> None:
-        from django.db import connections
-
         super().__init__(self._answer, path, "testserver")
         self._client = client
         self.raises = client.raise_request_exception
         self.environ = dict(client.defaults)
-        self._shared = {one.alias: one for one in connections.all()}
-        for connection in self._shared.values():
-            connection.inc_thread_sharing()
+        _share_connections(self)
 
     def close(self) -> None:
-        shared, self._shared = self._shared, {}
-        for connection in shared.values():
-            connection.dec_thread_sharing()
+        _unshare_connections(self)
 
     def cookie(self) -> str:
         morsels = self._client.cookies.values()
@@ -190,7 +181,6 @@ class DjangoTarget(Target):
     @contextmanager
     def around(self, note: Note) -> Iterator[None]:
         from django.core.signals import got_request_exception
-        from django.db import connections
 
         thread = threading.get_ident()
 
@@ -199,28 +189,23 @@ class DjangoTarget(Target):
             if error is not None and threading.get_ident() == thread:
                 note(error)
 
-        for alias, connection in self._shared.items():
-            connections[alias] = connection
         got_request_exception.connect(caught, weak=False)
         try:
             yield
         finally:
             got_request_exception.disconnect(caught)
-            for alias in self._shared:
-                del connections[alias]
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """What Django's ``WSGIHandler`` does, with the signals as its test client sends them."""
         from django.core.handlers.wsgi import WSGIRequest, get_script_name
-        from django.core.signals import request_finished, request_started
+        from django.core.signals import request_started
         from django.urls import set_script_prefix
 
         handler = self._client.handler
         if handler._middleware_chain is None:
             handler.load_middleware()
         set_script_prefix(get_script_name(environ))
-        with _connections_stay(request_started):
-            request_started.send(sender=type(handler), environ=environ)
+        request_started.send(sender=type(handler), environ=environ)
         request = WSGIRequest(environ)
         request._dont_enforce_csrf_checks = not handler.enforce_csrf_checks
         response = handler.get_response(request)
@@ -230,22 +215,48 @@ class DjangoTarget(Target):
         try:
             yield from response
         finally:
-            with _connections_stay(request_finished):
-                response.close()
+            response.close()
 
 
-_signals = threading.Lock()
+_sharing: list[DjangoTarget] = []
+_of_threads: Any = None  # the connections that each thread has of its own, meanwhile
 
 
-@contextmanager
-def _connections_stay(signal: Any) -> Iterator[None]:
-    # The test goes on with its connections, so a request must not close them.
-    from django.db import close_old_connections
+def _share_connections(target: DjangoTarget) -> None:
+    """Give all threads and greenlets the test's database connections, as long as ``target`` lives.
 
-    with _signals:
-        was_connected = signal.disconnect(close_old_connections)
-        try:
-            yield
-        finally:
-            if was_connected:
-                signal.connect(close_old_connections)
+    So the view sees what the test has written in the transaction of its ``TestCase``, and so do
+    its listeners, which run in greenlets of their own, and the threads that it starts. Nothing
+    may close these connections meanwhile, at the end of a request or after a listener: the test
+    goes on with them, maybe in the middle of a query.
+    """
+    global _of_threads
+    from django.db import connections
+
+    _sharing.append(target)
+    if len(_sharing) > 1:
+        return
+    test_has = {one.alias: one for one in connections.all()}
+    _of_threads, connections._connections = connections._connections, SimpleNamespace(**test_has)
+    for connection in test_has.values():
+        connection.inc_thread_sharing()
+        connection.close_if_unusable_or_obsolete = _stay_open
+
+
+def _unshare_connections(target: DjangoTarget) -> None:
+    global _of_threads
+    from django.db import connections
+
+    if target not in _sharing:
+        return
+    _sharing.remove(target)
+    if _sharing:
+        return
+    for connection in connections.all():
+        del connection.close_if_unusable_or_obsolete
+        connection.dec_thread_sharing()
+    connections._connections, _of_threads = _of_threads, None
+
+
+def _stay_open() -> None:
+    """In place of Django's method, which closes a connection that is too old."""

@@ -41,7 +41,7 @@ class _Look:
 
     def new_since(self, before: _Look) -> dict[str, list[str]]:
         connections = [
-            repr(one.dispatcher.sink)
+            repr(getattr(one.dispatcher, "sink", one))
             for key, one in self.connections.items()
             if key not in before.connections
         ]

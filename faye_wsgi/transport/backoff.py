@@ -51,14 +51,28 @@ class Backoff:
         """A connection has opened."""
         self._opened_at = self._clock()
 
-    def wait(self, tell: Callable[[float], object] = lambda delay: None) -> None:
-        """Wait before the next attempt; ``tell`` is called first, with the seconds."""
+    def reset(self) -> None:
+        """Begin anew, with the first delay."""
+        self._failures = 0
+
+    def wait(
+        self,
+        tell: Callable[[float], object] = lambda delay: None,
+        asked: float | None = None,
+    ) -> None:
+        """Wait before the next attempt; ``tell`` is called first, with the seconds.
+
+        ``asked`` is the first delay that the server has asked for. What follows from it is
+        lengthened by up to a half, and not cut.
+        """
         if self._opened_at is not None and self._clock() - self._opened_at >= self._most:
             self._failures = 0
         self._opened_at = None
+        first = self._first if asked is None else asked
         # 2 ** 64 is beyond any delay, and below what a float holds.
-        delay = min(self._most, self._first * 2 ** min(self._failures, 64))
+        delay = min(self._most, first * 2 ** min(self._failures, 64))
         self._failures += 1
-        delay = self._random(delay / 2, delay)
+        least, most = (delay / 2, delay) if asked is None else (delay, delay * 1.5)
+        delay = self._random(least, most)
         tell(delay)
         self._sleep(delay)

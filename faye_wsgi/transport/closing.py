@@ -427,9 +427,9 @@ class Closing:
 
 
 _NOTE = (
-    "This is the ordinary end of a connection: receive and send raise it. Loop with "
-    "'for message in ws:', which ends quietly, or catch ConnectionClosed. A view below a decorator "
-    "of faye_wsgi.flask or faye_wsgi.django may let it pass."
+    "This is the ordinary end of a connection: receive and send raise it. Catch ConnectionClosed, "
+    "or loop with 'for message in ws:'. A view may let it pass inside of 'with ws:', and below a "
+    "decorator of faye_wsgi.flask or faye_wsgi.django."
 )
 _BEGINNINGS: dict[Phase, Callable[[Closing], None]] = {
     Phase.ANSWERING: Closing._begin_answering,

@@ -25,7 +25,7 @@ import gevent.event
 import gevent.socket
 
 from faye_wsgi.driver.base import ReadyState
-from faye_wsgi.driver.client_handshake import ClientHandshake, Opened
+from faye_wsgi.driver.client_handshake import Opened
 from faye_wsgi.errors import HandshakeError
 from faye_wsgi.http.proxy import ProxyHandshake
 from faye_wsgi.http.url import Url
@@ -34,7 +34,19 @@ from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.stream import READ_SIZE, WRITE, PlainSocket, tune
 from faye_wsgi.transport.tls import BioSocket, ClientTls
 
-__all__ = ["Proxy", "begin", "dial", "open_socket", "shake_hands"]
+__all__ = [
+    "Proxy",
+    "begin",
+    "dial",
+    "exchange",
+    "is_unknown",
+    "is_unreachable",
+    "is_unverified",
+    "open_socket",
+    "receive",
+    "shake_hands",
+    "within",
+]
 
 log = logging.getLogger("faye_wsgi")
 
@@ -83,7 +95,7 @@ def _run(
     failed: Callable[[HandshakeError], object],
 ) -> None:
     try:
-        sock, result = _within(timeout, attempt)
+        sock, result = within(timeout, attempt)
     except HandshakeError as error:
         failed(error)
         return
@@ -94,7 +106,8 @@ def _run(
     connection.open(result.driver, sock, b"", result.left)
 
 
-def _within(timeout: float | None, attempt: Attempt) -> tuple[Any, Opened]:
+def within(timeout: float | None, attempt: Callable[[], Result]) -> Result:
+    """The result of ``attempt``; HandshakeError when the time is up, too."""
     with gevent.Timeout.start_new(timeout) as expiry:
         try:
             return attempt()
@@ -134,11 +147,10 @@ def dial(url: Url, tls: Callable[[], ClientTls], proxy: Proxy | None = None) -> 
     return sock
 
 
-def shake_hands(sock: Any, handshake: ClientHandshake) -> Opened:
-    """The opening handshake on a new socket, which is closed if it fails."""
+def shake_hands(sock: Any, handshake: Any) -> Any:
+    """The opening handshake on a new socket, which is closed if it fails; its result."""
     try:
-        opened: Opened = exchange(sock, handshake)
-        return opened
+        return exchange(sock, handshake)
     except BaseException:
         sock.close()
         raise
@@ -152,7 +164,7 @@ def exchange(sock: Any, step: Any) -> Any:
         raise _io_error("the request could not be sent", error) from None
     while True:
         try:
-            data = _recv(sock, BODY_TIMEOUT if step.is_refused else None)
+            data = receive(sock, BODY_TIMEOUT if step.is_refused else None)
         except OSError as error:
             if step.is_refused:
                 raise step.receive_eof() from None
@@ -174,12 +186,26 @@ def _start_tls(sock: Any, tls: ClientTls, url: Url, peer: str) -> BioSocket:
         if getattr(error, "reason", None) in _NO_TLS:
             reason = f"{peer} does not speak TLS at {url.authority}: write {_plain(url)}://"
             raise HandshakeError(reason, code=1006) from None
-        # With its cause, by which ``is_unverified`` knows it.
-        raise _io_error(f"TLS with {peer} failed", error) from error
+        cause = error if isinstance(error, ssl.SSLError) else None
+        raise _io_error(f"TLS with {peer} failed", error) from cause
 
 
 def _plain(url: Url) -> str:
     return url.scheme[:-1]
+
+
+# Why there was no answer is known by the cause of the error.
+
+
+def is_unknown(error: HandshakeError) -> bool:
+    """Whether the name of the server or proxy was not found."""
+    return isinstance(error.__cause__, socket.gaierror)
+
+
+def is_unreachable(error: HandshakeError) -> bool:
+    """Whether there was no connection to the server or proxy."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and not isinstance(cause, (socket.gaierror, ssl.SSLError))
 
 
 def is_unverified(error: HandshakeError) -> bool:
@@ -193,7 +219,8 @@ def _send_all(sock: Any, data: bytes) -> None:
         data = data[_wait_for(sock, partial(send, data), None, writing=True) :]
 
 
-def _recv(sock: Any, timeout: float | None) -> bytes:
+def receive(sock: Any, timeout: float | None) -> bytes:
+    """The next bytes, b'' at the end; OSError, also after ``timeout`` seconds."""
     data: bytes = _wait_for(sock, partial(sock.recv, READ_SIZE), timeout)
     return data
 
@@ -234,7 +261,7 @@ def open_socket(url: Url) -> PlainSocket:
     try:
         found = gevent.socket.getaddrinfo(url.host, url.port, 0, socket.SOCK_STREAM)
     except OSError as error:
-        raise _io_error(f"the host {url.host} was not found", error) from None
+        raise _io_error(f"the host {url.host} was not found", error) from error
     return _race(_interleave(found), url.authority)
 
 
@@ -257,7 +284,7 @@ def _race(addresses: list[Address], name: str) -> PlainSocket:
     waiting = deque(addresses)
     runners: list[_Runner] = []
     changed = gevent.event.Event()
-    last = os.strerror(errno.EADDRNOTAVAIL)
+    last = errno.EADDRNOTAVAIL
     try:
         while waiting or runners:
             if waiting:
@@ -268,12 +295,13 @@ def _race(addresses: list[Address], name: str) -> PlainSocket:
                 runners.remove(runner)
                 if runner.error == 0:
                     return runner.take()
-                last = os.strerror(runner.error or 0)
+                last = runner.error or 0
                 runner.close()
     finally:
         for runner in runners:
             runner.close()
-    raise HandshakeError(f"{name} could not be connected to: {last}", code=1006)
+    cause = OSError(last, os.strerror(last))
+    raise _io_error(f"{name} could not be connected to", cause) from cause
 
 
 class _Runner:

@@ -22,7 +22,7 @@ from greenlet import getcurrent, greenlet
 
 from faye_wsgi.driver.events import Data, Event, EventType, MessageEvent
 from faye_wsgi.driver.frames import CloseCode
-from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.errors import is_end_of
 from faye_wsgi.transport.inbox import Backlog
 
 __all__ = ["Dispatcher", "Sink"]
@@ -34,6 +34,14 @@ _allocate_lock = get_original("_thread", "allocate_lock")
 Job = Union[Data, Event, Callable[[], object]]  # data is that of a message
 
 _EMPTY: Any = ()  # stands for a queue that was never needed: a deque takes 600 bytes
+
+
+def _no_hint(error: BaseException) -> str:
+    return ""
+
+
+# Returns what to do about the error of a listener, or ''. ``wsgi.hints`` puts its own here.
+find_hint = _no_hint
 
 
 class Sink(Protocol):
@@ -240,9 +248,11 @@ class Dispatcher:
             self._failed(error)
 
     def _failed(self, error: BaseException) -> None:
-        if isinstance(error, ConnectionClosed) and error.target is self.sink:
+        if is_end_of(self.sink, error):
             return  # the peer has closed meanwhile, which the close event reports
-        log.error("a listener raised: 1011 closes %r", self.sink, exc_info=error)
+        hint = find_hint(error)
+        text = "a listener raised: 1011 closes %r" + (". %s" if hint else "%s")
+        log.error(text, self.sink, hint, exc_info=error)
         self._connection.close(CloseCode.INTERNAL_ERROR, "")
         if isinstance(error, KeyboardInterrupt):
             self._pass_on(error)

@@ -12,8 +12,9 @@ WebSocket's, loses the thread: the connection is ended when the server drops the
 And a hub is not destroyed while a connection is being made in its thread (``reserve``).
 
 No event tells a connection that its process stops. So each hub that serves connections has one
-timer, which calls the function that ``find_stop_sign`` has returned. An ``atexit`` hook comes too
-late for the hubs of other threads; ``wsgi.worker`` has one for the main thread's hub.
+timer, which calls the function that ``find_stop_sign`` has returned. Where that tells nothing,
+an ``atexit`` hook of ``wsgi.worker`` calls ``go_away``. It comes too late for threads that are
+not daemons, for the interpreter waits for these first.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from contextlib import suppress
 from typing import Any, Callable, Protocol
 
 import gevent
@@ -43,7 +45,9 @@ __all__ = [
     "members",
     "release",
     "release_hub",
+    "release_own_hub",
     "reserve",
+    "serve_any",
     "tell_in_thread",
     "watch_thread",
 ]
@@ -55,7 +59,7 @@ POLL_INTERVAL = 0.25  # seconds between two looks at the process
 
 
 class Member(Protocol):
-    """The end of a live connection (``closing.Closing``), as its hub sees it."""
+    """The end of a live connection (``closing.Closing``, ``feed.Feed``), as its hub sees it."""
 
     @property
     def dispatcher(self) -> Any:
@@ -169,11 +173,19 @@ def members(hub: Any) -> list[Member]:
     return [] if registry is None else list(registry.members)
 
 
-def go_away(hub: Any) -> None:
-    """The process stops: 1001 for all connections that ``hub`` serves."""
-    registry = _registries.get(hub)
-    if registry is not None:
-        registry.go_away()
+def serve_any() -> bool:
+    """Whether there are live connections in this process, in any thread."""
+    return bool(_registries)
+
+
+def go_away() -> None:
+    """The process stops: 1001 for all its connections, each in the next turn of its hub."""
+    # A copy, which is made at once: other threads may enter and remove connections meanwhile.
+    for hub, registry in _registries.copy().items():
+        loop = hub.loop
+        if loop is not None:
+            with suppress(ValueError):  # another thread has just destroyed it
+                loop.run_callback_threadsafe(registry.go_away)
 
 
 def release(hub: Any) -> bool:
@@ -273,9 +285,14 @@ def end_alone(connection: Any) -> None:
     if is_alone() and not connection.is_elsewhere:
         connection.closing.wait_told()
         gevent.sleep(0)
-        end, hub = getattr(_here, "end", None), gevent.get_hub()
-        if end is not None and end.hub is hub and not hub.loop.activecnt:
-            release_hub()
+        release_own_hub()
+
+
+def release_own_hub() -> None:
+    """``release_hub``, if a client has made the hub of this thread, and it has no more to do."""
+    end, hub = getattr(_here, "end", None), gevent.get_hub()
+    if end is not None and end.hub is hub and not hub.loop.activecnt:
+        release_hub()
 
 
 def release_hub() -> None:

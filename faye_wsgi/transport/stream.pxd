@@ -12,7 +12,7 @@ cdef class Batch:
 
 
 cdef class Stream:
-    cdef public object _loop, _reader, _receiver, _recv, _send, _socket, _writer, read_size
+    cdef public object _data_received, _loop, _reader, _receiver, _recv, _send, _socket, _writer, read_size
     cdef public Batch batch
     cdef public list _gathered, _waiting
     cdef public Py_ssize_t _gathered_size, waiting_size

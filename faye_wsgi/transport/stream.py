@@ -27,7 +27,7 @@ from __future__ import annotations
 import _socket
 import socket
 from collections.abc import Iterable
-from functools import cache, partial
+from functools import cache
 from typing import Any, Callable
 
 from gevent.monkey import get_original
@@ -150,7 +150,7 @@ class Stream:
     """Reads from, and writes to, a socket that has been made non-blocking."""
 
     __slots__ = (
-        "batch",
+        "_data_received",
         "_gathered",
         "_gathered_size",
         "_loop",
@@ -163,6 +163,7 @@ class Stream:
         "_socket",
         "_waiting",
         "_writer",
+        "batch",
         "broken",
         "closed",
         "read_size",
@@ -175,9 +176,9 @@ class Stream:
         self._recv: Callable[[int], bytes] = sock.recv
         self._send: Callable[[Any], int] = sock.send
         if _descriptors is not None and not self._may_pend:
-            self._recv = partial(_descriptors.recv, fd)
-            self._send = partial(_descriptors.send, fd)
+            self._recv, self._send = _descriptors.recv_and_send(fd)
         self._receiver = receiver
+        self._data_received = receiver.data_received  # looked up once, not for each read
         self.batch: Batch = _here.batch
         self._gathered: list[bytes] = []  # while the batch is open
         self._gathered_size = 0
@@ -230,7 +231,7 @@ class Stream:
             batch.is_open = True
             batch.turn = 0
             try:
-                self._receiver.data_received(data)
+                self._data_received(data)
             finally:
                 batch.flush()
                 batch.turn = 0
@@ -432,7 +433,7 @@ class Stream:
                 break
             if not data:
                 break
-            self._receiver.data_received(data)
+            self._data_received(data)
             if not self._reading and not self.closed:  # the backlog is full
                 self._receiver.connection_lost(message, unread=True)
                 return

@@ -13,7 +13,7 @@ from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any, Callable, Protocol, overload
 
 from faye_wsgi.driver.base import ReadyState
-from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.errors import is_end_of
 from faye_wsgi.transport.settings import check_names
 
 __all__ = ["MARK", "Decorator", "View", "check_options", "make_decorator"]
@@ -105,10 +105,13 @@ def make_decorator(
 
 def check_options(connect: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> None:
     """TypeError or ValueError where a connection cannot be made with these options."""
-    parameters = list(signature(connect).parameters)[1:]
-    check_names(options, parameters)
-    signature(connect).bind(None, *arguments, **options)
-    connect.check_options(*arguments, **options)
+    shown = signature(connect)
+    request, *names = shown.parameters
+    check_names(options, names)
+    bound = shown.bind(None, *arguments, **options)
+    bound.apply_defaults()
+    del bound.arguments[request]
+    connect.check_options(**bound.arguments)
 
 
 def _reusable(value: Any) -> Any:
@@ -125,7 +128,7 @@ def _run(connection: Any, view: Callable[[], Any]) -> Any:
     try:
         return view()
     except BaseException as error:
-        if isinstance(error, ConnectionClosed) and error.target is connection:
+        if is_end_of(connection, error):
             return None
         # The peer gets 1011. The framework logs the exception, once, as it does for any view.
         connection.__exit__(type(error), error, error.__traceback__)

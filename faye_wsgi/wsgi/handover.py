@@ -30,6 +30,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any, Callable
 
+import gevent
 from gevent import monkey
 
 from faye_wsgi.driver import server_handshake
@@ -39,9 +40,9 @@ from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.driver.hixie76 import find_handshake
 from faye_wsgi.errors import HandshakeError
 from faye_wsgi.http.origins import Origins, is_allowed
-from faye_wsgi.transport import hubs
+from faye_wsgi.transport import hubs, watchdog
 from faye_wsgi.transport.connection import Connection
-from faye_wsgi.wsgi import worker
+from faye_wsgi.wsgi import debug, hints, worker
 from faye_wsgi.wsgi.environ import Environ, environ_of, host_of, read_request, text_of, url_of
 from faye_wsgi.wsgi.hijack import Void, VoidPair, take
 from faye_wsgi.wsgi.responses import responses_for
@@ -182,11 +183,14 @@ class Handover:
             connection.closing.discard()  # or it would keep the hub of this thread alive
             raise
         worker.watch()
+        hints.give()
         self._endpoint, self._connection = endpoint, connection
         connection.open(driver, taken.socket, head, taken.read_ahead)
         if isinstance(taken.void, Void):
             if not monkey.is_module_patched("socket"):
                 _warn_unpatched()
+            if debug.is_on():
+                watchdog.watch(gevent.get_hub())
             taken.void.watch(partial(connection.guard, self._view_ended))
             self.response = self._responses.taken(status, None)
         else:

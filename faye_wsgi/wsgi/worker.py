@@ -2,8 +2,9 @@
 
 Servers have no call for this. gunicorn's worker sets its attribute ``alive`` to False (on SIGTERM,
 SIGHUP and ``max_requests``), which a timer of each hub reads. SIGQUIT leaves no time for that, but
-lets ``atexit`` run. What does not work: signal handlers of our own. A process has one for each
-signal, and gunicorn needs it.
+lets ``atexit`` run. So do the reloaders of Flask and Django: their main thread raises SystemExit,
+while the threads that serve requests are daemons and still run. What does not work: signal handlers
+of our own. A process has one for each signal, and gunicorn needs it.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ def find_stop_sign() -> Callable[[], bool] | None:
 
 @atexit.register
 def _at_exit() -> None:
-    hub = gevent._hub_local.get_hub_if_exists()
-    if hub is None or not hubs.members(hub):
+    if not hubs.serve_any():
         return
-    # The hub runs only while this waits for it: long enough for the close frames to go out.
-    hubs.go_away(hub)
+    hubs.go_away()
+    # This thread's hub runs only while this waits for it, and daemon threads stop with it: long
+    # enough for the close frames to go out.
     with gevent.Timeout(EXIT_TIMEOUT, False):
-        while hubs.members(hub):
+        while hubs.serve_any():
             gevent.sleep(0.01)

@@ -34,6 +34,28 @@ for (let i = 0; i < data.length; i += 4) {
   if (data[i + 3] > 128 && high - low > 40) painted += 1;
 }
 return painted"""
+# How much of the picture has the colour of a legend's mark, and whether that colour is a grey.
+MARKED = """
+const [selector, property] = arguments;
+const pixels = (source, width, height) => {
+  const copy = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true });
+  if (typeof source === 'string') {
+    copy.fillStyle = source;
+    copy.fillRect(0, 0, width, height);
+  } else copy.drawImage(source, 0, 0);
+  return copy.getImageData(0, 0, width, height).data;
+};
+const plot = document.getElementById('plot');
+const drawn = pixels(plot, plot.width, plot.height);
+return Object.fromEntries([...document.querySelectorAll(selector)].map((key) => {
+  const [red, green, blue] = pixels(getComputedStyle(key, '::before')[property], 1, 1);
+  let count = 0;
+  for (let i = 0; i < drawn.length; i += 4)
+    if (drawn[i] === red && drawn[i + 1] === green && drawn[i + 2] === blue) count += 1;
+  const isGrey = Math.max(red, green, blue) - Math.min(red, green, blue) <= 40;
+  return [key.textContent, { count, isGrey }];
+}));
+"""
 PICTURE = "return document.getElementById('plot').toDataURL()"
 ENTER = "\ue007"
 
@@ -127,6 +149,48 @@ def test_a_page_shows_what_happens_on_another(watcher: Page, ada: Page) -> None:
     assert "messages in the last two minutes" in watcher.find("#plot").get_attribute("aria-label")
     assert "1 here, 2 messages" in watcher.find("#channels").text
     move(ada, watcher, "elsewhere")
+
+
+def test_the_legend_names_the_colours_and_gives_the_shapes_none(watcher: Page, ada: Page) -> None:
+    move(ada, watcher, "legend")
+    say(ada, "hello")
+
+    def painted(window: Page) -> bool:
+        authors = window.run(MARKED, "#authors li", "backgroundColor")
+        return "Ada" in authors and authors["Ada"]["count"] > 50
+
+    for dark in (True, False):
+        watcher.dark(dark)
+        watcher.wait(painted, what="blocks in the colour that the legend gives to Ada")
+        shapes = watcher.run(MARKED, ".legend span", "borderTopColor")
+        assert set(shapes) == {"message", "joined", "left"}
+        assert all(shape["isGrey"] for shape in shapes.values())
+
+
+def test_the_legend_names_the_busiest_and_counts_the_others() -> None:
+    with serve_chat() as server, page() as window:
+        window.open(server.url("/activity"))
+        wait_online(window)
+        window.run("""
+            const Source = EventSource;
+            window.EventSource = class extends Source {
+              constructor(url) { super(url); window.source = this; }
+            };
+        """)
+        see(window, False)
+        see(window, True)
+        wait_online(window)
+        window.run(
+            """
+            const now = Date.now();
+            const entries = arguments[0].map((name) => ({ type: 'message', time: now, name }));
+            const data = { now, entries, people: 0, messages: 0, channels: [] };
+            source.onmessage({ data: JSON.stringify(data), lastEventId: '' });
+            """,
+            ["G", *"FEDCBA", "H", *"ABCDEF"],
+        )
+        legend = "return [...document.querySelectorAll('#authors li')].map((e) => e.textContent)"
+        assert window.run(legend) == [*"ABCDEF", "2 others"]
 
 
 def test_the_picture_moves(watcher: Page, ada: Page) -> None:

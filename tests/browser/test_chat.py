@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
@@ -102,6 +102,51 @@ def test_two_people_see_each_other(ada: Page, ben: Page) -> None:
     assert messages(ben, ".message.own") == ["Hello, Ada"]
     enter("elsewhere", ben)
     ada.wait(lambda w: people(w) == ["Ada"])
+
+
+def press_escape(window: Page) -> None:
+    """As a key for the whole page: an element could not take it while a dialog is open."""
+    for type in ("rawKeyDown", "keyUp"):
+        key = {"type": type, "key": "Escape", "code": "Escape", "windowsVirtualKeyCode": 27}
+        window.driver.execute_cdp_cmd("Input.dispatchKeyEvent", key)
+
+
+def is_open(window: Page) -> bool:
+    return bool(window.run("return document.getElementById('name-dialog').open"))
+
+
+@pytest.mark.parametrize("leave", [press_escape, lambda w: w.find("#name-cancel").click()])
+def test_a_visitor_may_leave_the_question_for_a_name_open(
+    server: Server, leave: Callable[[Page], None]
+) -> None:
+    with page() as window:
+        window.open(server.url("/"))
+        window.find("#name-dialog[open]")
+        leave(window)
+        window.wait(lambda w: not is_open(w), what="the dialog to close")
+        assert window.run(STATUS) == "idle"
+        assert window.run("return document.activeElement.id") == "enter"
+        window.find("#text").send_keys("a draft" + ENTER)
+        window.find("#name-dialog[open] #name").send_keys("  " + ENTER)
+        assert is_open(window)
+        window.find("#name").send_keys("Cleo" + ENTER)
+        wait_online(window)
+        assert not window.find("#enter").is_displayed()
+        assert window.find("#text").get_attribute("value") == "a draft"
+
+
+def test_escape_closes_the_dialog_and_then_the_menu_below_it(ada: Page) -> None:
+    menu = "return document.body.classList.contains('sidebar-open')"
+    ada.resize(390, 844)
+    ada.find("#open-sidebar").click()
+    ada.find("#me").click()
+    ada.find("#name-dialog[open]")
+    press_escape(ada)
+    ada.wait(lambda w: not is_open(w), what="the dialog to close")
+    assert ada.run(menu)
+    press_escape(ada)
+    ada.wait(lambda w: not w.run(menu), what="the menu to close")
+    ada.resize(1280, 800)
 
 
 def test_text_is_never_html(ada: Page, ben: Page) -> None:
@@ -209,6 +254,110 @@ def test_nothing_is_wider_than_the_screen(
         == 0
     )
     assert ada.run("return document.getElementById('sidebar').inert") is (width < 760)
+    ada.resize(1280, 800)
+
+
+def test_the_log_stays_at_its_end_when_the_window_changes(ada: Page) -> None:
+    """A phone is turned: the browser may tell of the scrolling before the page knows the size."""
+    ada.resize(1280, 800)
+    enter("turning", ada)
+    say(ada, "line after line")
+    for number in range(12):
+        say(ada, str(number))
+    wait_messages(ada, ["line after line", *map(str, range(12))], ".message:not(.unsent)")
+    gap = """
+        const { scrollHeight, scrollTop, clientHeight } = document.getElementById("log");
+        return scrollHeight - scrollTop - clientHeight;
+    """
+    try:
+        ada.run("""
+            const log = document.getElementById('log');
+            log.style.height = '200px';
+            log.dispatchEvent(new Event('scroll'));
+        """)
+        ada.wait(lambda w: w.run(gap) < 2, what="the log to be at its end")
+        assert not ada.find("#jump").is_displayed()
+    finally:
+        ada.run("document.getElementById('log').style.height = ''")
+
+
+# What a finger can hit, and how large it is; links in the middle of a text are left out. What
+# comes and goes is shown for as long as it is measured.
+TARGETS = """
+const rare = [...document.querySelectorAll('#banner, #jump')].filter((e) => e.hidden);
+for (const e of rare) e.hidden = false;
+const inside = (e) => document.querySelector('dialog[open]')?.contains(e) ?? true;
+const targets = [...document.querySelectorAll('a, button, input, textarea')]
+  .filter((e) => e.checkVisibility({ visibilityProperty: true }) && !e.closest('p, .bubble'))
+  .filter((e) => inside(e) && !e.closest('[inert]'))
+  .map((e) => [e.id || e.textContent.trim(), e.getBoundingClientRect()])
+  .map(([name, { width, height }]) => ({ name, width, height }));
+for (const e of rare) e.hidden = true;
+return targets;
+"""
+
+
+def check_targets(window: Page, *expected: str) -> None:
+    targets = window.run(TARGETS)
+    assert set(expected) <= {target["name"] for target in targets}
+    assert [t for t in targets if min(t["width"], t["height"]) < 44] == []
+
+
+def test_a_finger_can_hit_everything_on_a_phone(server: Server, ada: Page) -> None:
+    enter("fingers", ada)
+    ada.resize(390, 844)
+    ada.wait(lambda w: w.find("#text").size["height"] >= 44, what="the message box to grow")
+    check_targets(ada, "open-sidebar", "send", "text", "jump", "retry", "Activity")
+    ada.find("#open-sidebar").click()
+    check_targets(ada, "add-channel", "close-sidebar", "me", "#fingers")
+    ada.find("#me").click()
+    check_targets(ada, "name", "name-cancel", "join")
+    ada.find("#name-cancel").click()
+    ada.find("#add-channel").click()
+    check_targets(ada, "new-channel", "channel-cancel", "Open")
+    ada.find("#channel-cancel").click()
+    ada.find("#close-sidebar").click()
+    ada.resize(1280, 800)
+    with page() as window:
+        window.resize(390, 844)
+        window.open(server.url("/"))
+        window.find("#name-dialog[open]")
+        press_escape(window)
+        window.wait(lambda w: not is_open(w))
+        check_targets(window, "enter")
+        window.open(server.url("/activity"))
+        wait_online(window)
+        window.find("#channels a")
+        check_targets(window, "Chat", "#general")
+
+
+# How far each line of the last message reaches, the last line left out: 1 is its bubble's edge.
+LINES = """
+const bubble = [...document.querySelectorAll('.bubble')].at(-1);
+const range = document.createRange();
+range.selectNodeContents(bubble);
+const { left, right } = bubble.getBoundingClientRect();
+const padding = parseFloat(getComputedStyle(bubble).paddingLeft);
+const ends = new Map();
+for (const part of range.getClientRects()) {
+  const line = Math.round(part.bottom);
+  ends.set(line, Math.max(ends.get(line) ?? 0, part.right - left - padding));
+}
+const lines = [...ends].sort(([a], [b]) => a - b).slice(0, -1);
+return lines.map(([, end]) => end / (right - left - 2 * padding));
+"""
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 800)])
+@pytest.mark.parametrize("path", ["s/" + "aB3dE5fG7h" * 12, "guides/" + "first-steps.html?a=" * 8])
+def test_a_long_link_fills_its_bubble(ada: Page, width: int, height: int, path: str) -> None:
+    ada.resize(width, height)
+    enter("links", ada)
+    text = f"See https://example.com/{path}x"
+    say(ada, text)
+    ada.wait(lambda w: messages(w)[-1:] == [text])
+    lines = ada.run(LINES)
+    assert lines and min(lines) > 0.6
     ada.resize(1280, 800)
 
 

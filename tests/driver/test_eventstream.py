@@ -378,3 +378,45 @@ def test_the_decoder_reads_what_is_encoded_in_any_split(
 def test_any_text_gives_the_same_in_any_split(text: str, cuts: list[int]) -> None:
     stream = text.encode()
     assert decoded(stream, cuts)[0] == decoded(stream)[0]
+
+
+# Limits of the decoder
+
+
+@pytest.mark.parametrize(
+    "stream, whole",
+    [
+        (b"data: ok\n\ndata: 12345678901\n\ndata: x\n\n", 1),  # a line
+        (b"data: ok\n\n: a long comment\n\ndata: x\n\n", 1),
+        (b"data: ok\n\ndata: 12345\ndata: 12345\n\ndata: x\n\n", 1),  # an event
+        (b"data\n" * 12 + b"\ndata: x\n\n", 0),
+        ("data:世界世界\ndata:世界世界\ndata:世\n\n".encode(), 0),
+        ((b"data: 1234\n: comment\n\n" + b"event: 1234\n") * 100, 100),  # many that are not
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_what_is_too_long(stream: bytes, whole: int, size: int) -> None:
+    """What came before counts, and nothing that follows."""
+    decoder = EventStreamDecoder(max_length=11)
+    events = []
+    for start in range(0, len(stream), size):
+        events += decoder.receive_data(stream[start : start + size])
+    assert len(events) == whole
+    assert bool(decoder.failure) == (whole < 100)
+    assert whole == 100 or "more than 11 characters" in decoder.failure
+
+
+def test_an_event_of_the_greatest_length() -> None:
+    decoder = EventStreamDecoder(max_length=100)
+    assert decoder.receive_data(b"data:" + b"x" * 95 + b"\n\n") == [("x" * 95, "message", "")]
+    assert not decoder.failure
+
+
+def test_a_failure_keeps_nothing() -> None:
+    decoder = EventStreamDecoder(max_length=1000)
+    for _ in range(3):
+        assert decoder.receive_data(b"data: " + b"x" * 990 + b"\n") == []
+    assert decoder.failure
+    buffers = [decoder._line, decoder._data]
+    decoder.receive_data(b"x" * 10_000)
+    assert [buffer.getvalue() for buffer in buffers] == ["", ""]

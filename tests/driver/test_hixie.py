@@ -24,7 +24,6 @@ from faye_wsgi.http.messages import Request, Response
 
 examples = settings(
     max_examples=150,
-    deadline=None,
     database=None,
     derandomize="CI" in os.environ,
     suppress_health_check=[HealthCheck.too_slow],

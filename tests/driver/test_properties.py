@@ -40,7 +40,6 @@ from ..support import frames
 
 examples = settings(
     max_examples=150,
-    deadline=None,
     database=None,
     derandomize="CI" in os.environ,
     suppress_health_check=[HealthCheck.too_slow],

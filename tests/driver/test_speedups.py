@@ -56,7 +56,6 @@ def encode(message: str | bytes, key: bytes | None) -> bytes:
 
 
 @pytest.mark.parametrize("build", implementations("build_message"))
-@settings(deadline=None)
 @given(message=MESSAGES, key=st.none() | KEY)
 def test_a_message_becomes_the_shortest_frame(
     build: Any, message: str | bytes, key: bytes | None
@@ -66,7 +65,6 @@ def test_a_message_becomes_the_shortest_frame(
 
 
 @pytest.mark.parametrize("build", implementations("build_frame"))
-@settings(deadline=None)
 @given(st.integers(0, 255), st.binary(max_size=300) | SIZES.map(bytes), st.none() | KEY)
 def test_a_frame_has_its_first_byte_and_the_shortest_header(
     build: Any, first: int, payload: bytes, key: bytes | None
@@ -99,7 +97,6 @@ def test_buffers_and_what_is_none(build: Any) -> None:
 
 
 @needs_c
-@settings(deadline=None)
 @given(messages=st.lists(MESSAGES, max_size=5), key=st.none() | KEY, rest=st.binary(max_size=1))
 def test_a_run_of_messages_is_read_back(
     messages: list[Any], key: bytes | None, rest: bytes
@@ -109,7 +106,7 @@ def test_a_run_of_messages_is_read_back(
 
 
 @needs_c
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(
     messages=st.lists(MESSAGES, min_size=1, max_size=4),
     key=st.none() | KEY,
@@ -164,7 +161,6 @@ def test_wrong_arguments_raise(name: str, arguments: Any) -> None:
 
 
 @pytest.mark.parametrize("size_of", implementations("stored_size"))
-@settings(deadline=None)
 @given(message=MESSAGES)
 def test_a_message_is_counted_as_it_is_stored(size_of: Any, message: str | bytes) -> None:
     if isinstance(message, bytes):

@@ -25,7 +25,6 @@ from .fakes import Reverse
 
 examples = settings(
     max_examples=100,
-    deadline=None,
     database=None,
     derandomize="CI" in os.environ,
     suppress_health_check=[HealthCheck.too_slow],

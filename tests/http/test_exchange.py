@@ -169,3 +169,27 @@ def test_any_bytes_in_any_pieces_give_an_answer_or_a_handshake_error(data: list[
     pieces = [piece for piece in data if piece]
     single = [whole[index : index + 1] for index in range(len(whole))]
     assert outcome(pieces) == outcome(single)
+
+
+# An answer whose body is wanted
+
+
+def test_a_body_that_is_wanted() -> None:
+    exchange = Exchange("the server", "GET", "/", UPGRADE, is_wanted=lambda a: a.status_code == 203)
+    answer = exchange.receive_data(b"HTTP/1.1 203 X\r\nContent-Length: 4\r\n\r\na")
+    assert answer is not None and answer.status_code == 203
+    assert (exchange.read_body(), exchange.body_end) == (b"a", None)
+    assert (exchange.read_body(b"bcd and more"), exchange.body_end) == (b"bcd", "")
+
+
+def test_a_body_that_is_not_wanted_is_a_refusal() -> None:
+    exchange = Exchange("the server", "GET", "/", UPGRADE, is_wanted=lambda answer: False)
+    with pytest.raises(HandshakeError) as caught:
+        exchange.receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na")
+    assert caught.value.body == b"a"
+
+
+def test_a_proxy_that_speaks_tls_is_told_its_own_scheme() -> None:
+    with pytest.raises(HandshakeError, match="the proxy speaks TLS here: write https://"):
+        exchange = Exchange("the proxy", "CONNECT", "a:80", [("Host", "a:80")], scheme="http")
+        exchange.receive_data(b"\x15\x03\x01\x00\x02\x02\x46")

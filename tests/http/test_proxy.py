@@ -7,7 +7,7 @@ import pytest
 from faye_wsgi.errors import HandshakeError
 from faye_wsgi.http.exchange import MAX_BODY, MAX_HEAD
 from faye_wsgi.http.proxy import ProxyHandshake
-from faye_wsgi.http.url import PROXY_SCHEMES, parse_url
+from faye_wsgi.http.url import HTTP_SCHEMES, parse_url
 
 
 def step(
@@ -15,7 +15,7 @@ def step(
     server: str = "wss://example.com/chat",
     headers: tuple[tuple[str, str], ...] = (),
 ) -> ProxyHandshake:
-    return ProxyHandshake(parse_url(proxy, PROXY_SCHEMES), parse_url(server), headers)
+    return ProxyHandshake(parse_url(proxy, HTTP_SCHEMES), parse_url(server), headers)
 
 
 def refused(data: bytes) -> HandshakeError:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from faye_wsgi.http.url import PROXY_SCHEMES, Url, parse_url, resolve, without_query
+from faye_wsgi.http.url import HTTP_SCHEMES, Url, parse_url, resolve, without_query
 
 
 @pytest.mark.parametrize(
@@ -140,11 +140,11 @@ def test_unix_sockets(text: str, path: str, target: str) -> None:
 
 
 def test_proxies() -> None:
-    url = parse_url("http://proxy:3128", PROXY_SCHEMES)
+    url = parse_url("http://proxy:3128", HTTP_SCHEMES)
     assert (url.host, url.port, url.secure) == ("proxy", 3128, False)
-    assert parse_url("https://proxy", PROXY_SCHEMES).port == 443
+    assert parse_url("https://proxy", HTTP_SCHEMES).port == 443
     with pytest.raises(ValueError):
-        parse_url("socks5://proxy", PROXY_SCHEMES)
+        parse_url("socks5://proxy", HTTP_SCHEMES)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +160,14 @@ def test_proxies() -> None:
 )
 def test_redirects(location: str, expected: str) -> None:
     assert str(resolve(parse_url("wss://example.com/a/b"), location)) == expected
+
+
+def test_redirects_of_http() -> None:
+    base = parse_url("https://example.com/a", HTTP_SCHEMES)
+    assert str(resolve(base, "/b")) == "https://example.com/b"
+    assert str(resolve(base, "http://other.example/")) == "http://other.example/"
+    with pytest.raises(ValueError):
+        resolve(base, "wss://example.com/")
 
 
 @pytest.mark.parametrize("location", ["ftp://a/", "ws+unix:/run/x", "javascript:1", "ws://:1/"])

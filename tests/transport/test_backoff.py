@@ -103,3 +103,20 @@ def test_it_is_stopped_from_another_thread() -> None:
         backoff.wait(stop)
     assert backoff.is_stopped
     threads[0].join(5)
+
+
+def test_what_the_server_asks_for_is_the_least() -> None:
+    ranges: list[tuple[float, float]] = []
+    backoff = Backoff(
+        1,
+        10,
+        random=lambda low, high: ranges.append((low, high)) or high,  # type: ignore[func-returns-value]
+        sleep=lambda delay: None,
+    )
+    for _ in range(3):
+        backoff.wait(asked=4)
+    assert ranges == [(4, 6), (8, 12), (10, 15)]
+    backoff.reset()
+    backoff.wait(asked=0.5)
+    backoff.wait()
+    assert ranges[3:] == [(0.5, 0.75), (1, 2)]

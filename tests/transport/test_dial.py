@@ -18,7 +18,7 @@ import pytest
 from faye_wsgi import Client
 from faye_wsgi.driver.client_handshake import ClientHandshake
 from faye_wsgi.errors import HandshakeError
-from faye_wsgi.http.url import PROXY_SCHEMES, parse_url
+from faye_wsgi.http.url import HTTP_SCHEMES, parse_url
 from faye_wsgi.transport import dial
 from faye_wsgi.transport.stream import PlainSocket
 from faye_wsgi.transport.tls import make_client_tls
@@ -161,7 +161,7 @@ def test_ipv6_and_ipv4_in_turns() -> None:
 def test_a_proxy_that_refuses_leaves_nothing_open(start: Start) -> None:
     through = start(proxy(b"HTTP/1.1 407 Who\r\nContent-Length: 2\r\n\r\nno"), scheme="http")
     url = parse_url("ws://example.com/")
-    way = dial.Proxy(parse_url(through.url(), PROXY_SCHEMES))
+    way = dial.Proxy(parse_url(through.url(), HTTP_SCHEMES))
     error = failure(dial.dial, url, make_client_tls, way)
     assert (error.status_code, error.body, error.code) == (407, b"no", 1006)
 

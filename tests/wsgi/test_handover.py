@@ -163,6 +163,22 @@ def test_a_view_that_blocks_is_served_meanwhile(threaded: Callable[..., Threaded
     assert not server.failures
 
 
+def test_a_view_whose_block_ends_with_its_connection_goes_on(
+    threaded: Callable[..., ThreadedServer],
+) -> None:
+    def view(environ: dict[str, Any], start_response: Any) -> Any:
+        with WebSocket(environ) as ws:
+            while True:
+                ws.receive()
+        return ws.response(environ, start_response)
+
+    server = threaded(view)
+    server.peer.read_head()
+    server.peer.finish()
+    server.close()
+    assert not server.failures
+
+
 def test_there_is_one_connection_for_a_request(exchange: Callable[..., Exchange]) -> None:
     made = exchange()
     first = made.accept()

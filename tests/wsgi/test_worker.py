@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
+import select
 import signal
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Callable
 
 import gevent
@@ -14,6 +21,9 @@ import pytest
 from faye_wsgi import EventSource
 from faye_wsgi.wsgi import worker
 
+from ..support import servers
+from ..support.peer import Peer
+from ..support.waiting import wait_until
 from ..test_websocket import Exchange, exchange
 from ..transport.harness import TIMEOUT, until
 
@@ -123,3 +133,109 @@ def test_an_interpreter_without_a_hub_gets_none_at_its_end() -> None:
     thread.start()
     thread.join(TIMEOUT)
     assert hubs == [None]
+
+
+# Reloaders of development servers
+
+FLASK = """
+from flask import Flask
+from faye_wsgi.flask import websocket
+
+app = Flask(__name__)
+
+@app.route("/view", websocket=True)
+@websocket
+def view(ws):
+    for message in ws:
+        ws.send(message)
+
+@app.route("/listener", websocket=True)
+@websocket
+def listener(ws):
+    ws.on("message", lambda event: ws.send(event.data))
+"""
+DJANGO = """
+import sys
+from django.conf import settings
+from django.core.management import execute_from_command_line
+from django.urls import path
+from faye_wsgi.django import websocket
+
+settings.configure(
+    ALLOWED_HOSTS=["*"], DEBUG=True, ROOT_URLCONF=__name__, SECRET_KEY="for tests only"
+)
+
+@websocket
+def view(request, ws):
+    for message in ws:
+        ws.send(message)
+
+@websocket
+def listener(request, ws):
+    ws.on("message", lambda event: ws.send(event.data))
+
+urlpatterns = [path("view", view), path("listener", listener)]
+if __name__ == "__main__":
+    execute_from_command_line(sys.argv)
+"""
+RELOADING = {
+    "flask": (FLASK, ["-m", "flask", "--app", "app", "run", "--debug", "--port"]),
+    "django": (DJANGO, ["app.py", "runserver"]),
+}
+
+
+@contextlib.contextmanager
+def reloading(code: str, command: list[str], folder: Path) -> Iterator[tuple[Path, int]]:
+    """A development server with its reloader: the file of its application, and its port."""
+    if not servers.MAY_START:
+        pytest.skip("it starts a server")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    file = folder / "app.py"
+    file.write_text(code, "utf-8")
+    process = subprocess.Popen(
+        [sys.executable, *command, str(port)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(servers.ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield file, port
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # a session of its own: the reloader and its child
+        process.wait(TIMEOUT)
+
+
+def connect(port: int) -> Peer | None:
+    """The peer, as soon as the server listens."""
+    try:
+        return Peer(sock=socket.create_connection(("127.0.0.1", port), TIMEOUT), timeout=TIMEOUT)
+    except ConnectionRefusedError:
+        return None
+
+
+def touch(file: Path) -> None:
+    """Once more: Django's reloader may not have looked at the file for the first time yet."""
+    seconds = file.stat().st_mtime + 1
+    os.utime(file, (seconds, seconds))
+
+
+def is_readable(peer: Peer) -> bool:
+    return bool(select.select([peer.sock], [], [], 0.5)[0])
+
+
+@pytest.mark.parametrize("path", ["/view", "/listener"])
+@pytest.mark.parametrize("kind", list(RELOADING))
+def test_a_connection_goes_away_when_a_development_server_reloads(
+    kind: str, path: str, tmp_path: Path
+) -> None:
+    with reloading(*RELOADING[kind], tmp_path) as (file, port):
+        peer = wait_until(lambda: connect(port), 30)
+        with peer.open(path):
+            peer.send_text("here")
+            assert peer.read_text() == "here"
+            wait_until(lambda: touch(file) or is_readable(peer), 30)
+            assert peer.read_close().close_code == 1001

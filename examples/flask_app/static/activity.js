@@ -1,9 +1,10 @@
 /** The page of live activity: an EventSource, a picture, and the same in words. */
 
 import { Plot } from './plot.js';
-import { avatar, dateAndTime, element, plural, time } from './text.js';
+import { avatar, dateAndTime, element, hue, plural, time } from './text.js';
 
 const MOST_ROWS = 100;
+const MOST_AUTHORS = 6; // so many colours are named
 const SAME_BREATH = 60_000; // messages this close together share a row
 const RETRY = 2_000;
 
@@ -78,6 +79,20 @@ function showRecent() {
   $('recent').textContent = messages.toLocaleString();
   const label = `${plural(messages, 'message')} in the last two minutes`;
   if ($('plot').ariaLabel !== label) $('plot').ariaLabel = label;
+  showAuthors(plot.names);
+}
+
+/** By name, so that they do not change places whenever one of them writes. */
+function showAuthors(names) {
+  const shown = names.slice(0, MOST_AUTHORS).sort((a, b) => a.localeCompare(b));
+  const items = shown.map((name) => {
+    const item = element('li', { dir: 'auto' }, name);
+    item.style.setProperty('--hue', hue(name));
+    return item;
+  });
+  const others = names.length - shown.length;
+  if (others) items.push(element('li', { className: 'more' }, plural(others, 'other')));
+  $('authors').replaceChildren(...items);
 }
 
 function tally({ name, people, messages }, most) {

@@ -69,6 +69,7 @@ let people = [];
 let typingToldAt = 0;
 let troubleSince = 0; // when the connection went, 0 while all is well
 let stuckToEnd = true;
+let logSize = ''; // as it was observed last
 
 const isOwn = (message) => message.author === me.id;
 const isReading = () => document.visibilityState === 'visible' && stuckToEnd;
@@ -282,8 +283,10 @@ function showMessages() {
       elements.delete(name);
     }
   }
-  $('empty').hidden =
-    room.messages.length + room.outbox.length > 0 || connection.status !== 'online';
+  const isSilent = room.messages.length + room.outbox.length === 0;
+  $('empty').hidden = Boolean(me.name) && !(isSilent && connection.status === 'online');
+  $('outside').hidden = Boolean(me.name);
+  $('silence').hidden = !me.name;
   $('empty-name').textContent = `#${room.name}`;
   if (stuckToEnd) scrollToEnd();
 }
@@ -408,7 +411,7 @@ function showStatus(status) {
   else troubleSince ||= Date.now() - (status === 'connecting' ? 0 : BANNER_AFTER);
   document.documentElement.dataset.status = status;
   $('my-status').textContent =
-    { online: 'Online', waiting: 'Not connected', refused: 'Not connected', idle: '' }[status] ??
+    { online: 'Online', waiting: 'Not connected', refused: 'Not connected', idle: 'Not joined yet' }[status] ??
     'Connecting…';
   if (status !== 'online') people = [];
   showMe();
@@ -449,6 +452,8 @@ function showJump() {
   $('jump-text').textContent = room.unread ? plural(room.unread, 'new message') : 'Latest messages';
 }
 
+const sizeOf = ({ clientWidth, clientHeight }) => `${clientWidth} × ${clientHeight}`;
+
 const scrollToEnd = () => {
   $('log').scrollTop = $('log').scrollHeight;
 };
@@ -475,6 +480,10 @@ $('composer').addEventListener('submit', (event) => {
   event.preventDefault();
   const text = $('text').value.trim();
   if (!text || room.isFull) return;
+  if (!me.name) {
+    askName(); // and the text waits where it is
+    return;
+  }
   $('text').value = '';
   typingToldAt = 0;
   say(text);
@@ -496,6 +505,7 @@ $('text').addEventListener('input', () => {
 
 $('log').addEventListener('scroll', () => {
   const { scrollHeight, scrollTop, clientHeight } = $('log');
+  if (sizeOf($('log')) !== logSize) return; // the window did it, not the reader
   const isAtEnd = scrollHeight - scrollTop - clientHeight < 48;
   if (isAtEnd === stuckToEnd) return;
   stuckToEnd = isAtEnd;
@@ -523,6 +533,7 @@ function noticeReading() {
 }
 
 addEventListener('hashchange', () => go(channelInAddress() ?? HOME));
+addEventListener('resize', fitComposer);
 addEventListener('online', () => connection.status === 'waiting' && connection.retry());
 addEventListener('offline', showBanner);
 document.addEventListener('visibilitychange', () => {
@@ -535,7 +546,8 @@ document.addEventListener('visibilitychange', () => {
 });
 
 addEventListener('keydown', (event) => {
-  if (event.key === 'Escape' && document.body.classList.contains('sidebar-open')) {
+  const isDialogs = Boolean(document.querySelector('dialog[open]'));
+  if (event.key === 'Escape' && !isDialogs && document.body.classList.contains('sidebar-open')) {
     openSidebar(false);
     $('open-sidebar').focus();
   } else if (event.altKey && (event.key === 'ArrowUp' || event.key === 'ArrowDown')) {
@@ -563,13 +575,16 @@ for (const id of ['close-sidebar', 'scrim']) {
   });
 }
 narrow.addEventListener('change', () => openSidebar(false));
-new ResizeObserver(() => stuckToEnd && scrollToEnd()).observe($('log'));
+new ResizeObserver(() => {
+  logSize = sizeOf($('log'));
+  if (stuckToEnd) scrollToEnd();
+}).observe($('log'));
 
 /* ---- Dialogs ---- */
 
 function askName() {
   $('name').value = me.name ?? memory.get(localStorage, 'name') ?? '';
-  $('name-cancel').hidden = !me.name;
+  $('name-cancel').textContent = me.name ? 'Cancel' : 'Not now';
   $('join').textContent = me.name ? 'Change' : 'Join the chat';
   paintAvatar($('name-avatar'), $('name').value || '?');
   $('name-dialog').showModal();
@@ -580,10 +595,16 @@ $('name').addEventListener('input', () =>
   paintAvatar($('name-avatar'), $('name').value.trim() || '?'),
 );
 $('name-cancel').addEventListener('click', () => $('name-dialog').close());
-$('name-dialog').addEventListener('close', () => me.name || askName());
-$('name-form').addEventListener('submit', () => {
+$('name-dialog').addEventListener('close', () => me.name || $('enter').focus());
+$('name-form').addEventListener('submit', (event) => {
   const name = $('name').value.trim();
-  if (!name || name === me.name) return;
+  if (!name) {
+    event.preventDefault(); // spaces only
+    $('name').value = '';
+    $('name').reportValidity();
+    return;
+  }
+  if (name === me.name) return;
   me.name = name;
   memory.set(sessionStorage, 'name', name);
   memory.set(localStorage, 'name', name);
@@ -591,7 +612,7 @@ $('name-form').addEventListener('submit', () => {
   connect();
   if (hasMouse.matches) setTimeout(() => $('text').focus());
 });
-$('me').addEventListener('click', askName);
+for (const id of ['me', 'enter']) $(id).addEventListener('click', askName);
 
 $('add-channel').addEventListener('click', () => {
   $('new-channel').value = '';

@@ -49,6 +49,13 @@ export class Plot {
     return this.#entries.filter(({ type }) => type === 'message').length;
   }
 
+  /** The names in the picture, the busiest first. */
+  get names() {
+    const counts = new Map();
+    for (const { name } of this.#entries) counts.set(name, (counts.get(name) ?? 0) + 1);
+    return [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a));
+  }
+
   get isEmpty() {
     return this.#entries.length === 0;
   }

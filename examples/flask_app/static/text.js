@@ -11,6 +11,7 @@ const weekday = new Intl.DateTimeFormat(undefined, {
 });
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: 'full', timeStyle: 'short' });
 const LINK = /\bhttps?:\/\/[^\s<>"]*[^\s<>".,;:!?)\]}']/gi;
+const PIECE = /\w{1,12}\W*|\W+/g; // of a link: a line may end between two of them
 const HUES = 18; // so many colours can be told apart
 
 /** Make an element: element('p', {className: 'note'}, 'text', child). */
@@ -71,12 +72,15 @@ export function withLinks(text) {
   for (const { 0: url, index } of text.matchAll(LINK)) {
     parts.push(
       text.slice(end, index),
-      element('a', { href: url, target: '_blank', rel: 'noopener noreferrer' }, url),
+      element('a', { href: url, target: '_blank', rel: 'noopener noreferrer' }, ...inPieces(url)),
     );
     end = index + url.length;
   }
   return [...parts, text.slice(end)];
 }
+
+/** A long word starts a line of its own, and leaves the line before it half empty. */
+const inPieces = (url) => url.match(PIECE).flatMap((piece) => [piece, element('wbr')]);
 
 /** "Ada", "Ada and Ben", "Ada, Ben and 3 others". */
 export function list(names) {

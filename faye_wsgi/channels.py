@@ -24,11 +24,14 @@ from typing import Any, Callable
 
 from faye_wsgi.brokers import engines
 from faye_wsgi.brokers.base import Broker, Cursor, Position, Request
-from faye_wsgi.delivery.delivery import Delivery
+from faye_wsgi.delivery import signing
+from faye_wsgi.delivery.control import Control
+from faye_wsgi.delivery.delivery import PRIVATE, Delivery
 from faye_wsgi.delivery.messages import Format, Message
 from faye_wsgi.delivery.outlets import Mailbox, Slow
 from faye_wsgi.delivery.presence import member_data
 from faye_wsgi.delivery.relay import Entry
+from faye_wsgi.driver.frames import check_close
 from faye_wsgi.endpoint import Endpoint
 from faye_wsgi.eventsource import EventSource
 from faye_wsgi.gateway.session import Authorize, Site
@@ -37,10 +40,9 @@ from faye_wsgi.http.origins import Origins, check_origins
 from faye_wsgi.transport.settings import check_seconds
 from faye_wsgi.websocket import WebSocket
 from faye_wsgi.wsgi.decorators import check_options
+from faye_wsgi.wsgi.worker import count_workers
 
 __all__ = ["Channels", "Member", "Message", "Subscription"]
-
-PRIVATE = "$"  # begins the names of channels that are not the user's
 
 
 class Member:
@@ -67,9 +69,11 @@ class Channels:
         """Name the broker; see ``configure`` for the arguments."""
         self._lock = threading.Lock()
         self._delivery: Delivery | None = None
+        self._control: Any = None
         self._process: int | None = None
         self._brokers: tuple[Broker, ...] = ()
-        self.configure(url, **options)
+        self._options = {"url": url, **options}  # for ``init_app``
+        self.configure(**self._options)
 
     def configure(
         self,
@@ -86,6 +90,7 @@ class Channels:
         max_channels: int = 128,
         max_name: int = 255,
         max_history: int = 10_000,
+        secret: str | bytes | None = None,
         **options: Any,
     ) -> None:
         """Set all options anew, before the first use.
@@ -107,6 +112,7 @@ class Channels:
         :param max_channels: channels of a connection. Default 128.
         :param max_name: bytes of a channel's name in UTF-8. Default 255.
         :param max_history: the most that ``history`` may be. Default 10000.
+        :param secret: the key of signed names. Default None: there are none.
         :param options: the engine's own.
 
         Raises TypeError and ValueError for wrong arguments, RuntimeError after the first use.
@@ -131,6 +137,7 @@ class Channels:
             self._keeping.append((pattern, kept))
         self._keeping.append(("*", self._check_keeping(history, ttl)))
         self._timeout = timeout
+        self._secret = secret.encode() if isinstance(secret, str) else secret
         self._high_water = high_water
         self._slow: Slow = slow
         self._url = url
@@ -147,8 +154,8 @@ class Channels:
 
     # Publishing
 
-    def publish(self, channel: str, data: Any, *, key: str | None = None) -> str:
-        """Publish what ``json`` can encode; returns the cursor behind it.
+    def publish(self, channel: str, data: Any, *, key: str | None = None) -> Any:
+        """Publish what ``json`` can encode; returns the cursor behind it, a str.
 
         :param key: publishing again in this channel with the same key, within 300 seconds,
             does nothing and returns the first cursor: so a retry is safe.
@@ -157,13 +164,21 @@ class Channels:
         it is never delivered to some subscribers only. ValueError for a channel or data beyond the
         limits, TypeError for data that has no JSON.
         """
+        return self._prepare(channel, data, key)()
+
+    def _prepare(self, channel: str, data: Any, key: str | None) -> Callable[[], str]:
+        """Check and encode a publication; what is returned sends it."""
         self._check_name(channel)
         payload = self._encode(data)
         history, ttl = self._keep(channel)
         index = self._partition(channel)
         broker = self._use().brokers[index]
-        position = broker.publish(channel, payload, key=key, history=history, ttl=ttl)
-        return str(self._cursor({index: position}))
+
+        def send() -> str:
+            position = broker.publish(channel, payload, key=key, history=history, ttl=ttl)
+            return str(self._cursor({index: position}))
+
+        return send
 
     def _encode(self, data: Any) -> str:
         payload = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -218,18 +233,17 @@ class Channels:
         cursor = self._parse(since) if since else None
         if not 0 <= last <= self._max_history:
             raise ValueError(f"last is a number from 0 to {self._max_history}, not {last!r}")
-        target = connection
-        if kind == "function":
-            delivery = self._use()
-            target = Mailbox(connection, delivery.end)
-        subscription = Subscription(
-            self, target, kind, presence, None if user is None else str(user), format
-        )
+        delivery = self._use()
+        target = Mailbox(connection, delivery.end) if kind == "function" else connection
         try:
+            subscription = Subscription(
+                self, target, kind, presence, None if user is None else str(user), format
+            )
             subscription._begin(names, cursor, last)
         except BaseException:
             if kind == "function":
                 target.close()
+            delivery.rest_if_idle()
             raise
         return subscription
 
@@ -337,6 +351,74 @@ class Channels:
             for member, connections in members.items()
         }
 
+    # Connections of all processes
+
+    def disconnect(self, user: Any, *, code: int = 4401, reason: str = "") -> None:
+        """Close all connections that are subscribed with this user, in all processes.
+
+        :param code: the close code, 3000 to 4999, or one of the RFC's. Default 4401.
+        :param reason: at most 123 bytes of UTF-8.
+
+        EventSources have no codes, and would come back: refuse them then. Does not wait for the
+        ends. Raises ValueError for a wrong code or reason, PublishError where the broker cannot be
+        asked.
+        """
+        check_close(code, reason)
+        self._use()
+        self._control.disconnect(str(user), code, reason)
+
+    def connections(self, *, timeout: float = 2.0) -> list[dict[str, Any]]:
+        """All subscribers, over all processes that answer within ``timeout`` seconds.
+
+        Each is a dict: ``kind`` ('websocket', 'eventsource' or 'function'), ``user``,
+        ``channels``, ``path`` (the URL without its query), ``age`` (seconds since it subscribed),
+        ``latency`` (seconds, or None) and ``waiting`` (bytes). Raises BrokerError.
+        """
+        self._use()
+        answers: list[dict[str, Any]] = self._control.connections(timeout)
+        return answers
+
+    # Signed names
+
+    def sign(self, channel: str, *, ttl: float | None = None) -> str:
+        """The name of a channel with a signature, which ``verify`` accepts for ``ttl`` seconds.
+
+        Put it into a page, whose user may subscribe to the channel without being asked again. With
+        ``ttl`` None it is for ever. Raises RuntimeError where there is no ``secret``.
+        """
+        self._check_name(channel)
+        return signing.sign(self._key(), channel, ttl)
+
+    def verify(self, signed: str) -> str:
+        """The name in what ``sign`` has made; ValueError if it is forged or too old."""
+        return signing.verify(self._key(), signed)
+
+    def _key(self) -> bytes:
+        if not self._secret:
+            raise RuntimeError(
+                "signed names need a key: Channels(..., secret='a long random text')"
+            )
+        return self._secret
+
+    # Flask
+
+    def init_app(self, app: Any) -> None:
+        """Configure from a Flask application: ``CHANNELS_URL``, ``CHANNELS_HISTORY`` and so on.
+
+        Each option is there in capitals. Without ``CHANNELS_SECRET``, ``SECRET_KEY`` is the secret.
+        The object is found at ``app.extensions['channels']``.
+        """
+        options = {
+            name[len("CHANNELS_") :].lower(): value
+            for name, value in app.config.items()
+            if name.startswith("CHANNELS_")
+        }
+        secret = app.config.get("SECRET_KEY")
+        if secret and "secret" not in options:
+            options["secret"] = secret
+        self.configure(**{**self._options, **options})
+        app.extensions["channels"] = self
+
     # Inside
 
     def _use(self) -> Delivery:
@@ -345,6 +427,7 @@ class Channels:
         if delivery is None or self._process != os.getpid():
             with self._lock:
                 if self._delivery is None or self._process != os.getpid():
+                    self._check_processes()
                     self._delivery = Delivery(
                         self._brokers,
                         self._partition,
@@ -353,9 +436,26 @@ class Channels:
                         slow=self._slow,
                         max_channels=self._max_channels,
                     )
+                    self._control = Control(self._delivery)
                     self._process = os.getpid()
                 delivery = self._delivery
         return delivery
+
+    def _check_processes(self) -> None:
+        """RuntimeError where memory:// would lose what other processes should get."""
+        if not self._url.startswith("memory:"):
+            return
+        cure = "configure Channels('redis://localhost:6379/0')"
+        workers = count_workers()
+        if workers > 1:
+            raise RuntimeError(
+                f"memory:// is for one process, and gunicorn has {workers} workers: {cure}, "
+                "or run one worker"
+            )
+        if self._process is not None:
+            raise RuntimeError(
+                f"memory:// is for one process, and this is a fork of the one that uses it: {cure}"
+            )
 
     def _partition(self, channel: str) -> int:
         return zlib.crc32(channel.encode()) % len(self._brokers)
@@ -463,10 +563,14 @@ class Subscription:
         for name in names:
             self._owner._check_name(name)
         entries = [Entry(name, self._format, self._member, self._watches) for name in names]
+        self._owner._control.listen()
         recovered = self._delivery.subscribe(
             self, self._target, self._kind, entries, since=cursor, last=last, user=self._user
         )
         self._names.update(dict.fromkeys(names))
+        # Once more, for it rests when the last subscriber goes: another one, or this one already.
+        self._owner._control.listen()
+        self._delivery.rest_if_idle()
         if recovered is not None:
             self.recovered = recovered and self.recovered is not False
         return recovered

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import queue
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -132,13 +134,13 @@ def test_what_history_has_lost_is_a_reset() -> None:
     channels = Channels(history=3)
     cursor = channels.cursor("a")
     for number in range(5):
-        last = channels.publish("a", number)
+        channels.publish("a", number)
     got = Got()
     with channels.subscribe(got, "a", since=cursor) as subscription:
         assert subscription.recovered is False
         message = got.next()
         assert message.reset and message.data is None
-        assert message.id == last
+        assert channels.history("a", since=message.id) == []
         channels.publish("a", "next")
         assert got.next().data == "next"
 
@@ -164,3 +166,261 @@ def test_a_long_replay(channels: Channels) -> None:
         assert ws.receive() == "recovered True"
         channels.publish("a", [1500])
         assert [ws.receive(), ws.receive_json()["data"]] == ["ready", [1500]]
+
+
+# Of all processes
+
+
+def test_a_user_is_disconnected(channels: Channels) -> None:
+    with connect(make_app(channels, "a", user=7), "/") as ws:
+        with connect(make_app(channels, "a", user="other"), "/") as other:
+            assert ws.receive() == other.receive() == "ready"
+            channels.disconnect(7, reason="logged out")
+            assert ws.wait_closed(TIMEOUT) == 4401
+            assert ws.close_reason == "logged out"
+            channels.publish("a", 1)
+            assert other.receive_json()["data"] == 1
+
+
+def test_disconnect_checks_its_code(channels: Channels) -> None:
+    with pytest.raises(ValueError):
+        channels.disconnect("7", code=999)
+
+
+def test_connections_are_told(channels: Channels) -> None:
+    assert channels.connections() == []
+    with connect(make_app(channels, "a", "b", user=7), "/room?token=secret") as ws:
+        assert ws.receive() == "ready"
+        (row,) = channels.connections()
+        assert (row["kind"], row["user"], row["channels"]) == ("websocket", "7", ["a", "b"])
+        assert row["path"].endswith("/room") and row["waiting"] == 0
+    wait_until(lambda: channels.connections() == [])
+
+
+# Presence
+
+
+def test_who_comes_and_goes() -> None:
+    channels = Channels(leave_seconds=0.05)
+    got = Got()
+    with channels.subscribe(got, "a", presence=True):
+        assert got.next().joined == {}
+        one, two = Got(), Got()
+        first = channels.subscribe(one, "a", presence={"id": 7, "name": "Ada"})
+        assert got.next().joined == {"7": {"name": "Ada"}}
+        assert one.next().joined == {"7": {"name": "Ada"}}
+        second = channels.subscribe(two, "a", presence={"id": 7, "name": "Ada, again"})
+        assert two.next().joined == {"7": {"name": "Ada"}}
+        members = channels.presence("a")
+        assert [data["name"] for data in members["7"].data] == ["Ada", "Ada, again"]
+        first.close()
+        wait_until(lambda: len(channels.presence("a")["7"].data) == 1)
+        second.close()
+        message = got.next()
+        assert (message.left, message.joined) == (["7"], {})
+        assert channels.presence("a") == {}
+
+
+# Slow and faulty subscribers
+
+
+def test_a_slow_function_holds_up_no_other(channels: Channels) -> None:
+    go_on, began, got = threading.Event(), threading.Event(), Got()
+
+    def slow(message: Message) -> None:
+        began.set()
+        go_on.wait(TIMEOUT)
+
+    with channels.subscribe(slow, "a"), channels.subscribe(got, "a"):
+        channels.publish("a", 1)
+        assert began.wait(TIMEOUT)
+        channels.publish("a", 2)
+        assert got.data(2) == [1, 2]
+        go_on.set()
+
+
+def test_a_function_that_raises_goes_on(channels: Channels) -> None:
+    got = Got()
+
+    def faulty(message: Message) -> None:
+        got(message)
+        raise RuntimeError("as the test wants it")
+
+    with channels.subscribe(faulty, "a"):
+        channels.publish("a", 1)
+        channels.publish("a", 2)
+        assert got.data(2) == [1, 2]
+
+
+@pytest.mark.parametrize("slow", ["close", "reset", "latest"])
+def test_a_client_that_does_not_read(slow: Any) -> None:
+    channels = Channels(history=10, high_water=100_000, slow=slow)
+    got = Got()
+    with connect(make_app(channels, "a"), "/") as ws, channels.subscribe(got, "a"):
+        assert ws.receive() == "ready"
+        ws.stall()
+        for number in range(400):
+            channels.publish("a", [number, "x" * 5000])
+            assert got.next().data[0] == number
+        waiting = [row["waiting"] for row in channels.connections() if row["kind"] == "websocket"]
+        assert all(size < 400_000 for size in waiting)
+        ws.resume()
+        messages = []
+        if slow == "close":
+            assert ws.wait_closed(TIMEOUT) == 1013
+            return
+        while not messages or messages[-1].get("data") != "end":
+            if len(messages) and (messages[-1].get("reset") or messages[-1]["data"][0] == 399):
+                channels.publish("a", "end")
+            messages.append(ws.receive_json())
+        numbers = [one["data"][0] for one in messages if "data" in one][:-1]
+        assert numbers == sorted(set(numbers)) and len(numbers) < 400
+        assert any(one.get("reset") for one in messages) == (slow == "reset")
+        assert (399 in numbers) == (slow == "latest")
+
+
+# Arguments
+
+
+@pytest.mark.parametrize("name", ["", "$control", "a\nb", "x" * 256, "\udc00"])
+def test_names_that_are_none(channels: Channels, name: str) -> None:
+    with pytest.raises(ValueError):
+        channels.publish(name, 1)
+
+
+def test_limits(channels: Channels) -> None:
+    with pytest.raises(ValueError, match="65536 bytes"):
+        channels.publish("a", "x" * 65_536)
+    with pytest.raises(ValueError, match="128 channels"):
+        channels.subscribe(print, [str(number) for number in range(129)])
+    with pytest.raises(TypeError):
+        channels.publish("a", object())
+    with pytest.raises(ValueError):
+        channels.publish("a", float("nan"))
+    with pytest.raises(ValueError, match="cursor"):
+        channels.subscribe(print, "a", since="damaged")
+    with pytest.raises(TypeError, match="WebSocket"):
+        channels.subscribe(7, "a")
+    with pytest.raises(ValueError, match="'id'"):
+        channels.subscribe(print, "a", presence={"name": "Ada"})
+    assert channels.connections() == []
+
+
+@pytest.mark.parametrize("cursor", ["1-0", "9007199254740991-{}", "1-{}"])
+def test_cursors_that_nothing_vouches_for(channels: Channels, cursor: str) -> None:
+    epoch = channels.cursor("a").partition("-")[2]
+    got = Got()
+    with channels.subscribe(got, "a", since=cursor.format(epoch)) as subscription:
+        assert subscription.recovered is False
+        assert got.next().reset
+
+
+def test_a_key_makes_a_retry_safe(channels: Channels) -> None:
+    got = Got()
+    with channels.subscribe(got, "a"):
+        assert channels.publish("a", 1, key="k") == channels.publish("a", 1, key="k")
+        channels.publish("a", 2)
+        assert got.data(2) == [1, 2]
+
+
+def test_rules_by_name() -> None:
+    channels = Channels(history=1, rules={"room:*": {"history": 3}})
+    for number in range(5):
+        channels.publish("room:1", number)
+        channels.publish("other", number)
+    assert [one.data for one in channels.history("room:1")] == [2, 3, 4]
+    assert [one.data for one in channels.history("other")] == [4]
+
+
+def test_an_unknown_broker_says_which_there_are() -> None:
+    with pytest.raises(ValueError, match="memory"):
+        Channels("carrier-pigeon://")
+
+
+def test_signed_names() -> None:
+    channels = Channels(secret="s")
+    assert channels.verify(channels.sign("room:42")) == "room:42"
+    assert channels.verify(channels.sign("room:42", ttl=60)) == "room:42"
+    for forged in ("room:42", "room:43" + channels.sign("room:42")[7:], "room:42::", "ä:ö:ü"):
+        with pytest.raises(ValueError, match="not ours"):
+            channels.verify(forged)
+    with pytest.raises(ValueError, match="too old"):
+        channels.verify(channels.sign("room:42", ttl=-60))
+    with pytest.raises(RuntimeError, match="secret"):
+        Channels().sign("a")
+
+
+def test_configured_later() -> None:
+    class App:
+        config = {"CHANNELS_HISTORY": 2, "SECRET_KEY": "s"}
+        extensions: dict[str, Any] = {}
+
+    channels = Channels()
+    channels.init_app(App)
+    for number in range(3):
+        channels.publish("a", number)
+    assert [one.data for one in channels.history("a")] == [1, 2]
+    assert App.extensions["channels"] is channels and channels.sign("a")
+    with pytest.raises(RuntimeError, match="in use"):
+        channels.configure()
+
+
+def test_memory_with_two_workers_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faye_wsgi.channels.count_workers", lambda: 2)
+    with pytest.raises(RuntimeError, match="one process"):
+        Channels().publish("a", 1)
+
+
+def test_memory_in_a_fork_raises(channels: Channels, monkeypatch: pytest.MonkeyPatch) -> None:
+    channels.publish("a", 1)
+    monkeypatch.setattr("faye_wsgi.channels.os.getpid", lambda: -1)
+    with pytest.raises(RuntimeError, match="fork"):
+        channels.publish("a", 1)
+
+
+# Ends
+
+
+def test_a_closed_connection_is_no_subscriber(channels: Channels) -> None:
+    ended = threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        ws = WebSocket(environ)
+        ws.close()
+        for _ in ws:
+            pass
+        subscription = channels.subscribe(ws, "a")
+        ws.on("close", lambda event: ended.set())
+        assert subscription.recovered is None
+        return ws.response(environ, start_response)
+
+    with connect(app, "/") as ws:
+        ws.wait_closed(TIMEOUT)
+    assert ended.wait(TIMEOUT)
+    wait_until(lambda: channels.connections() == [])
+
+
+def test_add_and_remove(channels: Channels) -> None:
+    got = Got()
+    with channels.subscribe(got, "a") as subscription:
+        cursor = channels.cursor("b")
+        channels.publish("b", 1)
+        assert subscription.add("b", since=cursor) is True
+        assert got.next().data == 1
+        subscription.remove("a")
+        channels.publish("a", 2)
+        channels.publish("b", 3)
+        assert got.next().data == 3
+        assert subscription.channels == ["b"]
+
+
+def test_patched() -> None:
+    """The same in a process that gevent has patched, where everything is a greenlet."""
+    script = (
+        "from gevent import monkey; monkey.patch_all()\n"
+        "import sys, pytest\n"
+        "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-k', 'not patched', sys.argv[1]]))"
+    )
+    command = [sys.executable, "-c", script, __file__]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout[-3000:]

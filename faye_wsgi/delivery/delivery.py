@@ -16,11 +16,14 @@ from faye_wsgi.delivery.relay import REPLAY, Entry, Join, Relay
 from faye_wsgi.errors import BrokerError, ConnectionClosed
 from faye_wsgi.transport import fork
 
-__all__ = ["Delivery", "Kept"]
+__all__ = ["PRIVATE", "Delivery", "Subscriber", "is_private"]
 
 log = logging.getLogger("faye_wsgi")
 
 _RLock = get_original("_thread", "RLock")
+
+
+PRIVATE = "$"  # begins the names of channels that are not the user's
 
 
 class Kept(NamedTuple):
@@ -36,7 +39,7 @@ class Subscriber:
     def __init__(self, outlet: Outlet) -> None:
         self.outlet = outlet
         self.channels: dict[str, Kept] = {}
-        self.users: dict[str, int] = {}
+        self.users: set[str] = set()
         self.since = time.time()
         self.on_close: Callable[[Any], object] | None = None
 
@@ -62,6 +65,7 @@ class Delivery:
         self._slow: Slow = slow
         self._max_channels = max_channels
         self._lock = _RLock()
+        self.on_idle: Callable[[], object] = lambda: None  # no user's subscriber is left
         self._subscribers: dict[Any, Subscriber] = {}
         self.relays = tuple(
             Relay(
@@ -96,6 +100,20 @@ class Delivery:
         """All that have channels now."""
         with self._lock:
             return list(self._subscribers.values())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no user's subscriber is left."""
+        return all(is_private(one) for one in self.subscribers)
+
+    @property
+    def alive(self) -> int:
+        """How many processes use the broker and have subscribers."""
+        return max(relay.alive for relay in self.relays)
+
+    def broker_of(self, channel: str) -> Broker:
+        """The broker of a channel's partition."""
+        return self.brokers[self._partition(channel)]
 
     def position(self) -> Cursor:
         """Everything up to here was delivered in this process."""
@@ -168,7 +186,7 @@ class Delivery:
                 if holder not in kept.holders:
                     kept.holders.append(holder)
             if user is not None:
-                subscriber.users[user] = subscriber.users.get(user, 0) + 1
+                subscriber.users.add(user)
             return new
 
     def _listen(self, subscriber: Subscriber) -> None:
@@ -271,7 +289,7 @@ class Delivery:
         subscriber.outlet.close()
         if subscriber.on_close is not None:
             target.remove_listener("close", subscriber.on_close)
-        self._hurry_if_idle()
+        self.rest_if_idle()
 
     def end(self, target: Any) -> None:
         """A target is closed: all its subscriptions end."""
@@ -283,16 +301,7 @@ class Delivery:
             subscriber.channels.clear()
             self._leave(subscriber, entries)
         subscriber.outlet.close()
-        self._hurry_if_idle()
-
-    def forget_user(self, target: Any, user: str) -> None:
-        """A subscription with this user has ended."""
-        with self._lock:
-            subscriber = self._subscribers.get(target)
-            if subscriber is not None and user in subscriber.users:
-                subscriber.users[user] -= 1
-                if not subscriber.users[user]:
-                    del subscriber.users[user]
+        self.rest_if_idle()
 
     def _leave(self, subscriber: Subscriber, entries: Iterable[Entry]) -> None:
         outlet = subscriber.outlet
@@ -308,8 +317,14 @@ class Delivery:
             ]
             self.relays[index].leave(outlet, [entry.channel for entry in share], changes)
 
-    def _hurry_if_idle(self) -> None:
-        """Let the relays end now, when the last subscriber has gone."""
-        if not self._subscribers:
+    def rest_if_idle(self) -> None:
+        """Let the relays end now, if no user's subscriber is left."""
+        if self.is_idle:
+            self.on_idle()
             for relay in self.relays:
                 relay.hurry()
+
+
+def is_private(subscriber: Subscriber) -> bool:
+    """Whether a subscriber is not a user's."""
+    return all(channel.startswith(PRIVATE) for channel in subscriber.channels)

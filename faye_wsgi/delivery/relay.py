@@ -399,6 +399,7 @@ class Relay:
                 publications.append(arrival)
             else:
                 self._note(arrival)
+        self._take_leaves()  # what was published after ``leave`` is not delivered
         with self._delivering:
             self._deliver(self._timeline.receive(publications))
 
@@ -423,6 +424,8 @@ class Relay:
             return bool(self._joins)
 
     def _take_leaves(self) -> None:
+        if not self._leaves:
+            return
         with self._lock:
             leaves, self._leaves = self._leaves, []
         for outlet, channel in leaves:
@@ -661,7 +664,8 @@ class Relay:
         welcomes, self._welcomes = self._welcomes, []
         for _, channel in welcomes:
             if channel in self._audiences:
-                self._rosters.setdefault(channel, Roster(channel))
+                # Read anew: the announcement of the watcher itself may still be on its way.
+                self._rosters.setdefault(channel, Roster(channel)).is_known = False
         for channel, roster in self._rosters.items():
             if not roster.is_known:
                 roster.replace(self.broker.members(channel))

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import atexit
 import signal
-from typing import Callable
+from typing import Any, Callable
 
 import gevent
 
 from faye_wsgi.transport import hubs
 
-__all__ = ["find_stop_sign", "watch"]
+__all__ = ["count_workers", "find_stop_sign", "watch"]
 
 EXIT_TIMEOUT = 0.5  # seconds that the hook at exit gives the close frames
 
@@ -29,11 +29,21 @@ def watch() -> None:
 
 def find_stop_sign() -> Callable[[], bool] | None:
     """A function that returns whether gunicorn's worker stops; None under another server."""
-    # The worker is in no environ. But its handler of SIGTERM is a method of it.
-    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    worker = _find_worker()
     if not isinstance(getattr(worker, "alive", None), bool):
         return None
-    return lambda: not worker.alive  # type: ignore[union-attr]
+    return lambda: not worker.alive
+
+
+def count_workers() -> int:
+    """How many processes gunicorn serves the application with; 1 under another server."""
+    workers = getattr(getattr(_find_worker(), "cfg", None), "workers", 1)
+    return workers if isinstance(workers, int) else 1
+
+
+def _find_worker() -> Any:
+    # The worker is in no environ. But its handler of SIGTERM is a method of it.
+    return getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
 
 
 @atexit.register

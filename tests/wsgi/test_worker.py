@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable
 
 import gevent
@@ -66,6 +67,18 @@ def test_a_worker_is_found_by_its_signal_handler() -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert worker.find_stop_sign() is None
+
+
+def test_workers_are_counted() -> None:
+    class Arbited(Worker):
+        cfg = SimpleNamespace(workers=3)
+
+    assert worker.count_workers() == 1
+    before = signal.signal(signal.SIGTERM, Arbited().handle_exit)
+    try:
+        assert worker.count_workers() == 3
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN, lambda *args: None, [].append])

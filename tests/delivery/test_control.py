@@ -1,0 +1,49 @@
+"""What processes ask of each other; between two Channels over one broker."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+
+import pytest
+
+from faye_wsgi import Channels
+from faye_wsgi.delivery.control import CHANNEL
+
+from ..support.waiting import wait_until
+
+TIMEOUT = 5.0
+
+
+@pytest.fixture
+def processes() -> Iterator[tuple[Channels, Channels]]:
+    """Two of them: what is in no global of the module is as if it were in another process."""
+    one, two = Channels(), Channels()
+    two._brokers = one._brokers
+    yield one, two
+
+
+def test_it_takes_part_while_there_are_subscribers(processes: tuple[Channels, Channels]) -> None:
+    one, _ = processes
+    (broker,) = one._brokers
+    with one.subscribe(print, "a"):
+        assert broker._channels[CHANNEL].feeds
+    wait_until(lambda: not broker._channels[CHANNEL].feeds)
+
+
+def test_a_user_is_disconnected_in_the_other(processes: tuple[Channels, Channels]) -> None:
+    one, two = processes
+    got: queue.Queue[object] = queue.Queue()
+    with two.subscribe(got.put, "a", user="7"), two.subscribe(got.put, "b", user="8"):
+        one.disconnect("7")
+        wait_until(lambda: len(two.connections(timeout=TIMEOUT)) == 1)
+        one.publish("a", 1)
+        one.publish("b", 2)
+        message = got.get(timeout=TIMEOUT)
+        assert getattr(message, "data", None) == 2
+
+
+def test_connections_of_the_other(processes: tuple[Channels, Channels]) -> None:
+    one, two = processes
+    with two.subscribe(print, "a", user="7"):
+        wait_until(lambda: [row["user"] for row in one.connections(timeout=0.2)] == ["7"])

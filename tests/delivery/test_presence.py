@@ -1,0 +1,51 @@
+"""Who is in a channel, and what of it is announced."""
+
+from __future__ import annotations
+
+import pytest
+
+from faye_wsgi.delivery import presence
+from faye_wsgi.delivery.presence import Roster, member_data
+
+
+def change(roster: Roster) -> object:
+    message = roster.take_change()
+    return None if message is None else (dict(message.joined), list(message.left), message.count)
+
+
+def test_changes_are_gathered() -> None:
+    roster = Roster("a")
+    roster.joined("1", '{"name":"Ada"}')
+    roster.joined("2", "{}")
+    roster.left("2")
+    assert change(roster) == ({"1": {"name": "Ada"}}, [], None)
+    roster.left("1")
+    roster.joined("1", "{}")
+    assert change(roster) is None
+    roster.left("1")
+    assert change(roster) == ({}, ["1"], None)
+
+
+def test_read_anew_only_the_difference_is_announced() -> None:
+    roster = Roster("a")
+    roster.replace({"1": ["{}", "{}"], "2": ["{}"]})
+    assert change(roster) == ({"1": {}, "2": {}}, [], None)
+    roster.replace({"2": ["{}"], "3": ["{}"]})
+    assert change(roster) == ({"3": {}}, ["1"], None)
+
+
+def test_too_many_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "MAX_NAMED", 2)
+    roster = Roster("a")
+    for member in "123":
+        roster.joined(member, "{}")
+    assert change(roster) == ({}, [], 3)
+    assert roster.everyone().count == 3
+    roster.left("3")
+    assert change(roster) == ({"1": {}, "2": {}}, [], None)
+
+
+def test_a_member_has_an_id() -> None:
+    assert member_data({"id": 7, "name": "Ada"}) == ("7", '{"name":"Ada"}')
+    with pytest.raises(ValueError, match="'id'"):
+        member_data({"name": "Ada"})

@@ -3,22 +3,104 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
+from zlib import crc32
 
 from faye_wsgi.brokers.base import Broker
 from faye_wsgi.brokers.memory import MemoryBroker
+from faye_wsgi.brokers.url import take_options, truth
 
-__all__ = ["connect"]
+__all__ = ["connect", "partition"]
 
-SCHEMES = ("memory",)
+SCHEMES = (
+    "memory",
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
 
 
-def connect(url: str, *, prefix: str, timeout: float, **options: Any) -> tuple[Broker, ...]:
-    """The brokers of a URL, one for each partition; none connects before its first use.
+def connect(
+    url: str, *, prefix: str = "faye", timeout: float = 2.0, **options: Any
+) -> tuple[Broker, ...]:
+    """The brokers of a URL, one for each partition; nothing is connected yet.
 
-    ``prefix`` begins the names of what the engine stores, ``timeout`` bounds each call, in seconds.
-    The other options are the engine's. ValueError for a URL that no engine has.
+    ``timeout`` is in seconds, and bounds each call. All names in the engine begin with ``prefix``.
+    - ``memory://``
+    - ``redis://[user:password@]host[:port][/database]``, ``rediss://`` for TLS, and
+      ``unix:///path/to/socket``
+    - ``redis+sentinel://[user:password@]host[:port],host[:port]/service[/database]``: the primary
+      that Sentinels name
+    - ``redis+cluster://[user:password@]host[:port],host[:port]``: a Cluster, by some of its nodes
+
+    The last two are ``rediss+…`` for TLS. All engines take the options ``leave_seconds`` and
+    ``worker_seconds``. Redis also takes these, which may stand in the URL, too
+    (``redis://localhost/0?durable=1``), as may redis-py's (``ssl_ca_certs`` and others):
+
+    - ``durable`` (False): Redis keeps what it has acknowledged, whatever happens (``appendonly
+      yes``, ``appendfsync always``), so that cursors stay valid when it is started again.
+    - ``max_connections`` (16): connections of this process to a server, besides those of feeds.
+    - ``partitions`` (16), of a Cluster: into how many parts the channels are split. It is the same
+      in all processes, and changes only when all of them are stopped.
+
+    Raises ValueError for a URL or a prefix that is wrong, ImportError where the engine's client is
+    not installed.
     """
-    scheme = url.partition("://")[0]
-    if scheme != "memory":
-        raise ValueError(f"no engine for {scheme}://: there are {', '.join(SCHEMES)}")
-    return (MemoryBroker(**options),)
+    scheme = urlsplit(url).scheme
+    if scheme not in SCHEMES:
+        names = ", ".join(f"{name}://" for name in SCHEMES)
+        raise ValueError(f"no broker has the scheme {scheme!r}: there are {names}")
+    if scheme == "memory":
+        return (MemoryBroker(**options),)
+    return _connect_redis(url, prefix, timeout, **options)
+
+
+def partition(channel: str, count: int) -> int:
+    """Which of ``count`` partitions a channel is in: the same in each process and each release."""
+    return crc32(channel.encode()) % count
+
+
+def _connect_redis(
+    url: str,
+    prefix: str,
+    timeout: float,
+    *,
+    durable: bool = False,
+    max_connections: int = 16,
+    partitions: int = 16,
+    **options: Any,
+) -> tuple[Broker, ...]:
+    try:
+        from faye_wsgi.brokers.redis import RedisBroker
+        from faye_wsgi.brokers.redis_cluster import Cluster
+        from faye_wsgi.brokers.redis_servers import behind_sentinels, single_server
+    except ImportError as error:
+        if error.name != "redis":
+            raise
+        raise ImportError("no redis-py: pip install 'faye_wsgi[redis]'", name="redis") from None
+    if not prefix or set(prefix) & set("{}"):
+        raise ValueError("the prefix of keys must not be empty, or have braces")
+    url, query = take_options(url, "durable", "max_connections", "partitions")
+    options["durable"] = truth(query["durable"]) if "durable" in query else durable
+    size = _count("max_connections", query.get("max_connections", max_connections))
+    count = _count("partitions", query.get("partitions", partitions))
+    kind = urlsplit(url).scheme.partition("+")[2]
+    if kind == "cluster":
+        cluster = Cluster(url, size=size, timeout=timeout)
+        return tuple(
+            RedisBroker(cluster.partition(tag), prefix=tag, timeout=timeout, **options)
+            for tag in (f"{prefix}:{number}" for number in range(count))
+        )
+    place = behind_sentinels if kind == "sentinel" else single_server
+    server = place(url, size=size, timeout=timeout)
+    return (RedisBroker(server, prefix=prefix, timeout=timeout, **options),)
+
+
+def _count(name: str, value: int | str) -> int:
+    if int(value) < 1:
+        raise ValueError(f"{name} is at least 1")
+    return int(value)

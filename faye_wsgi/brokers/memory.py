@@ -73,6 +73,14 @@ class MemoryBroker(Broker):
         self._leaving: dict[tuple[str, str], float] = {}  # (channel, member) → when it is announced
         self._next_sweep = 0.0
         self._lock = threading.RLock()
+        self._is_closed = False
+        self._feeds: set[MemoryFeed] = set()
+
+    def _begin(self) -> threading.RLock:
+        """The lock of a call; BrokerError where the broker is closed."""
+        if self._is_closed:
+            raise BrokerError("the broker is closed")
+        return self._lock
 
     # Publishing and reading
 
@@ -80,7 +88,7 @@ class MemoryBroker(Broker):
         self, channel: str, payload: str, *, key: str | None = None, history: int, ttl: float
     ) -> Position:
         """Number, keep and send a publication, in one step; its position."""
-        with self._lock:
+        with self._begin():
             now = self._clock()
             self._forget_keys(now)
             if key is not None and (channel, key) in self._keys:
@@ -102,7 +110,7 @@ class MemoryBroker(Broker):
 
     def read(self, requests: Sequence[Request]) -> Reading:
         """What is kept of channels, in one step."""
-        with self._lock:
+        with self._begin():
             now = self._clock()
             replays = []
             for request in requests:
@@ -137,7 +145,10 @@ class MemoryBroker(Broker):
 
     def open_feed(self) -> Feed:
         """A queue of its own."""
-        return MemoryFeed(self)
+        with self._begin():
+            feed = MemoryFeed(self)
+            self._feeds.add(feed)
+            return feed
 
     def subscribe(self, feed: MemoryFeed, channels: Iterable[str]) -> None:
         """Let a feed get what is published to channels."""
@@ -146,12 +157,19 @@ class MemoryBroker(Broker):
                 self._channel(name, self._clock()).feeds.add(feed)
                 feed.put(Subscribed(name))
 
-    def unsubscribe(self, feed: MemoryFeed, channels: Iterable[str] | None = None) -> None:
-        """Let a feed get no more of channels; of all where none is named."""
+    def unsubscribe(self, feed: MemoryFeed, channels: Iterable[str]) -> None:
+        """Let a feed get no more of channels."""
         with self._lock:
-            for name in list(self._channels) if channels is None else channels:
+            for name in channels:
                 if name in self._channels:
                     self._channels[name].feeds.discard(feed)
+
+    def forget(self, feed: MemoryFeed) -> None:
+        """Let a feed get nothing more."""
+        with self._lock:
+            self._feeds.discard(feed)
+            for kept in self._channels.values():
+                kept.feeds.discard(feed)
 
     def signal(self, feed: MemoryFeed, token: str) -> None:
         """Let a signal arrive at a feed, behind what is being published."""
@@ -162,7 +180,7 @@ class MemoryBroker(Broker):
 
     def change_presence(self, changes: Sequence[Change]) -> None:
         """Note which connections have come and gone."""
-        with self._lock:
+        with self._begin():
             now = self._clock()
             for channel, member, connection, data in changes:
                 kept = self._channel(channel, now)
@@ -179,14 +197,14 @@ class MemoryBroker(Broker):
 
     def members(self, channel: str) -> dict[str, list[str]]:
         """The data of each connection of each member."""
-        with self._lock:
+        with self._begin():
             kept = self._channels.get(channel)
             members = {} if kept is None else kept.members
             return {member: list(data.values()) for member, data in members.items()}
 
     def beat(self) -> int:
         """Announce the leaves that are due, and forget the channels that nothing uses."""
-        with self._lock:
+        with self._begin():
             now = self._clock()
             due = [key for key, when in self._leaving.items() if when <= now]
             for channel, member in due:
@@ -205,7 +223,8 @@ class MemoryBroker(Broker):
     def close(self) -> None:
         """Close the feeds."""
         with self._lock:
-            for feed in {feed for kept in self._channels.values() for feed in kept.feeds}:
+            self._is_closed = True
+            for feed in list(self._feeds):
                 feed.close()
 
 
@@ -249,7 +268,7 @@ class MemoryFeed(Feed):
 
     def close(self) -> None:
         """End it, and wake its owner."""
-        self._broker.unsubscribe(self)
+        self._broker.forget(self)
         with self._arrived:
             self._is_closed = True
             self._arrived.notify()

@@ -1,0 +1,68 @@
+"""The engines, and a Redis for all tests of a worker that do it no harm."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Callable
+
+import pytest
+
+from faye_wsgi.brokers.base import Broker
+
+from ..conftest import find_program
+from ..support.redis import ClusterNode, RedisServer, cluster
+from .harness import Engine, Memory
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis that tests share: each with a prefix of its own."""
+    with RedisServer(find_program("redis-server")) as server:
+        yield server
+
+
+@pytest.fixture
+def start_redis() -> Iterator[Callable[..., RedisServer]]:
+    """`start_redis(…options)` starts one that ends with the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *arguments, **options: stack.enter_context(
+            RedisServer(find_program("redis-server"), *arguments, **options)
+        )
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[list[ClusterNode]]:
+    """A Cluster of three nodes that tests share: each with a prefix of its own."""
+    with cluster(find_program("redis-server")) as nodes:
+        yield nodes
+
+
+@pytest.fixture(params=["memory", "redis", "cluster"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Each engine that keeps the contract."""
+    made = ENGINES[request.param](request)
+    yield made
+    made.close()
+
+
+def redis_engine(request: pytest.FixtureRequest) -> Engine:
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return Engine(server.url)
+
+
+def cluster_engine(request: pytest.FixtureRequest) -> Engine:
+    nodes: list[ClusterNode] = request.getfixturevalue("redis_cluster")
+    return Engine(f"redis+cluster://127.0.0.1:{nodes[0].port}?partitions=1")
+
+
+ENGINES: dict[str, Callable[[pytest.FixtureRequest], Engine]] = {
+    "memory": lambda request: Memory(),
+    "redis": redis_engine,
+    "cluster": cluster_engine,
+}
+
+
+@pytest.fixture
+def broker(engine: Engine) -> Broker:
+    return engine.connect()

@@ -12,9 +12,11 @@ error, and not used again.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import ssl
 import time
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -39,6 +41,7 @@ class Link:
         self.timeout = timeout  # seconds for the rest of a reply that has begun
         self.run = ""  # changes when the server is started again
         self.has_shards = False  # it belongs to a Cluster with sharded Pub/Sub
+        _links.add(self)
 
     def call(self, commands: Iterable[Command], deadline: float) -> list[Any]:
         """The replies to commands, in one round trip; an error that is a reply is in the list."""
@@ -84,6 +87,12 @@ class Link:
         except TROUBLE:
             return False
 
+    def leave_to_parent(self, other: int) -> None:
+        """In the child of a fork: put the descriptor ``other`` in the place of the socket's."""
+        sock = None if self._connection is None else self._connection._sock
+        if sock is not None and sock.fileno() >= 0:
+            os.dup2(other, sock.fileno(), inheritable=False)
+
     @property
     def is_closed(self) -> bool:
         """Whether it was closed, by ``close`` or by an error."""
@@ -95,6 +104,27 @@ class Link:
         if connection is not None:
             with contextlib.suppress(*TROUBLE):
                 connection.disconnect()
+
+
+# Forks
+
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """Leave all connections to the parent.
+
+    gevent's greenlets live on in the child, also those that wait for an answer or for a feed. They
+    would take a part of what is sent to the parent. Here they find the end of a pipe.
+    """
+    reader, writer = os.pipe()
+    os.close(writer)
+    for link in list(_links):
+        link.leave_to_parent(reader)
+    os.close(reader)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 # Connecting

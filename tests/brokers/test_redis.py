@@ -420,3 +420,48 @@ broker.close()
 def test_a_child_connects_by_itself(redis_server: RedisServer, kind: str) -> None:
     found = run(FORKED, redis_server.url, kind)
     assert found == "['parent', 'child', 'parent again']\n"
+
+
+FEEDING = """
+import os, sys
+from gevent import monkey; monkey.patch_all()
+import threading, gevent
+from faye_wsgi.brokers.base import Publication, Signal, Subscribed
+from faye_wsgi.brokers.engines import connect
+from faye_wsgi.errors import BrokerError
+
+[broker] = connect(sys.argv[1], prefix="feeding")
+feed = broker.open_feed()
+feed.subscribe(["a"])
+found, lost, ready = [], threading.Event(), threading.Event()
+
+def receive():
+    try:
+        while Signal("end") not in found:
+            found.extend(feed.receive(10))
+            if Subscribed("a") in found:
+                ready.set()
+    except BrokerError:
+        lost.set()
+
+owner = threading.Thread(target=receive)
+owner.start()
+assert ready.wait(10)
+gevent.sleep(0.01)  # now it waits in its socket
+child = os.fork()
+if child == 0:
+    os._exit(0 if lost.wait(10) else 1)
+for index in range(200):
+    broker.publish("a", str(index), history=0, ttl=1)
+feed.signal("end")
+owner.join(10)
+assert os.waitpid(child, 0)[1] == 0, "the child's greenlet still waits for the parent's feed"
+print(len([item for item in found if isinstance(item, Publication)]), lost.is_set())
+broker.close()
+"""
+
+
+def test_a_greenlet_in_a_child_takes_nothing_from_the_parents_feed(
+    redis_server: RedisServer,
+) -> None:
+    assert run(FEEDING, redis_server.url) == "200 False\n"

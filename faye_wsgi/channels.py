@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Callable
@@ -458,7 +457,7 @@ class Channels:
             )
 
     def _partition(self, channel: str) -> int:
-        return zlib.crc32(channel.encode()) % len(self._brokers)
+        return engines.partition(channel, len(self._brokers))
 
     def _cursor(self, positions: Mapping[int, Any]) -> Cursor:
         return Cursor(

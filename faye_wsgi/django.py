@@ -17,17 +17,23 @@ transaction: ``ATOMIC_REQUESTS`` leaves these views out.
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import Any, Callable
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
+from faye_wsgi import channels
+from faye_wsgi.errors import BrokerError
 from faye_wsgi.eventsource import EventSource
 from faye_wsgi.websocket import WebSocket
 from faye_wsgi.wsgi.decorators import View, make_decorator
 from faye_wsgi.wsgi.responses import close_idle_connections
 
-__all__ = ["eventsource", "websocket"]
+__all__ = ["Channels", "eventsource", "websocket"]
+
+log = logging.getLogger("faye_wsgi")
 
 
 def _request(*args: Any) -> Any:
@@ -71,3 +77,50 @@ eventsource.__doc__ = """``@eventsource`` or ``@eventsource(**options)``, as of 
 The same as ``websocket``, with an EventSource. When the view ends, the stream goes on as
 long as something refers to it, or it has listeners.
 """
+
+
+class Channels(channels.Channels):
+    """``faye_wsgi.Channels``, whose publications wait for the commit of a transaction.
+
+    ``Channels()`` takes its options from the setting ``CHANNELS``, a dict, when it is made:
+    ``CHANNELS = {'url': 'redis://localhost:6379/0', 'history': 100}``. Without a ``secret`` there,
+    ``SECRET_KEY`` signs names.
+    """
+
+    def __init__(self, url: str | None = None, **options: Any) -> None:
+        """The arguments go before the settings."""
+        chosen: dict[str, Any] = {"url": "memory://"}
+        if settings.configured or url is None:
+            chosen.update(secret=settings.SECRET_KEY, **getattr(settings, "CHANNELS", {}))
+        if url is not None:
+            chosen["url"] = url
+        super().__init__(**{**chosen, **options})
+
+    def publish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        key: str | None = None,
+        on_commit: bool = True,
+        using: str | None = None,
+    ) -> str | None:
+        """Publish when the transaction is committed; a rollback drops it.
+
+        Outside of ``atomic()``, and with ``on_commit=False``, now: then it returns the cursor, else
+        None. ``data`` is encoded now in any case, and wrong arguments raise now. Where the broker
+        fails after the commit, that is logged: the data is committed already, and no caller could
+        take it back. ``using`` is the alias of the database.
+        """
+        if not on_commit or not transaction.get_connection(using).in_atomic_block:
+            return self._prepare(channel, data, key)()
+        send = self._prepare(channel, data, key)
+        transaction.on_commit(lambda: _send_late(send), using=using)
+        return None
+
+
+def _send_late(send: Callable[[], object]) -> None:
+    try:
+        send()
+    except BrokerError:
+        log.exception("a publication was not sent, after its transaction was committed")

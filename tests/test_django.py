@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -427,3 +429,57 @@ def test_a_view_that_is_called_without_a_request(arguments: Any) -> None:
     """Below a class, the first argument is the object: ``method_decorator`` is for that."""
     with pytest.raises(TypeError, match="gets the request first, not .*@method_decorator"):
         websocket(lambda request, ws: None)(*arguments)
+
+
+COMMITS = """
+import django
+from django.conf import settings
+settings.configure(
+    SECRET_KEY='s', CHANNELS={'history': 9},
+    DATABASES={'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': ':memory:'}},
+)
+django.setup()
+from django.db import transaction
+from faye_wsgi.django import Channels
+from faye_wsgi.errors import BrokerError
+channels = Channels()
+def kept():
+    return [message.data for message in channels.history('a')]
+assert channels.verify(channels.sign('a')) == 'a'
+assert channels.publish('a', 'now')
+with transaction.atomic():
+    data = {'state': 'then'}
+    assert channels.publish('a', data) is None
+    data['state'] = 'later'
+    assert channels.publish('a', 'at once', on_commit=False)
+    assert kept() == ['now', 'at once']
+assert kept() == ['now', 'at once', {'state': 'then'}], kept()
+try:
+    with transaction.atomic():
+        channels.publish('a', 'never')
+        raise KeyError
+except KeyError:
+    pass
+with transaction.atomic():
+    try:
+        channels.publish('', 1)
+    except ValueError:
+        print('checked')
+    channels.publish('a', 'after the broker has gone')
+    def fails(*args, **options): raise BrokerError('gone')
+    channels._brokers[0].publish = fails
+print(kept()[2:])
+"""
+
+
+def test_publications_wait_for_the_commit() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", COMMITS],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=Path(__file__).resolve().parents[1],
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split("\n") == ["checked", "[{'state': 'then'}]", ""]
+    assert "after its transaction was committed" in result.stderr

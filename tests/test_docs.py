@@ -47,16 +47,26 @@ def names() -> list[str]:
 
 @cache
 def modules() -> dict[str, ast.Module]:
-    """The files of the package by their names; a folder's ``__init__`` is not one of them."""
+    """The files of the package by their names; a folder's ``__init__`` is not one of them.
+
+    Files of the same name (each room may have its ``base.py``) are one module here.
+    """
     files = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
-    return {path.stem: ast.parse(path.read_text("utf-8")) for path in files}
+    found: dict[str, ast.Module] = {}
+    for path in files:
+        tree = ast.parse(path.read_text("utf-8"))
+        found.setdefault(path.stem, ast.Module([], [])).body.extend(tree.body)
+    return found
 
 
 @cache
-def classes() -> dict[str, ast.ClassDef]:
-    found: dict[str, ast.ClassDef] = {}
+def classes() -> dict[str, list[ast.ClassDef]]:
+    """The classes by their names, of which there may be several."""
+    found: dict[str, list[ast.ClassDef]] = {}
     for tree in modules().values():
-        found.update({node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)})
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(node)
     return found
 
 
@@ -85,14 +95,15 @@ def defined(body: list[ast.stmt]) -> set[str]:
 
 def members(name: str) -> set[str]:
     """The methods and attributes of a class and of its bases in the package."""
-    node = classes()[name]
-    found = defined(node.body)
-    for part in ast.walk(node):
-        if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store):
-            found.add(part.attr)
-    for base in node.bases:
-        if isinstance(base, ast.Name) and base.id in classes():
-            found |= members(base.id)
+    found = set()
+    for node in classes()[name]:
+        found |= defined(node.body)
+        for part in ast.walk(node):
+            if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store):
+                found.add(part.attr)
+        for base in node.bases:
+            if isinstance(base, ast.Name) and base.id in classes():
+                found |= members(base.id)
     return found
 
 

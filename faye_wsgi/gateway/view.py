@@ -3,7 +3,7 @@
 - A WebSocket handshake: messages in both directions.
 - GET that accepts ``text/event-stream``: ``?channel=a&channel=b&since=…``, for an EventSource.
 - POST that accepts it, with a list of messages that subscribe: the same stream, without their names
-  and signatures in the URL. The script does this.
+  and signatures in the URL. The script does this, so it may be empty, and all may be refused.
 - POST of one message that publishes or asks: its answer, as JSON.
 - Any other GET: the script itself, so that a page imports it from here.
 """
@@ -185,10 +185,11 @@ def _serve_events(
         count += len(command.channels)
     if count > site.max_channels:
         raise Refusal("limit", f"a connection may have {site.max_channels} channels at most")
-    if not any(plan.groups for plan in plans):
-        refused = [refusal for plan in plans for refusal in plan.refusals]
-        raise refused[0] if refused else Refusal("invalid", "an event stream needs a channel")
+    is_script = environ_of(request).get("REQUEST_METHOD") == "POST"
+    if not is_script and not plans[0].groups:
+        raise plans[0].refusals[0]
     es = EventSource(request, headers=answer.headers, trust_forwarded=options.trust_forwarded)
+    es.on("close", _ignore)  # a listener keeps the stream open, also where it has no channels
     header = es.last_event_id
     try:
         for plan in plans:
@@ -204,6 +205,10 @@ def _serve_events(
     if release is not None:
         release()
     return es.response
+
+
+def _ignore(event: Any) -> None:
+    """No more than a listener."""
 
 
 def _read_query(site: Site, environ: Environ) -> Command:

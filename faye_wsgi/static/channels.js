@@ -307,7 +307,6 @@ class Channels {
     const subscriptions = [...this.#subscriptions.values()];
     this.#changed = false;
     this.#triedStream = this.#webSocketFailures >= WEBSOCKET_FAILURES && !this.#triedStream;
-    if (this.#triedStream && !subscriptions.length) this.#triedStream = false;
     const Transport = this.#triedStream ? EventStream : Socket;
     this.#become('connecting');
     this.#openedAt = 0;
@@ -338,7 +337,7 @@ class Channels {
     if (this.state === 'online') return;
     this.#openedAt = Date.now();
     if (this.#transport.name === 'websocket') this.#triedStream = false;
-    else this.#tryWebSocket();
+    else this.#tryWebSocket(1_000 + Math.random() * 5_000); // the server may just have been away
     this.#become('online');
     if (this.#missed()) this.#change({}); // subscribed while it was opened
     for (const request of [...this.#requests.values()]) this.#ask(request);
@@ -395,7 +394,7 @@ class Channels {
     } else if (name === 'eventsource' && lived) {
       this.#triedStream = false; // it works, so the next attempt is one, too
     }
-    this.#failures = lived > HEALTHY || (lived && isSentAway) ? 0 : this.#failures + 1;
+    this.#failures = lived > HEALTHY ? 0 : this.#failures + 1;
     this.#retry(isSentAway ? SPREAD : FIRST_DELAY);
   }
 

@@ -1,5 +1,8 @@
-"""docs/channels.md is true: its chat runs on four workers with Redis, its test passes, its tables
-are those of the code, and the code for Django publishes at the commit."""
+"""docs/channels.md and docs/channels-messages.md are true.
+
+The chat runs on four workers with Redis, its test passes, the tables are those of the code, and the
+code for Django publishes at the commit. tests/browser/test_tutorial.py opens the chat's page.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import signal
 from collections.abc import Iterator
 from http.cookiejar import CookieJar
@@ -19,6 +23,8 @@ import pytest
 
 from faye_wsgi import Channels, Client, Subscription
 from faye_wsgi.brokers import engines
+from faye_wsgi.brokers.base import Position
+from faye_wsgi.commands import _make_parser
 from faye_wsgi.gateway import protocol, session
 from faye_wsgi.gateway.protocol import Refusal, parse
 from faye_wsgi.testing import connect
@@ -198,53 +204,72 @@ def test_the_page_names_what_the_script_has() -> None:
 # The endpoint
 
 
-def requests() -> list[dict[str, Any]]:
-    """The messages of a client in the table."""
-    part = TEXT.partition("| from the client | answer |")[2].partition("\n\n")[0]
-    found = []
-    for row in part.splitlines()[2:]:
-        code = re.match(r"\| `(\{.*?\})`", row)
-        if code and "…" not in code[1]:
-            text = re.sub(r": (cursor|signed|text|value)\b", r': "\1"', code[1])
-            found.append(json.loads(text))
-    return found
+MESSAGES = (ROOT / "docs/channels-messages.md").read_text("utf-8")
 
 
 def test_the_endpoints_messages() -> None:
-    named: dict[str, set[str]] = {}
-    for message in requests():
-        command = parse(message, 128)
-        named[command.action] = message.keys() - {command.action}
+    part = MESSAGES.partition("| message | details | answer |")[2].partition("\n\n")[0]
+    named = {}
+    for row in part.splitlines()[2:]:
+        message, details = row.split("|")[1:3]
+        action, *others = re.findall(r'"(\w+)": ', message)
+        named[action] = {"ref", *others, *re.findall(r"`(\w+)`", details)}
     assert named == protocol._DETAILS
 
 
-@pytest.mark.parametrize("code", ["invalid", "forbidden", "limit", "unavailable"])
-def test_the_errors(code: str) -> None:
-    assert code in str(inspect.getdoc(Refusal)) and f"`{code}`" in TEXT
+def test_the_codes_of_refusals() -> None:
+    part = MESSAGES.partition("| code of a refusal | |")[2].partition("\n\n")[0]
+    codes = re.findall(r"^\| `(\w+)`", part, re.MULTILINE)
+    assert codes == re.findall(r"'(\w+)'", str(inspect.getdoc(Refusal)))
+
+
+def answers_to(messages: list[tuple[dict[str, Any], int]]) -> list[dict[str, Any]]:
+    """What the endpoint sends after each message: so many answers."""
+    channels = Channels(history=10)
+    view = channels.view(lambda request, action, channel: {"presence": {"id": 7, "name": "Ada"}})
+    with connect(view, "/") as ws:
+        answers = []
+        for message, count in messages:
+            ws.send_json(message)
+            answers += [ws.receive_json() for _ in range(count)]
+        return answers
 
 
 def test_the_answers() -> None:
-    channels = Channels(history=10, secret="a secret")
-    view = channels.view(lambda request, action, channel: {"presence": {"id": 7, "name": "Ada"}})
-    part = TEXT.partition("| from the client | answer |")[2].partition("\n## ")[0]
-    shown = [set(re.findall(r'"(\w+)"', code)) for code in re.findall(r"`(\{.*?\})`", part)]
-    with connect(view, "/") as ws:
-        answers = []
-
-        def ask(message: dict[str, Any], count: int) -> None:
-            ws.send_json(message)
-            answers.extend(ws.receive_json() for _ in range(count))
-
-        ask({"subscribe": "a", "ref": 1}, 2)
-        ask({"publish": "a", "data": 1, "ref": 1}, 2)
-        ask({"history": "a", "ref": 1}, 1)
-        ask({"presence": "a", "ref": 1}, 1)
-        ask({"ping": True, "ref": 1}, 1)
-        ask({"unsubscribe": "a", "ref": 1}, 1)
-        ask({"dance": "a"}, 1)
+    shown = [set(re.findall(r'"(\w+)"', code)) for code in re.findall(r"`(\{.*?\})`", MESSAGES)]
+    answers = answers_to(
+        [
+            ({"subscribe": "a"}, 2),
+            ({"publish": "a", "data": 1}, 2),
+            ({"history": "a"}, 1),
+            ({"presence": "a"}, 1),
+            ({"ping": 1}, 1),
+            ({"unsubscribe": "a"}, 1),
+            ({"dance": "a"}, 1),
+        ]
+    )
     assert answers[-1]["error"] == "invalid"
     for answer in answers:
         assert any(answer.keys() <= names for names in shown), answer
+
+
+def test_the_conversation() -> None:
+    part = TEXT.partition("```text\n→")[2].partition("```")[0]
+    lines = ("→" + part).splitlines()
+    for line in lines:
+        message = json.loads(line[2:])
+        if line[0] == "→":
+            parse(message, 128)
+        for name in message.keys() & {"id", "since", "published"}:
+            assert Position.parse(message[name])
+    assert {line[0] for line in lines} == {"→", "←"}
+
+
+def test_the_commands() -> None:
+    commands = re.findall(r"^python -m faye_wsgi (\w+) (.*)$", TEXT, re.MULTILINE)
+    assert {name for name, _ in commands} == {"listen", "publish"}
+    for name, rest in commands:
+        _make_parser().parse_args([name, *shlex.split(rest)])
 
 
 # Limits and names

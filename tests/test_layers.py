@@ -42,7 +42,7 @@ ARROWS = BELOW | {
     "testing": FLAT | {"client", "eventsource_client", "testkit"},
     "__init__": set(),
     "commands": FLAT | {"client", "channels", "delivery"},
-    "__main__": FLAT | {"client", "eventsource_client", "commands"},
+    "__main__": FLAT | {"client", "commands", "eventsource_client"},
 }
 
 IO = {

@@ -166,6 +166,11 @@ class Channels {
     }));
   }
 
+  /** Try to connect now, instead of at `retryAt`. */
+  retry() {
+    if (this.state === 'waiting' || this.state === 'offline') this.#open();
+  }
+
   /** End it. Promises that wait are rejected. */
   close() {
     this.#end({ code: 1000, reason: '' });

@@ -285,7 +285,6 @@ class Channels {
         subscription.cursor = id;
       }
       subscription.recovered = recovered;
-      subscription.begin();
     }
     if (id) this.#cursor = id;
   }
@@ -310,6 +309,7 @@ class Channels {
   #open() {
     this.#drop();
     const subscriptions = [...this.#subscriptions.values()];
+    for (const subscription of subscriptions) subscription.begin();
     this.#changed = false;
     this.#triedStream = this.#webSocketFailures >= WEBSOCKET_FAILURES && !this.#triedStream;
     const Transport = this.#triedStream ? EventStream : Socket;

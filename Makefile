@@ -5,6 +5,7 @@
 # make test      lint, types and all tests, in a virtual environment of its own
 # make test-all  the tests on every Python found, with the oldest and newest servers (some of
 #                them only: MATRIX="3.9-oldest 3.13")
+# make soak      channels under faults, checked message by message (SOAK=3600: seconds)
 # make clean     removes what the others made
 
 PYTHON ?= python3
@@ -12,6 +13,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 WORKERS ?= 1
 CHANNELS ?= memory://
+SOAK ?= 3600
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
 VENV := .venv
@@ -25,7 +27,7 @@ CHECKED := $(wildcard faye_wsgi tests examples benchmarks setup.py)
 # server skips itself with --no-servers, so that a new test file has no list to be put on.
 SLOW := tests/browser tests/interop tests/stress tests/test_native.py
 
-.PHONY: run build check quick test lint types pytest system test-all clean
+.PHONY: run build check quick test lint types pytest system test-all soak clean
 
 run: $(VENV)/.run-stamp
 	CHANNELS='$(CHANNELS)' $(BIN)/gunicorn --worker-class gevent --workers $(WORKERS) \
@@ -67,6 +69,9 @@ system:
 
 test-all:
 	$(PYTHON) -m tests.support.matrix $(PYTEST_ARGS)
+
+soak: system build
+	$(BIN)/python -m tests.soak --seconds $(SOAK)
 
 clean:
 	rm -rf $(VENV) .venvs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import statistics
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from . import measure, peers
@@ -44,6 +45,12 @@ COLUMNS = (
     ("p99_us", "p99 us", 0),
 )
 MEMORY_COLUMNS = (("memory_kib", "KiB each", 2),)
+DEPLOY_COLUMNS = (
+    ("seconds", "seconds", 2),
+    ("cpu_us", "CPU us each", 0),
+    ("scripts", "calls each", 4),
+)
+SPECIAL_COLUMNS = {"idle": MEMORY_COLUMNS, "deploy": DEPLOY_COLUMNS}
 
 Column = tuple[str, str, int]
 
@@ -132,7 +139,7 @@ def ratio(results: list[Result], name: str, key: str) -> float:
     return statistics.median(ratios) if ratios else float("nan")
 
 
-def row(results: list[Result], name: str, columns: tuple[Column, ...]) -> str:
+def row(results: list[Result], name: str, columns: Sequence[Column]) -> str:
     mine = of_server(results, name)
     cells = []
     for key, _, digits in columns:
@@ -145,7 +152,7 @@ def print_table(
     scenario: Scenario, servers: list[Server], results: list[Result], failures: dict[str, str]
 ) -> None:
     """One scenario's table; a server that failed has a line that says why."""
-    columns = MEMORY_COLUMNS if scenario.mode == "idle" else COLUMNS
+    columns = SPECIAL_COLUMNS.get(scenario.mode, COLUMNS)
     print(f"\n({scenario.key}) {scenario.title}")
     print(f"{'':22}" + "".join(f"{title:>12} {'x':>6}" for _, title, _ in columns))
     for server in servers:
@@ -224,7 +231,7 @@ def main() -> None:
     for scenario in scenarios:
         failures: dict[str, str] = {}
         # Memory does not vary with the hour as time does: one round of a slow scenario is enough.
-        rounds = 1 if scenario.mode == "idle" else options.rounds
+        rounds = 1 if scenario.mode in SPECIAL_COLUMNS else options.rounds
         results = run_scenario(scenario, servers, rounds, options.seconds, failures)
         print_table(scenario, servers, results, failures)
         report["failures"][scenario.key] = failures

@@ -121,6 +121,12 @@ def memory_of(pid: int) -> int:
     raise Failed(f"no memory figure for process {pid}")
 
 
+def environment() -> dict[str, str]:
+    """Lets servers and clients find this package, and not one that is installed."""
+    path = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
 class Running:
     """A server that runs for the length of a `with` block."""
 
@@ -130,14 +136,12 @@ class Running:
         self._log = tempfile.TemporaryFile("w+")
 
     def __enter__(self) -> Running:
-        root = str(HERE.parent)
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         pin = functools.partial(os.sched_setaffinity, 0, processors()[:1])
         try:
             self._process = subprocess.Popen(
                 self.server.command(self.port),
                 cwd=FOLDER,
-                env={**os.environ, "PYTHONPATH": path, **dict(self.server.environment)},
+                env={**environment(), **dict(self.server.environment)},
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
@@ -254,22 +258,32 @@ def traffic(running: Running, scenario: Scenario, seconds: float) -> Figures:
 
 def client_traffic(running: Running, scenario: Scenario, seconds: float) -> Figures:
     """Measure a client, a program of its own, that echoes with the running server."""
-    command = running.server.client_command(running.port)
-    command += [str(scenario.window), str(scenario.size), str(seconds)]
+    figures = run_client(running, [scenario.window, scenario.size, seconds], seconds)
+    figures["cpu_us"] = figures["cpu_seconds"] * 1e6 / figures["messages"]
+    figures["rate"] = figures["messages"] / figures["seconds"]
+    return {**figures, "p50_us": 0, "p99_us": 0}
+
+
+def deploy(running: Running, scenario: Scenario, seconds: float) -> Figures:
+    """Replace the workers of a server under its clients; the clients measure it."""
+    return run_client(running, [scenario.connections], 2 * RUN_TIMEOUT)
+
+
+def run_client(running: Running, arguments: list[Any], seconds: float) -> Figures:
+    """The figures of a client that runs for so many seconds."""
+    command = running.server.client_command(running.port) + [str(one) for one in arguments]
     pin = functools.partial(os.sched_setaffinity, 0, processors()[-1:])
     process = subprocess.Popen(
         command,
         text=True,
         stdin=subprocess.PIPE,
         cwd=CLIENTS,
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         preexec_fn=pin,
     )
-    figures = read_line(process, RUN_TIMEOUT + seconds)
-    figures["cpu_us"] = figures["cpu_seconds"] * 1e6 / figures["messages"]
-    figures["rate"] = figures["messages"] / figures["seconds"]
-    return {**figures, "p50_us": 0, "p99_us": 0}
+    return read_line(process, RUN_TIMEOUT + seconds)
 
 
 class Held:
@@ -313,7 +327,8 @@ def idle_memory(running: Running, scenario: Scenario, seconds: float = 0) -> Fig
 
 def measure(running: Running, scenario: Scenario, seconds: float) -> Figures:
     """One round of one scenario against one server."""
-    run = {"idle": idle_memory, "client": client_traffic}.get(scenario.mode, traffic)
+    modes = {"idle": idle_memory, "client": client_traffic, "deploy": deploy}
+    run = modes.get(scenario.mode, traffic)
     return run(running, scenario, seconds)
 
 

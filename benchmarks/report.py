@@ -35,7 +35,7 @@ def rows_of(report: dict[str, Any], scenario: Scenario) -> Rows:
     for name in dict.fromkeys(one[1] for one in rounds):
         mine = [one for one in rounds if one[1] == name]
         row: dict[str, Any] = {"notes": notes([one[3] for one in mine])}
-        for key in ("cpu_us", "rate", "p50_us", "p99_us", "memory_kib"):
+        for key in ("cpu_us", "rate", "p50_us", "p99_us", "memory_kib", "seconds", "scripts"):
             values = [one[3][key] for one in mine if key in one[3]]
             if values:
                 row[key] = statistics.median(values)
@@ -57,6 +57,16 @@ def table(scenario: Scenario, rows: Rows) -> str:
         lines += ["| server | KiB each | ratio |", "|---|--:|--:|"]
         lines += [
             f"| {name} | {row['memory_kib']:.1f} | {row['ratio']:.2f} |" for name, row in rows
+        ]
+    elif scenario.mode == "deploy":
+        lines += [
+            "| server | seconds until the last | CPU µs each | ratio | calls of Redis each |",
+            "|---|--:|--:|--:|--:|",
+        ]
+        lines += [
+            f"| {name} | {row['seconds']:.2f} | {row['cpu_us']:,.0f} | {row['ratio']:.2f} "
+            f"| {row['scripts']:.4f} |"
+            for name, row in rows
         ]
     else:
         lines += [

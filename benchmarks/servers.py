@@ -63,6 +63,12 @@ def gunicorn(worker: str, application: str, more: str = "") -> str:
     )
 
 
+def with_redis(application: str, workers: int) -> str:
+    """The command for gunicorn's workers with a Redis beside them."""
+    command = gunicorn("gevent", application).replace("--workers 1", f"--workers {workers}")
+    return "{python} with_redis.py {port} " + command
+
+
 FEED: dict[str, Any] = {"path": "/feed", "check": ("--mode", "receive", "--events")}
 GUNICORN = ("gevent", "gunicorn[gevent]")
 FLASK = ("flask", "gevent", "gunicorn", "faye_wsgi")
@@ -81,6 +87,29 @@ def client(name: str, command: str, **values: Any) -> Server:
     values.setdefault("modules", FLASK)
     return Server(
         f"{name} client", gunicorn("gevent", "ours:app"), client=command, special=True, **values
+    )
+
+
+def publisher(name: str, kind: str) -> Server:
+    """A publisher under test: its Redis is the one beside a server."""
+    return Server(
+        name,
+        with_redis("ours:app", 1),
+        client="{python} publish.py " + kind + " {port}",
+        special=True,
+        modules=(*FLASK, "redis"),
+    )
+
+
+def deployed(name: str, path: str) -> Server:
+    """Two workers that are replaced while clients are connected."""
+    return Server(
+        name,
+        with_redis("ours_channels:app", 2),
+        client="{python} deploy.py {port} " + path,
+        special=True,
+        modules=(*FLASK, "redis"),
+        check=("--path", "/subscribed"),
     )
 
 
@@ -174,6 +203,25 @@ SERVERS = (
         npm=("faye-websocket",),
     ),
     Server("Node ws", "node peer_ws.js {port}", peer=True, npm=("ws",)),
+    # Channels
+    Server(
+        "faye_wsgi, channels",
+        with_redis("ours_channels:app", 2),
+        path="/broadcast",
+        special=True,
+        modules=(*FLASK, "redis"),
+    ),
+    Server(
+        "faye_wsgi, subscribed",
+        with_redis("ours_channels:app", 2),
+        path="/subscribed",
+        special=True,
+        modules=(*FLASK, "redis"),
+    ),
+    deployed("faye_wsgi, resumed", "/resume"),
+    deployed("faye_wsgi, connected again", "/connect"),
+    publisher("faye_wsgi publish", "ours"),
+    publisher("redis-py PUBLISH + XADD", "bare"),
     # wss
     Server(
         "gevent recv/sendall, TLS",

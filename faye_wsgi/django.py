@@ -96,6 +96,10 @@ class Channels(channels.Channels):
             chosen["url"] = url
         super().__init__(**{**chosen, **options})
 
+    def view(self, *args: Any, **options: Any) -> View:
+        """As of ``faye_wsgi.Channels``; ``ATOMIC_REQUESTS`` leaves it out, as all views here."""
+        return _not_atomic(super().view(*args, **options))
+
     def publish(
         self,
         channel: str,

@@ -41,7 +41,8 @@ ARROWS = BELOW | {
     "pytest_plugin": {"testing", "testkit"},
     "testing": FLAT | {"client", "eventsource_client", "testkit"},
     "__init__": set(),
-    "__main__": FLAT | {"client", "eventsource_client"},
+    "commands": FLAT | {"client", "channels", "delivery"},
+    "__main__": FLAT | {"client", "eventsource_client", "commands"},
 }
 
 IO = {
@@ -88,6 +89,7 @@ THIRD_PARTY = {
     "pytest_plugin": {"pytest"},
     "testing": {"gevent"},
     "__init__": set(),
+    "commands": {"gevent"},
     "__main__": {"gevent"},
 }
 

@@ -25,6 +25,7 @@ ELSEWHERE = {
     "__main__": ("test_main.py", "underscores do not read well"),
     "driver/hixie75": ("driver/test_hixie.py", "both drafts keep to the same rules"),
     "driver/hixie76": ("driver/test_hixie.py", "both drafts keep to the same rules"),
+    "gateway/session": ("gateway/test_view.py", "a session is tested as its client sees it"),
     "testkit/exchange": ("test_testing.py", KIT),
     "testkit/frameworks": ("test_testing.py", KIT),
     "testkit/leftovers": ("test_testing.py", KIT),

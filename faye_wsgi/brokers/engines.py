@@ -42,7 +42,8 @@ def connect(
     (``redis://localhost/0?durable=1``), as may redis-py's (``ssl_ca_certs`` and others):
 
     - ``durable`` (False): Redis keeps what it has acknowledged, whatever happens (``appendonly
-      yes``, ``appendfsync always``), so that cursors stay valid when it is started again.
+      yes``, ``appendfsync always``), so that cursors stay valid when it is started again. For one
+      server only: after a failover, what its replica had not got yet is lost.
     - ``max_connections`` (16): connections of this process to a server, besides those of feeds.
     - ``partitions`` (16), of a Cluster: into how many parts the channels are split. It is the same
       in all processes, and changes only when all of them are stopped.
@@ -89,6 +90,8 @@ def _connect_redis(
     size = _count("max_connections", query.get("max_connections", max_connections))
     count = _count("partitions", query.get("partitions", partitions))
     kind = urlsplit(url).scheme.partition("+")[2]
+    if options["durable"] and kind:
+        raise ValueError(f"durable is for one server: a failover in a {kind} loses what was new")
     if kind == "cluster":
         cluster = Cluster(url, size=size, timeout=timeout)
         return tuple(

@@ -2,7 +2,7 @@
 
 A client's message is a JSON object. One of its keys says what it asks for, and the others are
 details. ``parse`` makes a ``Command`` of it, or raises ``Refusal``, whose ``answer`` goes back; the
-connection stays open. docs/channels.md has the table of all messages for the authors of clients.
+connection stays open. docs/channels-messages.md has the tables for the authors of clients.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ class Budget:
     ``is_flooded`` says so.
     """
 
-    PATIENCE = 200  # messages in a row that had to wait
+    PATIENCE = 200  # messages that had to wait, without a pause between
 
     def __init__(self, rate: float, burst: float, now: float) -> None:
         self._rate = rate
@@ -238,13 +238,14 @@ class Budget:
         """Seconds to wait before something of a ``cost`` is done."""
         self._left = min(self._burst, self._left + (now - self._filled) * self._rate) - cost
         self._filled = now
+        if self._left >= self._burst / 2:
+            self._delayed = 0  # it has paused
         if self._left >= 0:
-            self._delayed = 0
             return 0.0
         self._delayed += 1
         return -self._left / self._rate
 
     @property
     def is_flooded(self) -> bool:
-        """Whether too many messages in a row had to wait."""
+        """Whether too many messages had to wait, without a pause between."""
         return self._delayed > self.PATIENCE

@@ -42,6 +42,8 @@ def test_another_scheme_raises(url: str) -> None:
         "redis://localhost?nonsense=1",
         "redis://localhost:nonsense/",
         "redis://localhost?db=nonsense",
+        "redis+cluster://localhost?durable=1",
+        "redis+sentinel://localhost/service?durable=1",
         "redis+cluster://localhost/1",
         "redis+cluster://localhost?partitions=0",
         "redis+cluster://localhost?partitions=many",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from faye_wsgi.brokers.redis_servers import Pool, Server, ask_any
 from faye_wsgi.errors import BrokerError, PublishError
 
 from ..support.redis import RedisServer, free_port, sentinels
+from ..support.servers import ROOT
 from ..support.waiting import wait_until
 from .harness import arrived, publish, sent, subscribed, unless_broker_error
 
@@ -72,6 +75,56 @@ def test_one_that_is_not_quiet_or_not_wanted_is_closed(dialer: Dialer) -> None:
     pool.give(pool.take(soon()))
     pool.give(pool.take(soon(), is_fresh=True))
     assert [connection.is_open for connection in dialer.connections] == [False, False, True]
+
+
+def test_a_connection_goes_to_the_caller_that_has_waited_longest(dialer: Dialer) -> None:
+    """And not to the one that gives it back and wants it again at once."""
+    pool = Pool(dialer, 1, 1.0)
+    link = pool.take(soon())
+    taken: list[Link] = []
+    waiting = threading.Thread(target=lambda: taken.append(pool.take(time.monotonic() + 10)))
+    waiting.start()
+    wait_until(lambda: pool._line)
+    pool.give(link)
+    with pytest.raises(BrokerError, match="in use"):
+        pool.take(soon())
+    waiting.join(10)
+    assert taken == [link]
+
+
+def test_a_caller_that_waits_in_vain_leaves_its_place(dialer: Dialer) -> None:
+    pool = Pool(dialer, 1, 1.0)
+    link = pool.take(soon())
+    with pytest.raises(BrokerError, match="in use"):
+        pool.take(soon())
+    pool.give(link)
+    assert pool.take(soon()) is link
+
+
+def test_a_greenlet_that_is_killed_while_it_waits_keeps_no_connection() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KILLED], capture_output=True, timeout=30, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+KILLED = """
+from gevent import monkey; monkey.patch_all()
+import time, gevent
+from faye_wsgi.brokers.redis_servers import Pool
+from tests.brokers.test_redis_servers import Dialer
+
+pool = Pool(Dialer(), 1, 1.0)
+link = pool.take(time.monotonic() + 1)
+waiting = gevent.spawn(pool.take, time.monotonic() + 20)
+gevent.sleep(0)
+assert pool._line
+waiting.kill(block=False)
+pool.give(link)  # its turn comes before it has noticed
+waiting.join()
+assert isinstance(waiting.value, gevent.GreenletExit), waiting.value
+assert pool.take(time.monotonic() + 1) is link
+"""
 
 
 def test_a_closed_one_makes_room(dialer: Dialer) -> None:

@@ -65,8 +65,11 @@ def readme_block() -> str:
     return str(found[0])
 
 
-def configuration(port: int, upstream: Server, folder: Path) -> str:
-    """README's configuration with our two addresses put in, and nothing else."""
+def configuration(port: int, upstream: Server, folder: Path, strips_upgrade: bool) -> str:
+    """README's configuration with our two addresses put in, and nothing else.
+
+    With `strips_upgrade` it lets no WebSocket pass, as a proxy that does not know them.
+    """
     block = readme_block()
     for theirs, ours in (
         (r"listen 80;", f"listen 127.0.0.1:{port};"),
@@ -74,19 +77,24 @@ def configuration(port: int, upstream: Server, folder: Path) -> str:
     ):
         block, count = re.subn(theirs, ours, block)
         assert count == 1, f"README.md's configuration has {theirs} once"
+    if strips_upgrade:
+        block, count = re.subn(r"proxy_set_header (Upgrade|Connection) [^;]*;", "", block)
+        assert count == 2, "README.md's configuration passes an upgrade on"
     # Its worker would be somebody else, who may not write to the folder.
     user = "user root;" if os.getuid() == 0 else ""
     return FRAME.format(folder=folder, block=block, user=user)
 
 
 @contextlib.contextmanager
-def nginx(program: str, upstream: Server) -> Iterator[Nginx]:
+def nginx(program: str, upstream: Server, strips_upgrade: bool = False) -> Iterator[Nginx]:
     folder = Path(tempfile.mkdtemp(prefix="faye_wsgi-nginx-"))
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     process = None
     try:
         address = listener.getsockname()
-        (folder / "nginx.conf").write_text(configuration(address[1], upstream, folder))
+        (folder / "nginx.conf").write_text(
+            configuration(address[1], upstream, folder, strips_upgrade)
+        )
         process = start(program, folder, listener)
         listener.close()
         yield Nginx(address, process, folder)

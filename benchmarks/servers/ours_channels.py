@@ -1,0 +1,51 @@
+"""faye_wsgi's channels over Redis: to all subscribers of a channel, in all workers."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from flask import Flask, request
+
+from faye_wsgi import Channels, Message, WebSocket
+
+app = Flask(__name__)
+channels = Channels(os.environ["CHANNELS_URL"], history=1000)
+
+
+def text(message: Message) -> Any:
+    """The message as it came, so that it is as long as the others'."""
+    return message.data
+
+
+@app.route("/broadcast", websocket=True)
+def to_many() -> Any:
+    ws = WebSocket(request)
+    ws.on("message", lambda event: channels.publish("all", event.data))
+    channels.subscribe(ws, "all", format=text)
+    return ws.response
+
+
+@app.route("/subscribed", websocket=True)
+def subscribed() -> Any:
+    ws = WebSocket(request)
+    ws.on("message", lambda event: ws.send(event.data))
+    channels.subscribe(ws, "quiet")
+    return ws.response
+
+
+@app.route("/resume", websocket=True)
+def resume() -> Any:
+    ws = WebSocket(request)
+    since = request.args.get("since")
+    ws.send(channels.subscribe(ws, "all", since=since).cursor)
+    return ws.response
+
+
+@app.route("/connect", websocket=True)
+def connect() -> Any:
+    """What coming back costs without channels."""
+    ws = WebSocket(request)
+    ws.on("message", lambda event: ws.send(event.data))
+    ws.send("0-0")
+    return ws.response

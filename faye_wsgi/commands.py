@@ -1,0 +1,191 @@
+"""Channels on the command line: listen to them, and publish.
+
+python -m faye_wsgi listen https://example.com/channels room:42
+python -m faye_wsgi publish redis://localhost:6379/0 room:42 '{"text": "hello"}'
+
+The URL is that of the endpoint (``http``, ``https``, ``ws``, ``wss``), or of a broker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from faye_wsgi.channels import Channels
+from faye_wsgi.client import Client
+from faye_wsgi.delivery.messages import Message, to_json
+from faye_wsgi.errors import BrokerError, ConnectionClosed, HandshakeError
+
+__all__ = ["COMMANDS", "HELP", "main"]
+
+COMMANDS = ("listen", "publish")
+HELP = """  listen URL CHANNEL ...     print what is published, a line of JSON for each message
+  publish URL CHANNEL DATA   publish; DATA is JSON, or else a text"""
+FAILED = 1
+USAGE = 64  # EX_USAGE of sysexits.h
+INTERRUPTED = 130
+TIMEOUT = 10.0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{self.prog}: error: {message}\n")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command; the exit status: 0, 1 where it was refused or failed, 64 for a mistake."""
+    options = _make_parser().parse_args(arguments)
+    is_endpoint = options.url.partition(":")[0] in ("http", "https", "ws", "wss")
+    try:
+        if options.command == "publish":
+            run = _publish_to_endpoint if is_endpoint else _publish_to_broker
+        else:
+            run = _listen_to_endpoint if is_endpoint else _listen_to_broker
+        return run(options)
+    except (BrokerError, ConnectionClosed) as error:
+        return _fail(str(error))
+    except ValueError as error:
+        _fail(str(error))
+        return USAGE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m faye_wsgi")
+    commands = parser.add_subparsers(dest="command", required=True)
+    listen = commands.add_parser("listen", help="print what is published")
+    publish = commands.add_parser("publish", help="publish a message")
+    for one in (listen, publish):
+        one.add_argument("url", help="of the endpoint, or of the broker (redis://...)")
+        one.add_argument("--prefix", default="faye", help="as of Channels, for a broker")
+        one.add_argument(
+            "--header",
+            action="append",
+            default=[],
+            type=_read_header,
+            metavar='"NAME: VALUE"',
+            help="a header of the request to an endpoint; may be repeated",
+        )
+    listen.add_argument("channels", nargs="+", metavar="CHANNEL")
+    listen.add_argument("--since", metavar="CURSOR", help="what came after it is first")
+    listen.add_argument("--last", type=int, default=0, metavar="N", help="the last N first")
+    publish.add_argument("channel")
+    publish.add_argument("data", help="JSON, or else a text")
+    publish.add_argument("--key", help="published once, however often it is repeated")
+    return parser
+
+
+def _read_header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError('a header is "Name: value"')
+    return name.strip(), value.strip()
+
+
+def _read_data(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+# A broker
+
+
+def _publish_to_broker(options: argparse.Namespace) -> int:
+    channels = Channels(options.url, prefix=options.prefix)
+    _print(channels.publish(options.channel, _read_data(options.data), key=options.key))
+    return 0
+
+
+def _listen_to_broker(options: argparse.Namespace) -> int:
+    channels = Channels(options.url, prefix=options.prefix)
+    ended = threading.Event()
+
+    def show(message: Message) -> None:
+        try:
+            _print(to_json(message))
+        except BrokenPipeError:
+            ended.set()
+
+    with channels.subscribe(show, options.channels, since=options.since, last=options.last):
+        while not ended.wait(1.0):  # a wait without a bound could not be interrupted
+            pass
+    return 0
+
+
+# An endpoint
+
+
+def _connections(options: argparse.Namespace) -> Any:
+    scheme, colon, rest = options.url.partition(":")
+    url = scheme.replace("http", "ws") + colon + rest
+    return Client.reconnecting(url, headers=options.header, ping=25)
+
+
+def _publish_to_endpoint(options: argparse.Namespace) -> int:
+    message = {
+        "publish": options.channel,
+        "data": _read_data(options.data),
+        "key": options.key or secrets.token_hex(16),  # so that a repetition is safe
+        "ref": 1,
+    }
+    for ws in _connections(options):
+        try:
+            ws.send_json(message)
+            answer = ws.receive_json(TIMEOUT)
+        except HandshakeError:
+            raise
+        except (ConnectionClosed, TimeoutError):
+            continue
+        if answer.get("error") == "unavailable":
+            return _fail(answer["message"])
+        if "error" in answer:
+            return _fail(f"{answer['error']}: {answer['message']}")
+        _print(answer["published"])
+        return 0
+    return FAILED
+
+
+def _listen_to_endpoint(options: argparse.Namespace) -> int:
+    since = options.since
+    names = options.channels
+    for ws in _connections(options):
+        ws.send_json({"subscribe": names, "since": since, "last": 0 if since else options.last})
+        for text in ws:
+            message = json.loads(text)
+            since = message.get("id") or since  # the last id vouches for all that came before
+            if message.get("error") == "unavailable":
+                break  # again, after a while
+            if "error" in message:
+                _fail(f"{message.get('channel', '')}: {message['error']}: {message['message']}")
+                names = [name for name in names if name != message.get("channel")]
+                if not names:
+                    return FAILED
+            elif "channel" in message:
+                _print(text)
+        if ws.close_code == 1008 or 4400 <= (ws.close_code or 0) < 4500:
+            return _fail(f"closed with {ws.close_code} {ws.close_reason}")
+    return FAILED
+
+
+def _print(line: Any) -> None:
+    print(line, flush=True)
+
+
+def _fail(text: str) -> int:
+    # Control characters are escaped: a peer must not send commands to the terminal.
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    print(f"faye_wsgi: {shown}", file=sys.stderr, flush=True)
+    return FAILED

@@ -1,0 +1,250 @@
+"""channels.js in Chromium under gunicorn: pages that lose their connection, and lose no message.
+
+The application is this file: a page, its script, and the endpoint. Its Content-Security-Policy lets
+nothing in that does not come from itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable
+
+import pytest
+
+from faye_wsgi import Channels
+
+from ..conftest import find_program
+from ..support.browser import Page, page
+from ..support.nginx import nginx
+from ..support.servers import Server, serve
+from ..support.waiting import wait_until
+
+APP = "tests.browser.test_channels:application"
+POLICY = "default-src 'self'"
+PAGE = """<!doctype html><meta charset=utf-8><title>channels</title>
+<link rel=icon href="data:,"><script type=module src=/page.js></script>"""
+SCRIPT = """
+import { connect, ChannelsError } from '/channels';
+window.got = [];
+window.states = [];
+window.faults = [];
+window.ChannelsError = ChannelsError;
+addEventListener('unhandledrejection', ({ reason }) => faults.push('rejection ' + reason));
+addEventListener('error', ({ message }) => faults.push('error ' + message));
+addEventListener('securitypolicyviolation', ({ blockedURI }) => faults.push('CSP ' + blockedURI));
+const options = new URLSearchParams(location.search);
+window.channels = connect('/channels', { since: options.get('since') });
+channels.onState((state) => states.push(state));
+window.joined = {};
+window.join = (channel, options) => {
+  const listener = (data) => got.push([channel, data]);
+  const one = joined[channel] = channels.subscribe(channel, listener, options);
+  one.onReset(() => got.push([channel, 'reset']));
+  one.onError((error) => got.push([channel, error.code]));
+  return one;
+};
+"""
+
+channels = Channels(history=1000)
+
+
+def authorize(environ: dict[str, Any], action: str, channel: str) -> Any:
+    if channel.startswith("secret"):
+        return False
+    if channel.startswith("people"):
+        return {"presence": {"id": environ["HTTP_USER_AGENT"][-3:], "name": "Ada"}}
+    return True
+
+
+endpoint = channels.view(authorize)
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    path = environ["PATH_INFO"]
+    if path == "/channels":
+        return endpoint(environ, start_response)  # type: ignore[no-any-return]
+    kind, body = {
+        "/page.js": ("text/javascript", SCRIPT),
+        "/cursor": ("text/plain", channels.cursor("a", "b")),
+    }.get(path, ("text/html", PAGE))
+    policy = POLICY + "; img-src data:" if kind == "text/html" else POLICY
+    start_response("200 OK", [("Content-Type", kind), ("Content-Security-Policy", policy)])
+    return [body.encode()]
+
+
+# The tests
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serve("gunicorn-gevent", APP) as running:
+        yield running
+
+
+@pytest.fixture
+def new_page() -> Iterator[Callable[..., Page]]:
+    """Opens pages, which have no faults at the end."""
+    with contextlib.ExitStack() as stack:
+        pages: list[Page] = []
+
+        def make(url: str) -> Page:
+            window = stack.enter_context(page())
+            window.open(url)
+            window.wait(lambda w: w.run("return !!window.channels"))
+            pages.append(window)
+            return window
+
+        yield make
+        for window in pages:
+            assert window.run("return faults") == []
+
+
+def join(window: Page, *names: str, **options: Any) -> None:
+    for name in names:
+        window.run("join(arguments[0], arguments[1])", name, options)
+    script = "return arguments[0].every((name) => joined[name].isConfirmed)"
+    allowed = [name for name in names if name != "secret"]
+    window.wait(lambda w: w.run(script, allowed), 20, f"{names} to be subscribed")
+
+
+def publish(window: Page, channel: str, data: Any) -> str:
+    result = window.run_async(
+        "const [channel, data, done] = arguments;"
+        "channels.publish(channel, data).then(done, (error) => done('failed ' + error.code));",
+        channel,
+        data,
+    )
+    return str(result)
+
+
+def got(window: Page) -> list[Any]:
+    return list(window.run("return got"))
+
+
+def wait_got(window: Page, *expected: list[Any], timeout: float = 20) -> None:
+    window.wait(lambda w: got(w) == list(expected), timeout, f"{expected}")
+
+
+def wait_online(window: Page, transport: str = "websocket", timeout: float = 30) -> None:
+    window.wait(lambda w: w.run("return channels.transport") == transport, timeout, transport)
+
+
+def test_two_pages(server: Server, new_page: Any) -> None:
+    ada, ben = new_page(server.url("/")), new_page(server.url("/"))
+    for window in (ada, ben):
+        join(window, "a", "b", "secret")
+        wait_online(window)
+        wait_got(window, ["secret", "forbidden"])
+    for number in range(3):
+        assert "-" in publish(ada, "ab"[number % 2], number)
+    assert publish(ada, "secret", 1) == "failed forbidden"
+    expected = [["secret", "forbidden"], ["a", 0], ["b", 1], ["a", 2]]
+    for window in (ada, ben):
+        wait_got(window, *expected)
+    history = ada.run("return channels.history('a', {limit: 1})")
+    assert history[0]["data"] == 2
+
+
+def test_the_cursor_of_the_page(server: Server, new_page: Any) -> None:
+    ada = new_page(server.url("/"))
+    cursor = server.get("/cursor")[1].decode()
+    publish(ada, "a", 1)
+    publish(ada, "b", 2)
+    ben = new_page(server.url(f"/?since={cursor}"))
+    join(ben, "b", "a")
+    wait_got(ben, ["a", 1], ["b", 2])
+    join(ben, "c", last=5)
+    publish(ada, "c", 3)
+    wait_got(ben, ["a", 1], ["b", 2], ["c", 3])
+
+
+def test_who_is_there(server: Server, new_page: Any) -> None:
+    ada = new_page(server.url("/"))
+    ada.run("window.seen = []; join('people').onPresence(({ count }) => seen.push(count))")
+    ada.wait(lambda w: w.run("return seen") == [1])
+    members = ada.run("return channels.presence('people')")
+    assert members["count"] == 1 and next(iter(members["members"].values())) == [{"name": "Ada"}]
+
+
+def test_a_worker_that_restarts(server: Server, new_page: Any) -> None:
+    """It loses what is in memory: that is said, and the page goes on."""
+    ada = new_page(server.url("/"))
+    join(ada, "a")
+    wait_online(ada)
+    publish(ada, "a", 1)
+    wait_got(ada, ["a", 1])
+    (worker,) = server.worker_pids()
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: worker not in server.worker_pids(), 20, "another worker")
+    wait_got(ada, ["a", 1], ["a", "reset"])
+    publish(ada, "a", 2)
+    wait_got(ada, ["a", 1], ["a", "reset"], ["a", 2])
+
+
+def emulate_offline(window: Page, offline: bool) -> None:
+    window.driver.execute_cdp_cmd("Network.enable", {})
+    window.driver.execute_cdp_cmd(
+        "Network.emulateNetworkConditions",
+        {"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1},
+    )
+
+
+def test_offline_and_online(server: Server, new_page: Any) -> None:
+    ada, ben = new_page(server.url("/")), new_page(server.url("/"))
+    join(ada, "a")
+    join(ben, "a")
+    wait_online(ada)
+    wait_online(ben)
+    publish(ada, "a", 1)
+    wait_got(ben, ["a", 1])
+    emulate_offline(ben, True)
+    ben.wait(lambda w: w.run("return channels.state") == "offline")
+    ben.run("window.sent = channels.publish('a', 'from offline')")
+    for number in range(2, 20):
+        publish(ada, "a", number)
+    emulate_offline(ben, False)
+    wait_online(ben)
+    assert ben.run("return sent.then((id) => id.includes('-'))")
+    expected = [["a", number] for number in range(1, 20)] + [["a", "from offline"]]
+    wait_got(ben, *expected)
+    wait_got(ada, *expected)
+
+
+def test_a_proxy_that_strips_upgrade(server: Server, new_page: Any, tmp_path: Any) -> None:
+    """It changes to an event stream, and misses nothing."""
+    with nginx(find_program("nginx"), server, strips_upgrade=True) as proxy:
+        ada = new_page(f"http://{proxy.host_header}/")
+        join(ada, "a", "secret")
+        wait_online(ada, "eventsource")
+        assert publish(ada, "a", 1).count("-") == 1
+        join(ada, "b")  # another stream takes the place of the first
+        publish(ada, "a", 2)
+        publish(ada, "b", 3)
+        ada.wait(lambda w: len(got(w)) >= 3)
+        assert sorted(map(json.dumps, got(ada)))[:2] == ['["a", 1]', '["a", 2]']
+        assert publish(ada, "secret", 1) == "failed forbidden"
+
+
+def test_a_page_that_is_left_and_comes_back(server: Server, new_page: Any) -> None:
+    ada, ben = new_page(server.url("/")), new_page(server.url("/"))
+    join(ada, "a")
+    wait_online(ada)
+    publish(ben, "a", 1)
+    wait_got(ada, ["a", 1])
+    ada.driver.get(server.url("/page.js"))
+    publish(ben, "a", 2)
+    ada.driver.back()
+    if not ada.run("return !!window.got && got.length"):
+        pytest.skip("this browser has not kept the page")
+    wait_got(ada, ["a", 1], ["a", 2])
+
+
+def test_closing(server: Server, new_page: Any) -> None:
+    ada = new_page(server.url("/"))
+    join(ada, "a")
+    ada.run("channels.close()")
+    assert ada.run("return channels.state") == "closed"
+    assert publish(ada, "a", 1) == "failed closed"

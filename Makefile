@@ -1,4 +1,5 @@
-# make run       the example chat on http://127.0.0.1:8000 (HOST=, PORT=)
+# make run       the example chat on http://127.0.0.1:8000 (HOST=, PORT=). With several workers it
+#                needs a Redis: make run WORKERS=4 CHANNELS=redis://localhost:6379/0
 # make check     lint, types and the tests that start no server: in less than a minute, for
 #                every change (its tests alone: make quick)
 # make test      lint, types and all tests, in a virtual environment of its own
@@ -10,6 +11,8 @@
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
+WORKERS ?= 1
+CHANNELS ?= memory://
 SOAK ?= 3600
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
@@ -27,7 +30,8 @@ SLOW := tests/browser tests/interop tests/stress tests/test_native.py
 .PHONY: run build check quick test lint types pytest system test-all soak clean
 
 run: $(VENV)/.run-stamp
-	$(BIN)/gunicorn --worker-class gevent --workers 1 --bind $(HOST):$(PORT) \
+	CHANNELS='$(CHANNELS)' $(BIN)/gunicorn --worker-class gevent --workers $(WORKERS) \
+		--bind $(HOST):$(PORT) \
 		--chdir examples/flask_app app:app
 
 # Every check runs, whatever the others say; pytest's summary comes last.
@@ -81,7 +85,7 @@ $(VENV)/bin/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
 
 $(VENV)/.run-stamp: $(BUILD_INPUTS) $(COMPILED) | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -e '.[flask]' 'gunicorn[gevent]'
+	$(BIN)/python -m pip install --quiet -e '.[flask,redis]' 'gunicorn[gevent]'
 	@touch $@
 
 $(VENV)/.test-stamp: $(BUILD_INPUTS) | $(VENV)/bin/python

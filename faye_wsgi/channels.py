@@ -272,8 +272,10 @@ class Channels:
             what the framework has, an environ in plain WSGI. ``action`` is 'subscribe' (and reading
             the history), 'publish' or 'presence' (seeing who is there). A false value refuses. A
             dict has options: ``user`` and ``presence`` as in ``subscribe``; ``last`` and
-            ``history``, the most messages that may be asked for of the past. Without ``authorize``
-            only names from ``sign`` are allowed, and nothing is published.
+            ``history``, the most messages that may be asked for of the past; ``data``, a function
+            of what a client publishes that returns what is published instead, so that it can be
+            checked and get its author; its ValueError refuses it. Without ``authorize`` only names
+            from ``sign`` are allowed, and nothing is published.
         :param origins: which pages may use it: 'same' (default), a list, or None for any.
         :param trust_forwarded: believe ``X-Forwarded-Host``, behind a proxy that sets it.
         :param max_length: bytes of a client's message. Default: twice ``max_message`` and 16 KiB.

@@ -17,7 +17,7 @@ __all__ = ["Authorize", "Plan", "Session", "Site"]
 # What the application says: falsy refuses, and a mapping has options.
 Authorize = Callable[[Any, str, str], Any]
 
-GRANTED = frozenset(("user", "presence", "last", "history"))
+GRANTED = frozenset(("user", "presence", "last", "history", "data"))
 MAX_NAMED = 1000  # members that are named in an answer; of more, only their number is told
 HISTORY = 100  # messages in an answer, where the client names no limit
 
@@ -179,8 +179,9 @@ class Session:
     # The other commands
 
     def _publish(self, command: Command, channel: str) -> dict[str, Any]:
-        self._grant("publish", channel)
-        return {"published": self._channels.publish(channel, command.data, key=command.key)}
+        make = self._grant("publish", channel).get("data")
+        data = command.data if make is None else make(command.data)
+        return {"published": self._channels.publish(channel, data, key=command.key)}
 
     def _history(self, command: Command, channel: str) -> dict[str, Any]:
         grant = self._grant("subscribe", channel, command)

@@ -166,6 +166,11 @@ class Channels {
     }));
   }
 
+  /** Try to connect now, instead of at `retryAt`. */
+  retry() {
+    if (this.state === 'waiting' || this.state === 'offline') this.#open();
+  }
+
   /** End it. Promises that wait are rejected. */
   close() {
     this.#end({ code: 1000, reason: '' });
@@ -280,7 +285,6 @@ class Channels {
         subscription.cursor = id;
       }
       subscription.recovered = recovered;
-      subscription.begin();
     }
     if (id) this.#cursor = id;
   }
@@ -305,6 +309,7 @@ class Channels {
   #open() {
     this.#drop();
     const subscriptions = [...this.#subscriptions.values()];
+    for (const subscription of subscriptions) subscription.begin();
     this.#changed = false;
     this.#triedStream = this.#webSocketFailures >= WEBSOCKET_FAILURES && !this.#triedStream;
     const Transport = this.#triedStream ? EventStream : Socket;

@@ -1,21 +1,23 @@
-"""The example chat under a real gunicorn: two browsers side by side, and its limits.
+"""The example chat under a real gunicorn: two browsers side by side.
 
 Each test talks in a channel of its own, so the pages and the server can be shared.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Callable
 
 import pytest
 
+from ..conftest import find_program
 from ..support.browser import Page, page
+from ..support.redis import RedisServer
 from ..support.servers import ROOT, Server, serve
+from ..support.waiting import wait_until
 
 EXAMPLE = ROOT / "examples" / "flask_app"
 STATUS = "return document.documentElement.dataset.status"
@@ -364,125 +366,70 @@ def test_a_long_link_fills_its_bubble(ada: Page, width: int, height: int, path: 
 def test_its_logs_are_clean(server: Server, ada: Page) -> None:
     enter("log", ada)
     enter("log-two", ada)
-    ada.wait(lambda w: '/channels/log HTTP/1.1" 101' in server.access_log(), what="the 101")
+    ada.wait(lambda w: '/channels HTTP/1.1" 101' in server.access_log(), what="the 101")
     assert "Traceback" not in server.log()
     assert "ERROR" not in server.log()
 
 
-# The limits, without a server
+# Several workers and a Redis
 
 
-class SlowSocket:
-    """A connection whose peer takes nothing."""
-
-    def __init__(self) -> None:
-        self.closed: list[int] = []
-
-    def close(self, code: int, reason: str) -> None:
-        self.closed.append(code)
+def last_worker(server: Server) -> int:
+    """The process that took the last WebSocket."""
+    lines = [line for line in server.access_log().splitlines() if line.endswith(" 101")]
+    return int(lines[-1].split()[0].strip("<>")) if lines else 0
 
 
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("example_chat", EXAMPLE / "chat.py")
-    assert spec and spec.loader
-    loaded = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, loaded)
-    spec.loader.exec_module(loaded)
-    monkeypatch.setattr(loaded.Member, "write", lambda self: None)
-    return loaded
+def settle(window: Page, server: Server, other: int) -> int:
+    """Reloads the page until its WebSocket is in another worker than ``other``."""
+    for _ in range(30):
+        worker = last_worker(server)
+        if worker != other:
+            return worker
+        count = server.access_log().count(" 101\n")
+        window.driver.refresh()
+        wait_online(window)
+        window.wait(lambda w: server.access_log().count(" 101\n") > count)  # noqa: B023
+    raise AssertionError("all WebSockets go to one worker")
 
 
-def member(module: ModuleType, name: str) -> Any:
-    return module.Member(SlowSocket(), {"name": name, "key": f"key of {name}"})
+def test_nothing_is_lost_while_workers_are_restarted() -> None:
+    options = ["--access-logformat", "%(p)s %(r)s %(s)s"]
+    with RedisServer(find_program("redis-server")) as redis, page() as ada, page() as ben:
+        env = {"CHANNELS": redis.url}
+        with serve(
+            "gunicorn-gevent", "app:app", cwd=EXAMPLE, workers=2, options=options, env=env
+        ) as server:
+            join(ada, server, "Ada")
+            worker_of_ada = settle(ada, server, 0)
+            join(ben, server, "Ben")
+            worker_of_ben = settle(ben, server, worker_of_ada)
+            expected: list[str] = []
+
+            def count(window: Page, last: int) -> None:
+                while len(expected) < last:
+                    expected.append(str(len(expected) + 1))
+                    say(window, expected[-1])
+
+            count(ada, 3)
+            wait_messages(ben, expected)
+            for worker, number in (
+                (worker_of_ben, signal.SIGTERM),
+                (worker_of_ada, signal.SIGKILL),
+            ):
+                os.kill(worker, number)
+                count(ada, len(expected) + 4)
+                wait_gone(worker, server)
+                count(ada, len(expected) + 4)
+                for window in (ada, ben):
+                    wait_online(window, timeout=30)
+                    wait_messages(window, expected)
+                    wait_messages(window, [], ".message.unsent")
+            assert len(expected) == 19
+            for window in (ada, ben):
+                window.wait(lambda w: people(w) == ["Ada", "Ben"])
+        assert "Traceback" not in server.log()
 
 
-def test_a_slow_member_is_let_go_and_delays_nobody(module: ModuleType) -> None:
-    chat, slow, fast = module.Chat(), member(module, "Slow"), member(module, "Fast")
-    room = chat.join("general", slow)
-    chat.join("general", fast)
-    for number in range(module.MAX_WAITING + 5):
-        chat.say(room, fast, str(number), "x")
-        fast.outbox.get_nowait()
-    assert set(slow.ws.closed) == {1013}
-    assert slow.outbox.qsize() == module.MAX_WAITING
-    assert fast.ws.closed == []
-
-
-def test_a_message_that_is_sent_twice_counts_once(module: ModuleType) -> None:
-    chat, ada = module.Chat(), member(module, "Ada")
-    room = chat.join("general", ada)
-    for _ in range(2):
-        chat.receive(room, ada, '{"type": "message", "id": "1", "text": "hi"}')
-    assert room.count == 1
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[",
-        "[]",
-        "7",
-        "null",
-        b"\xff",
-        "[" * 9000,
-        '{"type": []}',
-        '{"type": "message"}',
-        '{"type": "message", "id": 1, "text": "x"}',
-        '{"type": "message", "id": "1", "text": ""}',
-        '{"type": "message", "id": "%s", "text": "x"}' % ("1" * 37),
-    ],
-)
-def test_what_it_does_not_understand_is_ignored(module: ModuleType, text: Any) -> None:
-    chat, ada = module.Chat(), member(module, "Ada")
-    room = chat.join("general", ada)
-    chat.receive(room, ada, text)
-    assert room.count == 0
-
-
-def test_everything_kept_has_a_limit(module: ModuleType) -> None:
-    chat, ada = module.Chat(), member(module, "A\u202eda \n" + "x" * 100)
-    assert ada.name == "Ada " + "x" * 20
-    room = chat.join("general", ada)
-    for number in range(module.MAX_HISTORY + 5):
-        chat.say(room, ada, str(number), "\ud800" + "x" * 5000)
-    assert len(room.history) == module.MAX_HISTORY
-    assert len(room.history[0]["text"]) == module.MAX_TEXT
-    for number in range(module.MAX_CHANNELS * 2):
-        visitor = member(module, "Visitor")
-        chat.leave(chat.join(f"c{number}", visitor), visitor)
-    assert len(chat.channels) == module.MAX_CHANNELS
-    assert set(module.DEFAULT_CHANNELS) < set(chat.channels)
-
-
-def test_who_cannot_come_in(module: ModuleType) -> None:
-    chat = module.Chat()
-    for name in ("", "Big", "a/b", "a" * 25, "général"):
-        with pytest.raises(module.Refused):
-            chat.join(name, member(module, "Ada"))
-    for number in range(module.MAX_MEMBERS):
-        chat.join("general", member(module, f"m{number}"))
-    with pytest.raises(module.Refused):
-        chat.join("general", member(module, "one more"))
-
-
-def test_two_people_of_one_name_are_told_apart(module: ModuleType) -> None:
-    chat = module.Chat()
-    first, second = member(module, "Ada"), module.Member(SlowSocket(), {"name": "ada"})
-    again = member(module, "Ada")
-    for each in (first, second, again):
-        room = chat.join("general", each)
-    assert (first.name, second.name, again.name) == ("Ada", "ada 2", "Ada")
-    assert [person["name"] for person in room.people()] == ["Ada", "ada 2"]
-
-
-def test_a_flood_is_slowed_down(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr(module.time, "monotonic", lambda: 1000.0)
-    monkeypatch.setattr(module.time, "sleep", waits.append)
-    ada = member(module, "Ada")
-    for _ in range(module.BURST + 2):
-        ada.pace()
-    assert waits[: module.BURST] == pytest.approx([0.0] * module.BURST)
-    assert waits[module.BURST :] == pytest.approx([1 / module.RATE, 2 / module.RATE])
+def wait_gone(worker: int, server: Server) -> None:
+    wait_until(lambda: worker not in server.worker_pids(), what=f"the end of worker {worker}")

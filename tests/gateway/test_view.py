@@ -144,6 +144,23 @@ def test_publishing_again_with_a_key_does_nothing(view: Any) -> None:
         assert len(ws.receive_json()["messages"]) == 1
 
 
+def test_the_application_makes_what_is_published(channels: Channels) -> None:
+    def make(said: Any) -> dict[str, Any]:
+        if not isinstance(said, str):
+            raise ValueError("only texts")
+        return {"text": said, "author": 7}
+
+    with connect(channels.view(lambda request, action, channel: {"data": make}), "/") as ws:
+        ws.send_json({"publish": "a", "data": {"text": "forged", "author": 8}})
+        refused = {"error": "invalid", "message": "only texts", "channel": "a"}
+        assert ws.receive_json() == refused
+        ws.send_json({"publish": "a", "data": "hello"})
+        assert "published" in ws.receive_json()
+        ws.send_json({"history": "a"})
+        (message,) = ws.receive_json()["messages"]
+        assert message["data"] == {"text": "hello", "author": 7}
+
+
 @pytest.mark.parametrize(
     ("message", "code"),
     [

@@ -12,41 +12,83 @@ const $ = (id) => document.getElementById(id);
 
 let source = null;
 let timer = 0;
-let lastId = ''; // where we are in the server's log
-let clockOffset = 0; // the server's clock may not be ours
+let lastId = ''; // the cursor of the last message
+let present = new Map(); // room → who is there, by the id of the member
+const complete = new Set(); // rooms whose members this stream has told
+const counts = new Map(); // room → messages
 const rows = []; // what the list tells, the newest first
 
-const now = () => Date.now() + clockOffset;
-const plot = new Plot($('plot'), now);
+const plot = new Plot($('plot'), () => Date.now());
 
 /* ---- The stream ---- */
 
-function connect() {
+/** `before` is who was there, where that is to be compared: a lost stream tells no news. */
+function connect(before = new Map()) {
   clearTimeout(timer);
   source?.close();
   source = new EventSource(`activity/events?after=${encodeURIComponent(lastId)}`);
-  source.onopen = () => showStatus('online');
+  source.onopen = () => {
+    present = before;
+    before = new Map(); // of a stream that the browser opens again by itself
+    complete.clear(); // who is there comes anew
+    showStatus('online');
+  };
   source.onmessage = receive;
   source.onerror = lose;
 }
 
 function receive({ data, lastEventId }) {
-  lastId = lastEventId;
-  const { entries, ...summary } = JSON.parse(data);
-  clockOffset = summary.now - Date.now();
-  plot.add(entries);
-  for (const entry of entries) addRow(entry);
-  showSummary(summary);
+  lastId = lastEventId || lastId;
+  const { channel, data: message, joined, left } = JSON.parse(data);
+  const [kind, room] = channel.split(':');
+  if (joined || left) meet(room, joined, left);
+  else if (kind === 'here' || !message) return;
+  else if (message.room) setTimeout(follow, 500, message.room);
+  else if (message.time) count(room, message);
+  showSummary();
   showRecent();
   setTimeout(() => {
     $('entries').ariaLive = 'polite'; // what had happened before need not be read out
   });
 }
 
+/** A room that was started is not in the stream that we have, but in the next one. */
+function follow(room) {
+  if (present.has(room) || source.readyState !== EventSource.OPEN) return;
+  present.set(room, new Map());
+  connect(present);
+}
+
+function count(channel, { name, time }) {
+  counts.set(channel, (counts.get(channel) ?? 0) + 1);
+  tell({ type: 'message', name, channel, time });
+}
+
+/** The first time all who are there come, and then those who join or leave. */
+function meet(channel, joined = {}, left = []) {
+  const before = present.get(channel);
+  const after = new Map([...(complete.has(channel) ? before : []), ...Object.entries(joined)]);
+  complete.add(channel);
+  for (const id of left) after.delete(id);
+  present.set(channel, after);
+  if (!before) return;
+  const add = (type) => (name) => tell({ type, name, channel, time: Date.now() });
+  namesOnlyIn(after, before).forEach(add('join'));
+  namesOnlyIn(before, after).forEach(add('leave'));
+}
+
+const namesOnlyIn = (these, those) =>
+  [...these].filter(([id]) => !those.has(id)).map(([, { name }]) => name);
+
+function tell(entry) {
+  plot.add([entry]);
+  addRow(entry);
+}
+
 /** The browser comes back by itself, unless it got an answer that was no event stream. */
 function lose() {
   showStatus('waiting');
-  if (source.readyState === EventSource.CLOSED) timer = setTimeout(connect, RETRY);
+  if (source.readyState === EventSource.CLOSED) timer = setTimeout(() => connect(), RETRY);
 }
 
 /** Browsers keep few connections to a server: a page that nobody sees needs none. */
@@ -66,12 +108,21 @@ function showStatus(status) {
   if ($('status').textContent !== text) $('status').textContent = text;
 }
 
-function showSummary({ people, messages, channels }) {
-  $('people').textContent = people.toLocaleString();
-  $('messages').textContent = messages.toLocaleString();
-  const most = Math.max(1, ...channels.map((channel) => channel.messages));
-  $('channels').replaceChildren(...channels.map((channel) => tally(channel, most)));
+function showSummary() {
+  const persons = [...present.values()].flatMap((members) => [...members.values()]);
+  $('people').textContent = countPersons(persons).toLocaleString();
+  const total = [...counts.values()].reduce((sum, each) => sum + each, 0);
+  $('messages').textContent = total.toLocaleString();
+  const most = Math.max(1, ...counts.values());
+  const tallies = [...present].map(([name, members]) => ({
+    name,
+    people: countPersons([...members.values()]),
+    messages: counts.get(name) ?? 0,
+  }));
+  $('channels').replaceChildren(...tallies.map((each) => tally(each, most)));
 }
+
+const countPersons = (members) => new Set(members.map(({ person }) => person)).size;
 
 function showRecent() {
   const { messages, isEmpty } = plot;

@@ -1,6 +1,6 @@
 /** The page of the chat: joins the connection, the rooms and what is on the screen. */
 
-import { Connection } from './connection.js';
+import { connect } from '../channels';
 import { Room, key } from './room.js';
 import {
   avatar,
@@ -21,14 +21,13 @@ const CHANNEL_NAME = /^[a-z0-9][a-z0-9-]{0,23}$/;
 const SAME_BREATH = 5 * 60_000; // messages this close together stand under one name
 const TYPING_EVERY = 2_500;
 const TYPING_LASTS = 5_000;
-const ECHO_TIMEOUT = 15_000; // a message that has not come back by then: the line is dead
 const BANNER_AFTER = 1_200; // a quick reconnection should not flash
 
 const $ = (id) => document.getElementById(id);
 const narrow = matchMedia('(max-width: 760px)');
 const hasMouse = matchMedia('(pointer: fine)');
 
-/* ---- What is remembered. This window: who I am. This browser: what to suggest next time. ---- */
+/* ---- What is remembered: what was seen and is not sent; the last room and name. ---- */
 
 const memory = {
   get: (store, name) => {
@@ -52,33 +51,32 @@ const randomId = () =>
     byte.toString(16).padStart(2, '0'),
   ).join('');
 
-const me = {
-  id: null, // the server's, from our key
-  name: memory.get(sessionStorage, 'name'),
-  key: memory.get(sessionStorage, 'key') ?? randomId(),
-};
-memory.set(sessionStorage, 'key', me.key);
-
+const me = { person: null, name: null }; // as the server has told
 const rooms = new Map();
-const typing = new Map(); // id → { name, until }
+const typing = new Map(); // person → { name, until }
 const elements = new Map(); // what is on the screen, by key
-let run = memory.get(sessionStorage, 'run');
+let channels = null; // the connection, when we have a name
+let here = null; // the subscription that says who is in the present room
+let status = 'idle';
+let problem = ''; // why the server refuses us
 let room = null; // the present one
-let known = []; // the names of the server's channels
+let known = []; // the names of the rooms that there are
+let isShowing = false;
+let firstSeen = 0; // what is older counts as seen
 let people = [];
 let typingToldAt = 0;
 let troubleSince = 0; // when the connection went, 0 while all is well
 let stuckToEnd = true;
 let logSize = ''; // as it was observed last
 
-const isOwn = (message) => message.author === me.id;
+const isOwn = (message) => message.person === me.person;
 const isReading = () => document.visibilityState === 'visible' && stuckToEnd;
 
 function roomOf(name) {
   if (!rooms.has(name)) {
     const made = new Room(name);
     made.outbox = memory.get(sessionStorage, 'unsent')?.[name] ?? [];
-    made.seen = memory.get(sessionStorage, 'seen')?.[name] ?? null;
+    made.seen = memory.get(sessionStorage, 'seen')?.[name] ?? firstSeen;
     rooms.set(name, made);
   }
   return rooms.get(name);
@@ -86,7 +84,6 @@ function roomOf(name) {
 
 function remember() {
   const all = [...rooms.values()];
-  memory.set(sessionStorage, 'run', run);
   memory.set(sessionStorage, 'seen', Object.fromEntries(all.map(({ name, seen }) => [name, seen])));
   memory.set(sessionStorage, 'unsent', {
     ...memory.get(sessionStorage, 'unsent'),
@@ -94,84 +91,115 @@ function remember() {
   });
 }
 
-/* ---- The connection ---- */
+/* ---- The channels: `rooms`, and for each of them `room:NAME` and `here:NAME` ---- */
 
-const connection = new Connection({
-  onStatus: showStatus,
-  onEvent: (event) => handlers[event.type]?.(event),
-});
-
-const handlers = {
-  welcome({ run: newRun, you, channels, history }) {
-    if (run !== newRun) {
-      for (const each of rooms.values()) each.restart();
-      memory.set(sessionStorage, 'seen', {});
-      run = newRun;
-    }
-    Object.assign(me, you);
-    known = Object.keys(channels);
-    for (const [name, count] of Object.entries(channels)) {
-      const each = roomOf(name);
-      each.count = count;
-      each.seen ??= count;
-    }
-    if (room.unread) room.newAfter ??= room.seen;
-    room.merge(history, isOwn);
-    // Sent before the connection was lost, or while there was none: now.
-    for (const message of room.outbox) transmit(message);
-    typing.clear();
-    showMe();
-    showAll();
-    setTimeout(() => {
-      $('log').ariaLive = 'polite';
-    });
-  },
-
-  message(message) {
-    room.add(message, isOwn(message));
-    typing.delete(message.author);
-    if (isOwn(message) && room.unread === 1) room.seen = room.count;
-    showAll();
-  },
-
-  here(event) {
-    people = event.people;
-    showPeople();
-  },
-
-  typing({ id, name }) {
-    if (id !== me.id) typing.set(id, { name, until: Date.now() + TYPING_LASTS });
-    showTyping();
-  },
-
-  activity({ channel, count }) {
-    const other = roomOf(channel);
-    if (!known.includes(channel)) known.push(channel);
-    other.seen ??= 0;
-    other.count = count;
-    showChannels();
-  },
-};
-
-function connect() {
-  const url = new URL(`channels/${room.name}`, document.baseURI);
-  url.protocol = url.protocol.replace('http', 'ws');
-  connection.open(url.href, { name: me.name, key: me.key });
+/** Tell the server our name; it has an answer, and a cookie, for it. */
+async function introduce(name) {
+  const response = await fetch('me', {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify({ name }),
+  });
+  if (!response.ok) throw new Error(`The name was refused (${response.status})`);
+  await begin();
 }
 
-function transmit(message) {
-  if (connection.send({ type: 'message', id: message.id, text: message.text }))
-    message.sentAt = Date.now();
+/** Ask who we are and what rooms there are, and connect if we have a name. */
+async function begin() {
+  const { you, rooms: names, now } = await (await fetch('me')).json();
+  firstSeen ||= now;
+  for (const name of names) meetRoom(name);
+  if (you) enterChat(you);
+  else askName();
+  showAll();
+}
+
+function enterChat(you) {
+  Object.assign(me, you);
+  problem = '';
+  channels?.close();
+  channels = connect();
+  channels.onState((state, those) => those === channels && showStatus(state));
+  channels
+    .subscribe('rooms', ({ room: name }) => meetRoom(name), { last: 100 })
+    .onError((error) => refuse(error));
+  for (const name of known) listen(name);
+  enterRoom();
+  // Written before the connection was lost, or while there was none.
+  for (const each of rooms.values()) for (const message of each.outbox) transmit(each, message);
+  showMe();
+}
+
+function meetRoom(name) {
+  if (known.includes(name)) return;
+  known.push(name);
+  roomOf(name);
+  if (channels) listen(name);
+  showAll();
+}
+
+function listen(name) {
+  const target = roomOf(name);
+  const subscription = channels.subscribe(`room:${name}`, (message) => receive(target, message), {
+    last: 100,
+  });
+  // Something may have been missed: what is kept of it comes now, and the rest is lost.
+  subscription.onReset(async () => {
+    const kept = await channels.history(`room:${name}`);
+    for (const { data } of kept) receive(target, data);
+  });
+}
+
+function enterRoom() {
+  here?.unsubscribe();
+  here = channels.subscribe(`here:${room.name}`, ({ person, name }) => {
+    if (person !== me.person) typing.set(person, { name, until: Date.now() + TYPING_LASTS });
+    showTyping();
+  });
+  here.onPresence(({ members }) => {
+    // Someone with two windows, or with a new name, counts once.
+    const latest = new Map([...members.values()].map((member) => [member.person, member]));
+    people = [...latest.values()].sort((a, b) => a.name.localeCompare(b.name));
+    showPeople();
+  });
+  if (!known.includes(room.name)) {
+    channels.publish('rooms', { room: room.name }, { key: room.name }).catch(() => {});
+  }
+}
+
+function receive(target, message) {
+  target.add(message, isOwn(message));
+  typing.delete(message.person);
+  if (isOwn(message) && target.unread === 1) target.seen = target.latest;
+  showSoon();
+}
+
+/** The server takes a message once, however often it is sent with the same key. */
+async function transmit(target, message) {
+  const { id, text } = message;
+  delete message.refusal;
+  try {
+    await channels.publish(`room:${target.name}`, { id, text }, { key: id });
+  } catch (error) {
+    if (error.code === 'unknown') transmit(target, message);
+    else if (error.code !== 'closed') message.refusal = error.message;
+    showSoon();
+  }
+}
+
+function refuse(error) {
+  problem = error.message;
+  showStatus('refused');
 }
 
 /* ---- What the reader does ---- */
 
 function say(text) {
-  const message = { id: randomId(), text, name: me.name, time: Date.now() };
+  const message = { id: randomId(), text, ...me, time: Date.now() };
   room.outbox.push(message);
   room.newAfter = null;
   stuckToEnd = true;
-  transmit(message);
+  transmit(room, message);
   showAll();
 }
 
@@ -194,7 +222,7 @@ function go(name) {
   showPeople();
   fitComposer();
   if (hasMouse.matches && me.name) $('text').focus();
-  if (me.name) connect();
+  if (channels) enterRoom();
 }
 
 function channelInAddress() {
@@ -210,9 +238,19 @@ function neighbour(step) {
 
 /* ---- What is on the screen ---- */
 
+/** Once for all messages that come in one go. */
+function showSoon() {
+  if (isShowing) return;
+  isShowing = true;
+  setTimeout(() => {
+    isShowing = false;
+    showAll();
+  });
+}
+
 function showAll() {
   showMessages();
-  if (isReading()) room.seen = room.count;
+  if (isReading()) room.seen = room.latest;
   showChannels();
   showTyping();
   remember();
@@ -284,7 +322,7 @@ function showMessages() {
     }
   }
   const isSilent = room.messages.length + room.outbox.length === 0;
-  $('empty').hidden = Boolean(me.name) && !(isSilent && connection.status === 'online');
+  $('empty').hidden = Boolean(me.name) && !(isSilent && status === 'online');
   $('outside').hidden = Boolean(me.name);
   $('silence').hidden = !me.name;
   $('empty-name').textContent = `#${room.name}`;
@@ -294,7 +332,7 @@ function showMessages() {
 function* items() {
   let previous = null;
   let hasLine = room.newAfter === null;
-  const unsent = room.outbox.map((message) => ({ ...message, author: me.id, isUnsent: true }));
+  const unsent = room.outbox.map((message) => ({ ...message, person: me.person, isUnsent: true }));
   for (const message of [...room.messages, ...unsent]) {
     const date = midnight(message.time);
     if (!previous || midnight(previous.time) < date) {
@@ -307,13 +345,13 @@ function* items() {
       };
       previous = null;
     }
-    if (!hasLine && message.number > room.newAfter && !isOwn(message)) {
+    if (!hasLine && message.time > room.newAfter && !isOwn(message)) {
       hasLine = true;
       previous = null;
       yield { key: `new/${room.name}`, make: () => separator('new', 'New') };
     }
     const follows =
-      previous?.author === message.author &&
+      previous?.person === message.person &&
       previous.name === message.name &&
       message.time - previous.time < SAME_BREATH;
     yield {
@@ -359,9 +397,11 @@ function updateMessage(shown, message, follows) {
   shown.classList.toggle('follows', follows);
   shown.classList.toggle('unsent', Boolean(message.isUnsent));
   const state = message.isUnsent
-    ? connection.status === 'online'
-      ? 'Sending…'
-      : 'Not sent yet'
+    ? message.refusal
+      ? `Not sent: ${message.refusal}`
+      : status === 'online'
+        ? 'Sending…'
+        : 'Not sent yet'
     : '';
   const place = shown.querySelector('.state');
   if (place.textContent !== state) place.textContent = state;
@@ -369,19 +409,19 @@ function updateMessage(shown, message, follows) {
 
 function showPeople() {
   $('people').replaceChildren(
-    ...people.map(({ id, name }) =>
+    ...people.map(({ person, name }) =>
       element(
         'li',
         {},
         avatar(name),
         element('span', { className: 'person' }, name),
-        ...(id === me.id ? [element('span', { className: 'you' }, 'you')] : []),
+        ...(person === me.person ? [element('span', { className: 'you' }, 'you')] : []),
       ),
     ),
   );
   $('people-count').textContent = people.length || '';
   const faces = people
-    .filter(({ id }) => id !== me.id)
+    .filter(({ person }) => person !== me.person)
     .slice(0, 4)
     .map(({ name }) => avatar(name));
   if (people.length > 5)
@@ -393,7 +433,7 @@ function showPeople() {
 function showSummary() {
   const others = people.length - 1;
   $('summary').textContent =
-    connection.status !== 'online'
+    status !== 'online'
       ? $('my-status').textContent
       : others < 1
         ? 'Only you are here'
@@ -406,13 +446,14 @@ function showTyping() {
   if ($('typing').textContent !== text) $('typing').textContent = text;
 }
 
-function showStatus(status) {
+function showStatus(now) {
+  status = now;
   if (status === 'online' || status === 'idle') troubleSince = 0;
   else troubleSince ||= Date.now() - (status === 'connecting' ? 0 : BANNER_AFTER);
   document.documentElement.dataset.status = status;
   $('my-status').textContent =
-    { online: 'Online', waiting: 'Not connected', refused: 'Not connected', idle: 'Not joined yet' }[status] ??
-    'Connecting…';
+    { online: 'Online', connecting: 'Connecting…', idle: 'Not joined yet' }[status] ??
+    'Not connected';
   if (status !== 'online') people = [];
   showMe();
   showPeople();
@@ -427,23 +468,21 @@ function showMe() {
 }
 
 function showBanner() {
-  const { status, reason, retryAt } = connection;
   $('banner').hidden = !troubleSince || Date.now() - troubleSince < BANNER_AFTER;
   const text =
-    status === 'refused'
-      ? `${reason || 'The chat refused the connection'}.`
-      : !navigator.onLine
+    status === 'refused' || status === 'closed'
+      ? `The chat has refused the connection. ${problem}`
+      : status === 'offline'
         ? 'You are offline. What you write is kept.'
         : 'The connection is lost. What you write is kept.';
   if ($('banner-text').textContent !== text) $('banner-text').textContent = text;
-  const seconds = Math.ceil((retryAt - Date.now()) / 1000);
+  const seconds = Math.ceil(((channels?.retryAt ?? 0) - Date.now()) / 1000);
   $('banner-countdown').textContent =
     status === 'waiting' && seconds > 0
       ? `Trying again in ${seconds} s`
       : status === 'connecting'
         ? 'Trying now…'
         : '';
-  $('retry').textContent = status === 'refused' ? `Go to #${HOME}` : 'Try now';
   $('retry').hidden = status === 'connecting';
 }
 
@@ -500,7 +539,9 @@ $('text').addEventListener('keydown', (event) => {
 $('text').addEventListener('input', () => {
   fitComposer();
   if (!$('text').value.trim() || Date.now() - typingToldAt < TYPING_EVERY) return;
-  if (connection.send({ type: 'typing' })) typingToldAt = Date.now();
+  if (status !== 'online') return;
+  typingToldAt = Date.now();
+  channels.publish(`here:${room.name}`, {}).catch(() => {});
 });
 
 $('log').addEventListener('scroll', () => {
@@ -522,26 +563,23 @@ $('jump').addEventListener('click', () => {
 
 /** What comes from here on is new when the reader looks again. */
 function lookAway() {
-  if (!room.unread) room.newAfter = room.count;
+  if (!room.unread) room.newAfter = room.latest;
   showJump();
 }
 
 function noticeReading() {
-  if (isReading()) room.seen = room.count;
+  if (isReading()) room.seen = room.latest;
   showChannels();
   remember();
 }
 
 addEventListener('hashchange', () => go(channelInAddress() ?? HOME));
 addEventListener('resize', fitComposer);
-addEventListener('online', () => connection.status === 'waiting' && connection.retry());
-addEventListener('offline', showBanner);
 document.addEventListener('visibilitychange', () => {
   if (document.visibilityState === 'hidden') {
     lookAway();
   } else {
     noticeReading();
-    if (connection.status === 'waiting') connection.retry();
   }
 });
 
@@ -557,8 +595,8 @@ addEventListener('keydown', (event) => {
 });
 
 $('retry').addEventListener('click', () => {
-  if (connection.status === 'refused') location.hash = HOME;
-  else connection.retry();
+  if (status === 'refused' || status === 'closed') introduce(me.name).catch(refuse);
+  else channels?.retry();
 });
 $('skip').addEventListener('click', (event) => {
   event.preventDefault(); // the part after # in the address is the channel
@@ -605,11 +643,9 @@ $('name-form').addEventListener('submit', (event) => {
     return;
   }
   if (name === me.name) return;
-  me.name = name;
-  memory.set(sessionStorage, 'name', name);
   memory.set(localStorage, 'name', name);
   openSidebar(false);
-  connect();
+  introduce(name).catch(refuse);
   if (hasMouse.matches) setTimeout(() => $('text').focus());
 });
 for (const id of ['me', 'enter']) $(id).addEventListener('click', askName);
@@ -638,8 +674,6 @@ setInterval(() => {
   for (const [id, { until }] of typing) if (until < now) typing.delete(id);
   showTyping();
   showBanner();
-  const isSilent = room.outbox.some(({ sentAt }) => now - sentAt > ECHO_TIMEOUT);
-  if (isSilent && connection.status === 'online') connection.retry();
 }, 500);
 
 /* ---- Begin ---- */
@@ -648,7 +682,5 @@ openSidebar(false);
 const first = channelInAddress() ?? memory.get(localStorage, 'channel') ?? HOME;
 history.replaceState(null, '', `#${first}`);
 go(first);
-if (!me.name) {
-  showStatus('idle');
-  askName();
-}
+showStatus('idle');
+begin().catch(refuse);

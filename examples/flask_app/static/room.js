@@ -1,6 +1,6 @@
 /**
- * What this page knows about one channel: its messages, the ones that are still to be sent, and
- * how many have been seen.
+ * What this page knows about one room: its messages, the ones that are still to be sent, and up to
+ * when they have been seen. Times are the server's, in milliseconds.
  */
 
 const LONGEST = 500;
@@ -10,8 +10,7 @@ export class Room {
   messages = [];
   outbox = [];
   draft = '';
-  count = 0; // messages in the channel, as counted by the server
-  seen = null; // of these, how many the reader has seen; null before we know
+  seen = 0; // the reader has seen the messages up to this time
   newAfter = null; // where the line "New" is drawn
 
   constructor(name) {
@@ -19,38 +18,25 @@ export class Room {
   }
 
   get unread() {
-    return this.count - (this.seen ?? this.count);
+    return this.messages.filter(({ time }) => time > this.seen).length;
+  }
+
+  /** The time of the last message; or up to when was seen, if that is later. */
+  get latest() {
+    return Math.max(this.seen, this.messages.at(-1)?.time ?? 0);
   }
 
   get isFull() {
     return this.outbox.length >= MOST_UNSENT;
   }
 
-  /** The server began anew: its counts do, and what we have from before has no number. */
-  restart() {
-    for (const message of this.messages) message.number = 0;
-    this.count = 0;
-    this.seen = this.newAfter = null;
-  }
-
-  /** A message from the server: a new one, or the echo of our own, which is then sent. */
+  /** A message that came: a new one, one that we have, or the echo of our own, which is then sent. */
   add(message, isOwn) {
-    this.count = message.number;
+    if (isOwn) this.outbox = this.outbox.filter(({ id }) => id !== message.id);
+    if (this.messages.some((other) => key(other) === key(message))) return;
     this.messages.push(message);
     if (this.messages.length > LONGEST) this.messages.shift();
-    if (isOwn) this.outbox = this.outbox.filter(({ id }) => id !== message.id);
-  }
-
-  /** The history on joining, or on coming back: it may hold what we have, and what we missed. */
-  merge(history, isOwn) {
-    const keys = new Set(history.map(key));
-    this.messages = [
-      ...this.messages.filter((message) => !keys.has(key(message))),
-      ...history,
-    ].slice(-LONGEST);
-    const sent = new Set(history.filter(isOwn).map(({ id }) => id));
-    this.outbox = this.outbox.filter(({ id }) => !sent.has(id));
   }
 }
 
-export const key = ({ author, id }) => `${author}/${id}`;
+export const key = ({ person, id }) => `${person}/${id}`;

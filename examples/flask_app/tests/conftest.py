@@ -1,4 +1,4 @@
-"""What the tests of the chat have in common: Flask's test client, and people who join."""
+"""What the tests of the chat have in common: visitors with Flask's test client."""
 
 from __future__ import annotations
 
@@ -17,19 +17,46 @@ from app import app  # noqa: E402
 from faye_wsgi.testing import connect  # noqa: E402
 
 
+class Window:
+    """A page of the chat: a browser with cookies, and its WebSocket."""
+
+    def __init__(self, client: Any, ws: Any) -> None:
+        self.client, self.ws = client, ws
+
+    def ask(self, **message: Any) -> Any:
+        """Send a message to the endpoint; its answer, or refusal."""
+        self.ws.send_json({**message, "ref": "asked"})
+        return self.until(lambda one: one.get("ref") == "asked")
+
+    def until(self, fits: Callable[[Any], bool]) -> Any:
+        """The next message that fits; others may come before it."""
+        while True:
+            message = self.ws.receive_json()
+            if fits(message):
+                return message
+
+    def say(self, text: str, room: str = "general", id: str = "") -> Any:
+        said = {"id": id or text, "text": text}
+        return self.ask(publish=f"room:{room}", data=said, key=said["id"])
+
+    def hear(self, channel: str = "room:general") -> Any:
+        """The data of the next message of a channel."""
+        return self.until(lambda one: one.get("channel") == channel and "data" in one)["data"]
+
+
 @pytest.fixture
 def client() -> Any:
     return app.test_client()
 
 
 @pytest.fixture
-def join(client: Any) -> Iterator[Callable[..., Any]]:
+def join() -> Iterator[Callable[..., Window]]:
     """``join('ann')``: a window of the chat, which is closed after the test."""
     with ExitStack() as stack:
 
-        def join(name: str, channel: str = "tests") -> Any:
-            ws = stack.enter_context(connect(client, f"/channels/{channel}"))
-            ws.send_json({"name": name, "key": f"the secret of {name}"})
-            return ws
+        def join(name: str) -> Window:
+            client = app.test_client()
+            assert client.post("/me", json={"name": name}).status_code == 200
+            return Window(client, stack.enter_context(connect(client, "/channels")))
 
         yield join

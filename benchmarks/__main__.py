@@ -48,7 +48,7 @@ MEMORY_COLUMNS = (("memory_kib", "KiB each", 2),)
 DEPLOY_COLUMNS = (
     ("seconds", "seconds", 2),
     ("cpu_us", "CPU us each", 0),
-    ("scripts", "calls each", 4),
+    ("calls", "calls each", 4),
 )
 SPECIAL_COLUMNS = {"idle": MEMORY_COLUMNS, "deploy": DEPLOY_COLUMNS}
 

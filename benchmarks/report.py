@@ -35,7 +35,7 @@ def rows_of(report: dict[str, Any], scenario: Scenario) -> Rows:
     for name in dict.fromkeys(one[1] for one in rounds):
         mine = [one for one in rounds if one[1] == name]
         row: dict[str, Any] = {"notes": notes([one[3] for one in mine])}
-        for key in ("cpu_us", "rate", "p50_us", "p99_us", "memory_kib", "seconds", "scripts"):
+        for key in ("cpu_us", "rate", "p50_us", "p99_us", "memory_kib", "seconds", "calls"):
             values = [one[3][key] for one in mine if key in one[3]]
             if values:
                 row[key] = statistics.median(values)
@@ -65,7 +65,7 @@ def table(scenario: Scenario, rows: Rows) -> str:
         ]
         lines += [
             f"| {name} | {row['seconds']:.2f} | {row['cpu_us']:,.0f} | {row['ratio']:.2f} "
-            f"| {row['scripts']:.4f} |"
+            f"| {row['calls']:.4f} |"
             for name, row in rows
         ]
     else:

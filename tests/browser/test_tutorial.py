@@ -50,7 +50,8 @@ def test_two_pages(tmp_path: Path) -> None:
                 server.signal(signal.SIGHUP)
                 ada.wait(lambda _: not before & set(server.worker_pids()), 20, "new workers")
                 say(ben, "still there?")
-                ada.wait_text("Ben: still there?", 20)
+                for window in (ada, ben):
+                    window.wait_text("Ben: still there?", 20)
                 assert heard(ada) == heard(ben) == ["Ada: hello", "Ben: still there?"]
                 logged = ada.console() + ben.console()
                 assert not [line for line in logged if "chat.html" in line or "Uncaught" in line]

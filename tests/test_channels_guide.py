@@ -60,13 +60,18 @@ def template() -> str:
 # The tutorial
 
 
+def write_chat(folder: Path) -> Path:
+    """Write the files of the tutorial into a folder."""
+    (folder / "chat.py").write_text(block("def say():\n    if").code, "utf-8")
+    (folder / "templates").mkdir()
+    (folder / "templates/chat.html").write_text(template(), "utf-8")
+    return folder
+
+
 @pytest.fixture
 def chat(tmp_path: Path) -> Path:
     """A folder with the files of the tutorial."""
-    (tmp_path / "chat.py").write_text(block("def say():\n    if").code, "utf-8")
-    (tmp_path / "templates").mkdir()
-    (tmp_path / "templates/chat.html").write_text(template(), "utf-8")
-    return tmp_path
+    return write_chat(tmp_path)
 
 
 class Visitor:

@@ -11,7 +11,7 @@ import pytest
 from ..conftest import find_program
 from ..support.servers import ROOT
 
-SECONDS = 12  # of harm
+SECONDS = 8  # of harm
 LIMIT = 110.0
 
 SETUPS = ["harmless", "durable", "undurable", "volatile", "threads", "sentinels"]

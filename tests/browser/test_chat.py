@@ -24,8 +24,8 @@ STATUS = "return document.documentElement.dataset.status"
 ENTER = "\ue007"
 
 
-def serve_chat(port: int = 0) -> Any:
-    return serve("gunicorn-gevent", "app:app", cwd=EXAMPLE, port=port)
+def serve_chat(port: int = 0, env: dict[str, str] | None = None) -> Any:
+    return serve("gunicorn-gevent", "app:app", cwd=EXAMPLE, port=port, env=env)
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +226,50 @@ def test_it_comes_back_after_a_restart_and_sends_what_waited() -> None:
                 window.wait(lambda w: people(w) == ["Ada", "Ben"])
 
 
+def test_try_now_does_not_wait(ada: Page) -> None:
+    enter("retry", ada)
+    ada.run("dispatchEvent(new Event('offline'))")  # the next attempt is in 30 seconds
+    ada.wait(lambda w: w.find("#banner").is_displayed())
+    say(ada, "kept")
+    wait_messages(ada, ["kept"], ".message.unsent")
+    ada.find("#retry").click()
+    wait_online(ada)
+    wait_messages(ada, ["kept"], ".message:not(.unsent)")
+
+
+def test_a_new_name_is_seen_by_all(ada: Page, ben: Page) -> None:
+    enter("names", ada, ben)
+    say(ben, "as Ben")
+    wait_messages(ada, ["as Ben"])
+    for name in ("Benny", "Ben"):
+        ben.find("#me").click()
+        ben.find("#name-dialog[open] #name").clear()
+        ben.find("#name").send_keys(name + ENTER)
+        for window in (ada, ben):
+            window.wait(lambda w: people(w) == ["Ada", name], 20)  # noqa: B023
+    wait_messages(ben, ["as Ben"], ".message.own")
+
+
+def test_it_works_where_no_websocket_passes(server: Server, ada: Page) -> None:
+    enter("strict", ada)
+    say(ada, "through")
+    wait_messages(ada, ["through"], ".message:not(.unsent)")
+    with page() as window:
+        script = """window.WebSocket = class {
+            constructor() { setTimeout(() => this.onclose({ code: 1006, reason: '' })); }
+            close() {}
+        };"""
+        window.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+        window.open(server.url("/#strict"))
+        window.find("#name-dialog[open] #name").send_keys("Cleo" + ENTER)
+        wait_online(window, timeout=30)
+        wait_messages(window, ["through"])
+        say(window, "by POST")
+        for each in (ada, window):
+            wait_messages(each, ["through", "by POST"], ".message:not(.unsent)")
+            each.wait(lambda w: people(w) == ["Ada", "Cleo"])
+
+
 def test_unsent_messages_survive_a_reload(ada: Page) -> None:
     enter("offline", ada)
     try:
@@ -374,36 +418,24 @@ def test_its_logs_are_clean(server: Server, ada: Page) -> None:
 # Several workers and a Redis
 
 
-def last_worker(server: Server) -> int:
-    """The process that took the last WebSocket."""
-    lines = [line for line in server.access_log().splitlines() if line.endswith(" 101")]
-    return int(lines[-1].split()[0].strip("<>")) if lines else 0
-
-
-def settle(window: Page, server: Server, other: int) -> int:
-    """Reloads the page until its WebSocket is in another worker than ``other``."""
-    for _ in range(30):
-        worker = last_worker(server)
-        if worker != other:
-            return worker
-        count = server.access_log().count(" 101\n")
-        window.driver.refresh()
-        wait_online(window)
-        window.wait(lambda w: server.access_log().count(" 101\n") > count)  # noqa: B023
-    raise AssertionError("all WebSockets go to one worker")
+# When the connection is lost, the page must not be back before something was missed.
+STAY_AWAY = """
+const observer = new MutationObserver(() => {
+  if (document.documentElement.dataset.status === 'online') return;
+  observer.disconnect();
+  dispatchEvent(new Event('offline'));
+});
+observer.observe(document.documentElement, { attributes: true });
+"""
 
 
 def test_nothing_is_lost_while_workers_are_restarted() -> None:
-    options = ["--access-logformat", "%(p)s %(r)s %(s)s"]
+    # Two servers, so that it is known which worker has which window.
     with RedisServer(find_program("redis-server")) as redis, page() as ada, page() as ben:
         env = {"CHANNELS": redis.url}
-        with serve(
-            "gunicorn-gevent", "app:app", cwd=EXAMPLE, workers=2, options=options, env=env
-        ) as server:
-            join(ada, server, "Ada")
-            worker_of_ada = settle(ada, server, 0)
-            join(ben, server, "Ben")
-            worker_of_ben = settle(ben, server, worker_of_ada)
+        with serve_chat(env=env) as first, serve_chat(env=env) as second:
+            join(ada, first, "Ada")
+            join(ben, second, "Ben")
             expected: list[str] = []
 
             def count(window: Page, last: int) -> None:
@@ -413,22 +445,29 @@ def test_nothing_is_lost_while_workers_are_restarted() -> None:
 
             count(ada, 3)
             wait_messages(ben, expected)
-            for worker, number in (
-                (worker_of_ben, signal.SIGTERM),
-                (worker_of_ada, signal.SIGKILL),
-            ):
+            restarts = (
+                (ben, second, ada, signal.SIGTERM),
+                (ada, first, ben, signal.SIGKILL),
+            )
+            for window, server, other, number in restarts:
+                (worker,) = server.worker_pids()
+                window.run(STAY_AWAY)
                 os.kill(worker, number)
-                count(ada, len(expected) + 4)
+                count(other, len(expected) + 4)
+                window.wait(lambda w: w.run(STATUS) == "offline", what=f"the loss after {number!r}")
+                before = messages(window)
+                count(other, len(expected) + 4)
                 wait_gone(worker, server)
-                count(ada, len(expected) + 4)
-                for window in (ada, ben):
-                    wait_online(window, timeout=30)
-                    wait_messages(window, expected)
-                    wait_messages(window, [], ".message.unsent")
+                wait_messages(other, expected, ".message:not(.unsent)")
+                assert messages(window) == before
+                window.run("dispatchEvent(new Event('online'))")
+                for each in (ada, ben):
+                    wait_online(each, timeout=30)
+                    wait_messages(each, expected, ".message:not(.unsent)")
             assert len(expected) == 19
             for window in (ada, ben):
                 window.wait(lambda w: people(w) == ["Ada", "Ben"])
-        assert "Traceback" not in server.log()
+        assert "Traceback" not in first.log() + second.log()
 
 
 def wait_gone(worker: int, server: Server) -> None:

@@ -32,6 +32,7 @@ from faye_wsgi.testing import connect
 from .conftest import find_program
 from .support.redis import RedisServer
 from .support.servers import Server, serve
+from .support.waiting import wait_until
 from .test_layers import fresh_python
 from .test_readme import ROOT, Block, blocks
 
@@ -147,8 +148,10 @@ def test_the_chat_on_four_workers(chat: Path, redis_server: RedisServer) -> None
         ada.post("/say", text="hello")
         assert ada.hear(adas, 1) == ben.hear(bens, 1) == ["Ada: hello"]
         # All workers are restarted. What is said before Ben is back comes when he is.
+        before = set(server.worker_pids())
         server.signal(signal.SIGHUP)
         assert wait_end(bens) == 1001
+        wait_until(lambda: not before & set(server.worker_pids()), what="new workers")
         ada.post("/say", text="are you there?")
         bens = ben.connect()
         assert ben.hear(bens, 1) == ["Ada: are you there?"]

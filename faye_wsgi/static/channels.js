@@ -208,6 +208,7 @@ class Channels {
   #messages(subscriptions) {
     const groups = new Map();
     for (const one of subscriptions) {
+      one.begin();
       const { presence, last } = one.options;
       const since = one.isConfirmed ? this.#cursor : one.cursor;
       const details = { since: since || undefined, presence: presence || undefined };
@@ -555,7 +556,7 @@ class Subscription {
     if (listener) this.#listeners.message.add(listener);
   }
 
-  /** A connection has begun: the members come anew. */
+  /** It is asked for: the members come anew, before or after the confirmation. */
   begin() {
     this.#isStale = true;
   }

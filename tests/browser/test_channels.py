@@ -156,7 +156,7 @@ def test_the_cursor_of_the_page(server: Server, new_page: Any) -> None:
     publish(ada, "a", 1)
     publish(ada, "b", 2)
     ben = new_page(server.url(f"/?since={cursor}"))
-    join(ben, "b", "a")
+    join(ben, "a", "b")  # in this order, also where each is asked for by itself
     wait_got(ben, ["a", 1], ["b", 2])
     join(ben, "c", last=5)
     publish(ada, "c", 3)

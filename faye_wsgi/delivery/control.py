@@ -18,6 +18,7 @@ from faye_wsgi.delivery.delivery import PRIVATE, Delivery, Subscriber, is_privat
 from faye_wsgi.delivery.messages import Message
 from faye_wsgi.delivery.outlets import Mailbox
 from faye_wsgi.delivery.relay import Entry
+from faye_wsgi.errors import BrokerError
 from faye_wsgi.http.url import without_query
 
 __all__ = ["CHANNEL", "Control"]
@@ -41,8 +42,15 @@ class Control:
     # Listening
 
     def listen(self) -> None:
-        """Take part, as long as there are subscribers; before the first one subscribes."""
-        with self._lock:
+        """Take part, as long as there are subscribers; before the first one subscribes.
+
+        BrokerError where the broker cannot be asked in time.
+        """
+        # The lock is held while the broker is asked. Where it is silent, those who come meanwhile
+        # must not wait for one another: each waits for its own time, and no longer.
+        if not self._lock.acquire(timeout=self._delivery.timeout):
+            raise BrokerError(f"the broker has not answered within {self._delivery.timeout} s")
+        try:
             if self._mailbox is None:
                 mailbox = Mailbox(self._obey, self._delivery.end)
                 try:
@@ -51,6 +59,8 @@ class Control:
                     mailbox.close()
                     raise
                 self._mailbox = mailbox
+        finally:
+            self._lock.release()
 
     def rest(self) -> None:
         """Take part no more, unless a user's subscriber has come meanwhile."""

@@ -60,7 +60,7 @@ class Delivery:
         self._delivering = threading.Lock()
         self.brokers = tuple(brokers)
         self._partition = partition
-        self._timeout = timeout
+        self.timeout = timeout  # seconds that a subscriber waits for the broker
         self._high_water = high_water
         self._slow: Slow = slow
         self._max_channels = max_channels
@@ -228,14 +228,14 @@ class Delivery:
         while asking and not outlet.is_closed:
             for index, join in asking.items():
                 self.relays[index].join(join)
-            end = time.monotonic() + self._timeout
+            end = time.monotonic() + self.timeout
             missing = [
                 join for join in asking.values() if not join.wait(max(0, end - time.monotonic()))
             ]
             if missing:
                 for join in joins.values():
                     join.is_withdrawn = True
-                raise BrokerError(f"the broker has not answered within {self._timeout} seconds")
+                raise BrokerError(f"the broker has not answered within {self.timeout} seconds")
             asking = {index: join for index, join in asking.items() if join.page is not None}
             for join in asking.values():
                 self._send_page(outlet, join)

@@ -69,3 +69,24 @@ def test_a_first_subscriber_in_vain_does_not_lock_out_the_next() -> None:
         assert isinstance(results.get(timeout=TIMEOUT), BrokerError)
     threading.Thread(target=subscribe, daemon=True).start()
     assert results.get(timeout=TIMEOUT) == "subscribed"
+
+
+def test_subscribers_do_not_wait_for_one_another_where_the_broker_is_silent() -> None:
+    channels = Channels(timeout=0.05)
+    channels._use()
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:  # as a subscriber does that asks the broker
+        with channels._control._lock:
+            held.set()
+            done.wait(TIMEOUT)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert held.wait(TIMEOUT)
+        with pytest.raises(BrokerError):
+            channels.subscribe(print, "a")
+    finally:
+        done.set()
+        thread.join(TIMEOUT)

@@ -16,6 +16,7 @@ import pytest
 from faye_wsgi import Channels, EventSource, Message, WebSocket
 from faye_wsgi.testing import connect, connect_events
 
+from .support import servers
 from .support.waiting import wait_until
 
 TIMEOUT = 5.0
@@ -416,6 +417,8 @@ def test_add_and_remove(channels: Channels) -> None:
 
 def test_patched() -> None:
     """The same in a process that gevent has patched, where everything is a greenlet."""
+    if not servers.MAY_START:
+        pytest.skip("it starts another run of tests")
     script = (
         "from gevent import monkey; monkey.patch_all()\n"
         "import sys, pytest\n"

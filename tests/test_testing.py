@@ -29,6 +29,7 @@ from faye_wsgi import (
 from faye_wsgi.flask import eventsource, websocket
 from faye_wsgi.testing import connect, connect_events, ws_url
 
+from .support import servers
 from .test_layers import ROOT, fresh_python
 
 AGAIN_MARK = "FAYE_WSGI_TEST_AGAIN"
@@ -467,6 +468,8 @@ def test_djangos_test_cases(threads: str) -> None:
 def run(
     *arguments: str, folder: Path = ROOT, **environment: str
 ) -> subprocess.CompletedProcess[str]:
+    if not servers.MAY_START:
+        pytest.skip("it starts another run of tests")
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(
         [sys.executable, *arguments],

@@ -64,10 +64,14 @@ class Control:
 
     def rest(self) -> None:
         """Take part no more, unless a user's subscriber has come meanwhile."""
-        with self._lock:
+        if not self._lock.acquire(timeout=self._delivery.timeout):
+            return  # another one asks a silent broker, and calls this when it has failed
+        try:
             if not self._delivery.is_idle:
                 return
             mailbox, self._mailbox = self._mailbox, None
+        finally:
+            self._lock.release()
         if mailbox is not None:
             self._delivery.end(mailbox)
             mailbox.close()

@@ -87,6 +87,7 @@ def test_subscribers_do_not_wait_for_one_another_where_the_broker_is_silent() ->
         assert held.wait(TIMEOUT)
         with pytest.raises(BrokerError):
             channels.subscribe(print, "a")
+        assert thread.is_alive(), "the one that asks the broker has not ended before"
     finally:
         done.set()
         thread.join(TIMEOUT)

@@ -24,6 +24,7 @@ import gevent.socket
 
 from faye_wsgi import commands
 from faye_wsgi.client import Client
+from faye_wsgi.commands import INTERRUPTED, USAGE, Parser, read_header
 from faye_wsgi.driver.events import Data
 from faye_wsgi.driver.eventstream import ServerEvent
 from faye_wsgi.driver.frames import CloseCode
@@ -39,8 +40,6 @@ from faye_wsgi.transport.tls import make_client_tls
 __all__ = ["exit_status", "failure_status", "main"]
 
 PROMPT = "> "
-USAGE = 64  # EX_USAGE of sysexits.h: argparse's own 2 would mean 1002
-INTERRUPTED = 130  # 128 and SIGINT, as a shell has it
 CLOSE_TIMEOUT = 5.0
 PROBE_TIMEOUT = 3.0
 
@@ -82,14 +81,8 @@ def failure_status(error: HandshakeError) -> int:
     return exit_status(error.code)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        self.print_usage(sys.stderr)
-        self.exit(USAGE, f"{self.prog}: error: {message}\n")
-
-
 def _make_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m faye_wsgi",
         description="Send lines of standard input to a WebSocket and print its messages, or "
         "print the events of an event stream.",
@@ -106,7 +99,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "--header",
         action="append",
         default=[],
-        type=_read_header,
+        type=read_header,
         metavar='"NAME: VALUE"',
         help="a header to add to the request; may be repeated",
     )
@@ -131,13 +124,6 @@ def _make_parser() -> argparse.ArgumentParser:
         "a message; default 1",
     )
     return parser
-
-
-def _read_header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise argparse.ArgumentTypeError('a header is "Name: value"')
-    return name.strip(), value.strip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,19 +22,22 @@ from faye_wsgi.client import Client
 from faye_wsgi.delivery.messages import Message, to_json
 from faye_wsgi.errors import BrokerError, ConnectionClosed, HandshakeError
 
-__all__ = ["COMMANDS", "HELP", "main"]
+__all__ = ["COMMANDS", "HELP", "INTERRUPTED", "USAGE", "Parser", "main", "read_header"]
 
 COMMANDS = ("listen", "publish")
 HELP = """  listen URL CHANNEL ...     print what is published, a line of JSON for each message
   publish URL CHANNEL DATA   publish; DATA is JSON, or else a text"""
 FAILED = 1
-USAGE = 64  # EX_USAGE of sysexits.h
-INTERRUPTED = 130
+USAGE = 64  # EX_USAGE of sysexits.h: argparse's own 2 would mean 1002
+INTERRUPTED = 130  # 128 and SIGINT, as a shell has it
 TIMEOUT = 10.0
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Ends with ``USAGE`` for wrong arguments."""
+
     def error(self, message: str) -> Any:
+        """Say what is wrong, and end."""
         self.print_usage(sys.stderr)
         self.exit(USAGE, f"{self.prog}: error: {message}\n")
 
@@ -62,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m faye_wsgi")
+    parser = Parser(prog="python -m faye_wsgi")
     commands = parser.add_subparsers(dest="command", required=True)
     listen = commands.add_parser("listen", help="print what is published")
     publish = commands.add_parser("publish", help="publish a message")
@@ -73,7 +76,7 @@ def _make_parser() -> argparse.ArgumentParser:
             "--header",
             action="append",
             default=[],
-            type=_read_header,
+            type=read_header,
             metavar='"NAME: VALUE"',
             help="a header of the request to an endpoint; may be repeated",
         )
@@ -86,7 +89,8 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_header(text: str) -> tuple[str, str]:
+def read_header(text: str) -> tuple[str, str]:
+    """A header's name and value."""
     name, colon, value = text.partition(":")
     if not colon:
         raise argparse.ArgumentTypeError('a header is "Name: value"')

@@ -104,7 +104,8 @@ class Delivery:
     @property
     def is_idle(self) -> bool:
         """Whether no user's subscriber is left."""
-        return all(is_private(one) for one in self.subscribers)
+        with self._lock:  # no copy: this is asked at each subscription
+            return all(is_private(one) for one in self._subscribers.values())
 
     @property
     def alive(self) -> int:

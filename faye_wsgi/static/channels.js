@@ -728,8 +728,8 @@ function randomKey() {
     .join('');
 }
 
-/** The number and the epoch of a cursor of one partition; null for others, which have no order. */
-function parseNumber(cursor) {
-  const match = /^(\d+)-(\w+)$/.exec(cursor ?? '');
+/** The number of a message, which rises in its channel as long as the epoch is the same. */
+function parseNumber(id) {
+  const match = /^(\d+)-([^_]+)/.exec(id ?? '');
   return match && { number: Number(match[1]), epoch: match[2] };
 }

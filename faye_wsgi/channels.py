@@ -277,11 +277,14 @@ class Channels:
             checked and get its author; its ValueError refuses it. Without ``authorize`` only names
             from ``sign`` are allowed, and nothing is published.
         :param origins: which pages may use it: 'same' (default), a list, or None for any.
-        :param trust_forwarded: believe ``X-Forwarded-Host``, behind a proxy that sets it.
+        :param trust_forwarded: believe ``X-Forwarded-Host`` and ``X-Forwarded-For``, behind a
+            proxy that sets them.
         :param max_length: bytes of a client's message. Default: twice ``max_message`` and 16 KiB.
         :param max_history: the most messages of the past at once. Default 100.
         :param rate: messages a second that a connection may send, and channels that it may
-            subscribe to. Above it the connection is served more slowly. Default 50.
+            subscribe to. Above it the connection is served more slowly. Default 50. So many
+            single requests (POST) may come from an address in each worker; above it they get
+            429. Behind a proxy all have one address, without ``trust_forwarded``.
         :param burst: how many of them at once. Default 256.
         :param ping: seconds between pings of WebSockets. Default 25.
         :param release: called after each message, to give back what ``authorize`` has used, such as

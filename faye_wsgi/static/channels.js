@@ -33,7 +33,7 @@ const WEBSOCKET_AGAIN = 60_000;
 const KEY_LIFETIME = 240_000; // the server knows a key for 300 s
 const GONE = { code: 1006, reason: '' };
 
-/** What was refused: `code` is 'forbidden', 'invalid', 'limit', 'unavailable', 'unknown' or 'closed'. */
+/** What was refused: `code` is 'forbidden', 'invalid', 'limit', 'unknown' or 'closed'. */
 export class ChannelsError extends Error {
   constructor(code, message, channel) {
     super(message);
@@ -248,7 +248,7 @@ class Channels {
   #settle(ref, error, answer) {
     const request = this.#requests.get(ref);
     if (!request) return;
-    if (error?.code === 'unavailable') {
+    if (error?.code === 'unavailable' || error?.code === 'rate') {
       setTimeout(() => {
         if (this.state === 'online' && this.#requests.has(ref)) this.#ask(request);
       }, 500 + Math.random() * 2_500);

@@ -433,10 +433,10 @@ def test_a_text_of_its_own_has_the_cursor_of_what_came_before(channels: Channels
     def app(environ: dict[str, Any], start_response: Any) -> Any:
         ws = WebSocket(environ)
         with channels.subscribe(ws, "a") as subscription:
-            subscription._tell(lambda cursor: f"first {bool(cursor)}")
+            subscription.tell(lambda cursor: f"first {bool(cursor)}")
             id = channels.publish("a", 1)
             ws.receive()
-            subscription._tell(lambda cursor: f"then {cursor >= id}")
+            subscription.tell(lambda cursor: f"then {cursor >= id}")
             ws.receive()
         return ws.response(environ, start_response)
 

@@ -616,7 +616,8 @@ class Relay:
         """The item of a replayed publication: one for all who join and have the same encoding."""
         key = (publication.number, join.outlet.kind, format, join.base)
         if key not in encoded:
-            place = join.base or self._cursor(Position(publication.number, publication.epoch))
+            position = Position(publication.number, publication.epoch)
+            place = self._cursor(position) if join.base is None else join.base.of(position)
             message = Message(publication.channel, str(place), publication.payload)
             encoded[key] = encode_item(
                 join.outlet.kind, format, message, publication.number, place, join.base

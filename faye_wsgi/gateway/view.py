@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import sys
 from functools import cache
 from pathlib import Path
@@ -22,8 +23,17 @@ from urllib.parse import parse_qs
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.errors import ConnectionClosed
 from faye_wsgi.eventsource import EventSource
-from faye_wsgi.gateway.protocol import Budget, Command, Refusal, encode, parse, parse_json
+from faye_wsgi.gateway.protocol import (
+    Budget,
+    Budgets,
+    Command,
+    Refusal,
+    encode,
+    parse,
+    parse_json,
+)
 from faye_wsgi.gateway.session import Session, Site
+from faye_wsgi.http.headers import split_list
 from faye_wsgi.http.origins import Origins, is_allowed
 from faye_wsgi.websocket import WebSocket
 from faye_wsgi.wsgi.environ import Environ, environ_of, host_of, is_websocket
@@ -34,7 +44,7 @@ __all__ = ["SCRIPT", "ViewOptions", "make_view"]
 log = logging.getLogger("faye_wsgi")
 
 SCRIPT = Path(__file__).resolve().parents[1] / "static" / "channels.js"
-_STATUS = {"invalid": 400, "forbidden": 403, "limit": 413, "unavailable": 503}
+_STATUS = {"invalid": 400, "forbidden": 403, "limit": 413, "rate": 429, "unavailable": 503}
 _LISTS = ("channel", "token")  # query parameters that may be repeated
 Headers = list[tuple[str, str]]
 
@@ -56,6 +66,7 @@ class ViewOptions:
         self.trust_forwarded = trust_forwarded
         self.rate = rate
         self.burst = burst
+        self.budgets = Budgets(rate, burst)  # of single requests
         self.release = release
         self.websocket = websocket
 
@@ -91,12 +102,16 @@ def _serve(site: Site, options: ViewOptions, request: Any) -> Any:
     method = environ.get("REQUEST_METHOD")
     accepts_events = "text/event-stream" in environ.get("HTTP_ACCEPT", "")
     try:
+        if method == "POST" and accepts_events:
+            messages = _as_list(_read_body(site, request, environ), site)
+            commands = [parse(one, site.max_channels) for one in messages]
+            return _serve_events(site, options, request, answer, commands)
         if method == "POST":
-            messages = _read_body(site, request, environ)
-            if accepts_events:
-                commands = [parse(one, site.max_channels) for one in _as_list(messages, site)]
-                return _serve_events(site, options, request, answer, commands)
-            return _serve_post(site, options, request, answer, messages)
+            client = _client_of(environ, options.trust_forwarded)
+            seconds = options.budgets.spend(client, monotonic())
+            if seconds:
+                return answer.wait(seconds)
+            return _serve_post(site, options, request, answer, _read_body(site, request, environ))
         if method in ("GET", "HEAD"):
             if accepts_events:
                 commands = [_read_query(site, environ)]
@@ -241,6 +256,13 @@ def _serve_post(
     return answer.page(_STATUS.get(answers[0].get("error", ""), 200), answers[0])
 
 
+def _client_of(environ: Environ, trust_forwarded: bool) -> str:
+    """The address of the client: what all that it sends has in common."""
+    forwarded = environ.get("HTTP_X_FORWARDED_FOR", "") if trust_forwarded else ""
+    # The last one is the one that our proxy has seen. Others are what it was told.
+    return (split_list(forwarded) or [environ.get("REMOTE_ADDR", "")])[-1][:64]
+
+
 def _read_body(site: Site, request: Any, environ: Environ) -> Any:
     # Another type could be sent by a form of any page, and without a preflight request.
     kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
@@ -297,8 +319,9 @@ class _Answer:
         self.headers = headers
         self._responses = responses_for(request)
 
-    def page(self, status: int, value: dict[str, Any]) -> Any:
+    def page(self, status: int, value: dict[str, Any], *more: tuple[str, str]) -> Any:
         headers = [
+            *more,
             ("Content-Type", "application/json"),
             ("Cache-Control", "no-store"),
             *(self.headers or []),
@@ -307,6 +330,10 @@ class _Answer:
 
     def refuse(self, refusal: Refusal) -> Any:
         return self.page(_STATUS[refusal.code], refusal.answer)
+
+    def wait(self, seconds: float) -> Any:
+        refusal = Refusal("rate", "too many requests: try again later")
+        return self.page(429, refusal.answer, ("Retry-After", str(math.ceil(seconds))))
 
     def preflight(self) -> Any:
         headers = [

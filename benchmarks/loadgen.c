@@ -20,7 +20,7 @@
  *     receive  count the messages that the server sends to all connections; with --publish the
  *              first connection sends --window of them to be broadcast, and one more whenever
  *              all have one, or with --rate so many a second; with --events they are those of
- *              EventSource, over HTTP
+ *              EventSource, over HTTP, and the first connection publishes by POST /publish
  *
  * With --socketio a message is a Socket.IO event "all" whose argument has --size bytes. With
  * --rate a message is late from the moment at which it was due, sent or not.
@@ -315,26 +315,47 @@ static void wrap_payload(void) {
     set.size += begin + end;
 }
 
+static uint8_t *frame_of_payload(void) {
+    uint8_t *one = malloc(set.size + 14), opcode = set.binary ? OP_BINARY : OP_TEXT;
+    wire_length = set.size;
+    if (set.deflate && !set.raw) {
+        wire_length = read_compressed(payload, set.size);
+        opcode |= RSV1;
+    }
+    if (set.raw)
+        memcpy(one, payload, wire_length);
+    else
+        wire_length = write_frame(one, opcode, payload, wire_length);
+    return one;
+}
+
+static uint8_t *post_of_payload(void) {
+    char *one;
+    int length = asprintf(&one,
+                          "POST /publish HTTP/1.1\r\nHost: %s\r\nContent-Type: text/plain\r\n"
+                          "Content-Length: %zu\r\n\r\n%.*s",
+                          set.host, set.size, (int)set.size, (const char *)payload);
+    if (length < 0)
+        fail("out of memory");
+    wire_length = (size_t)length;
+    return (uint8_t *)one;
+}
+
 static void prepare_messages(void) {
     payload = malloc(set.size + 1);
     for (size_t i = 0; i < set.size; i++)
         payload[i] = (uint8_t)('a' + i % 26);
     if (set.socketio)
         wrap_payload();
-    uint8_t *one = malloc(set.size + 14), opcode = set.binary ? OP_BINARY : OP_TEXT;
-    size_t length = set.size;
-    if (set.deflate && !set.raw) {
-        length = read_compressed(payload, set.size);
-        opcode |= RSV1;
-    }
-    memcpy(one, payload, wire_length = length);
-    if (!set.raw)
-        wire_length = write_frame(one, opcode, payload, length);
+    uint8_t *one = set.events ? post_of_payload() : frame_of_payload();
     tape_length = wire_length * ((size_t)set.window + 1);
     tape = malloc(tape_length);
     for (int i = 0; i <= set.window; i++)
         memcpy(tape + (size_t)i * wire_length, one, wire_length);
     free(one);
+}
+
+static void prepare_request(void) {
     const char *form = "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\n"
                        "Connection: Upgrade\r\nSec-WebSocket-Key: " KEY "\r\n"
                        "Sec-WebSocket-Version: 13\r\n%s\r\n";
@@ -376,6 +397,13 @@ static void queue_message_of(struct connection *c, uint64_t time) {
 
 static void queue_message(struct connection *c) { queue_message_of(c, now); }
 
+/* With --events the first connection publishes, and is no receiver. */
+static bool is_poster(const struct connection *c) {
+    return set.events && set.publish && c == connections;
+}
+
+static int receivers(void) { return set.connections - is_poster(connections); }
+
 static void send_whole(struct connection *c, const void *data, size_t length) {
     if (transmit(c, data, length) != (ssize_t)length)
         fail("a short write: %s", strerror(errno));
@@ -415,7 +443,7 @@ static void opened(struct connection *c) {
 }
 
 static void begin(struct connection *c) {
-    if (set.raw) {
+    if (set.raw || is_poster(c)) {
         opened(c);
         return;
     }
@@ -447,7 +475,7 @@ static void start_closing(struct connection *c) {
     uint8_t frame[8];
     static const uint8_t code[2] = {1000 >> 8, 1000 & 255};
     c->phase = CLOSING;
-    if (set.raw)
+    if (set.raw || set.events)
         end_sending(c);
     else
         send_whole(c, frame, write_frame(frame, OP_CLOSE, code, 2));
@@ -505,7 +533,7 @@ static void got_message(struct connection *c) {
         break;
     case RECEIVE:
         count(c, set.publish ? connections[0].times[c->heard++ % (unsigned)set.window] : now);
-        if (set.publish && total == (completed + 1) * (uint64_t)set.connections)
+        if (set.publish && total == (completed + 1) * (uint64_t)receivers())
             publish_next(&connections[0]);
     }
 }
@@ -625,14 +653,16 @@ static void parse_raw(struct connection *c, const uint8_t *data, size_t length) 
     }
 }
 
-/* An event is a line "data: ..."; sizes of chunks, in between, never begin with "dat". */
+/* An event is a line "data: …"; sizes of chunks, in between, never begin with that. */
+static const char DATA[] = "data: ";
+
 static void parse_events(struct connection *c, const uint8_t *data, size_t length) {
     for (size_t i = 0; i < length; i++) {
         if (data[i] == '\n') {
             c->header_length = 0;
-        } else if (c->header_length < 3) {
+        } else if (c->header_length < sizeof DATA - 1) {
             c->header[c->header_length++] = data[i];
-            if (c->header_length == 3 && !memcmp(c->header, "dat", 3))
+            if (c->header_length == sizeof DATA - 1 && !memcmp(c->header, DATA, sizeof DATA - 1))
                 got_message(c);
         }
     }
@@ -675,11 +705,11 @@ static void readable(struct connection *c) {
     }
     if (c->phase == HANDSHAKE)
         parse_response(c, input, (size_t)length);
-    else if (set.events)
+    else if (set.events && !is_poster(c))
         parse_events(c, input, (size_t)length);
     else if (set.raw)
         parse_raw(c, input, (size_t)length);
-    else
+    else if (!is_poster(c))
         parse_frames(c, input, (size_t)length);
     if (c->phase == OPEN && c->sent < c->queued)
         flush_output(c);
@@ -802,7 +832,7 @@ static void measure(void) {
     broker = cpu_of(&set.broker) - broker;
     double seconds = (double)(clock_now() - started) / 1e9;
     int starved = 0;
-    for (int i = 0; i < set.connections; i++)
+    for (int i = is_poster(connections); i < set.connections; i++)
         starved += !connections[i].received;
     printf("{\"mode\": \"%s\", \"connections\": %d, \"size\": %zu, \"window\": %d, "
            "\"messages\": %llu, \"seconds\": %.6f, \"rate\": %.1f, \"cpu_seconds\": %.6f, "
@@ -919,6 +949,7 @@ static void prepare(void) {
     for (int i = 0; i < set.connections; i++)
         connections[i].times = calloc((size_t)set.window, sizeof(uint64_t));
     prepare_messages();
+    prepare_request();
     if (set.tls)
         prepare_tls();
 }

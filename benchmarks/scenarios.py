@@ -204,6 +204,15 @@ SCENARIOS = (
         for rate in (2, 30)
     ),
     Scenario(
+        "me",
+        "channels: one event of 128 bytes to 999 EventSources in 2 workers, one in flight",
+        mode="receive",
+        connections=1000,
+        options=("--publish", "--events"),
+        servers=("django-eventstream",),
+        baseline="faye_wsgi, channels, EventSource",
+    ),
+    Scenario(
         "mg",
         "channels: memory of 2,000 idle connections with a subscription each",
         mode="idle",

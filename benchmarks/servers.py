@@ -70,11 +70,18 @@ TWICE = "{python} twice.py {port} "
 
 def with_redis(application: str, workers: int) -> str:
     """The command for gunicorn's workers with a Redis beside them."""
-    command = gunicorn("gevent", application).replace("--workers 1", f"--workers {workers}")
+    command = gunicorn("gevent", application, "--keep-alive 75").replace(
+        "--workers 1", f"--workers {workers}"
+    )
     return WITH_REDIS + command
 
 
 FEED: dict[str, Any] = {"path": "/feed", "check": ("--mode", "receive", "--events")}
+CHANNEL_EVENTS: dict[str, Any] = {
+    "path": "/events",
+    "special": True,
+    "check": ("--mode", "receive", "--events", "--publish", "--connections", "2"),
+}
 GUNICORN = ("gevent", "gunicorn[gevent]")
 FLASK = ("flask", "gevent", "gunicorn", "faye_wsgi")
 WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
@@ -88,7 +95,7 @@ UVICORN = (
 UVLOOP = ("uvicorn[standard]", "websockets")
 TWO_UVICORNS = (
     "{python} -m uvicorn --host 127.0.0.1 --port {port} --log-level warning --backlog 2048 "
-    "--ws-ping-interval 3600 --workers 2"
+    "--ws-ping-interval 3600 --timeout-keep-alive 75 --workers 2"
 )
 TWO_DAPHNES = TWICE + "{python} -m daphne --verbosity 0 --fd {{fd}}"
 SOCKETIO: dict[str, Any] = {
@@ -254,6 +261,19 @@ SERVERS = (
         "Django Channels, Pub/Sub", TWO_UVICORNS, "pubsub.RedisPubSubChannelLayer", *UVLOOP
     ),
     django_channels("Django Channels, daphne", TWO_DAPHNES, "core.RedisChannelLayer", "daphne"),
+    Server(
+        "faye_wsgi, channels, EventSource",
+        with_redis("ours_channels:app", 2),
+        modules=(*FLASK, "redis"),
+        **CHANNEL_EVENTS,
+    ),
+    Server(
+        "django-eventstream",
+        WITH_REDIS + TWO_UVICORNS + " peer_eventstream:application",
+        peer=True,
+        pip=("django", "django-eventstream", "redis", *UVLOOP),
+        **CHANNEL_EVENTS,
+    ),
     Server(
         "Node Socket.IO",
         WITH_REDIS + "node peer_socketio.js {port}",

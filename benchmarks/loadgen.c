@@ -2,8 +2,8 @@
  * loadgen: a load generator for echo servers, raw TCP or WebSocket.
  *
  * It must never be what is measured, so it is one thread on one processor that spins: while it
- * measures, epoll_wait never sleeps, and a reply is answered the moment it is there. A generator
- * that sleeps makes the server pay for waking it, and hides what the server costs.
+ * waits for a message, epoll_wait never sleeps, and a reply is answered the moment it is there.
+ * A generator that sleeps makes the server pay for waking it, and hides what the server costs.
  *
  * It reads the processor time of the server's processes itself, at the first and the last instant
  * of the measured interval, and prints one line of JSON. --pids are the server's processes,
@@ -774,11 +774,20 @@ static void start_traffic(void) {
     }
 }
 
+/* Milliseconds to sleep: none while anything is expected. With --rate the generator wakes a
+ * moment before its next message is due: it is less in the way of others, and gets its turn. */
+static int rest_ms(void) {
+    const uint64_t ms = 1000000;
+    if (!set.spin)
+        return 10;
+    return due > now + 2 * ms && !connections[0].in_flight ? (int)((due - now) / ms) - 1 : 0;
+}
+
 /* Spin until the time is up or enough was counted; the time for which there was nothing to do. */
 static uint64_t spin_until(uint64_t end, uint64_t enough) {
     uint64_t idle = 0, last = now = clock_now(), progress = total, progress_at = now;
     while (last < end && (!enough || counted < enough)) {
-        int ready = turn(set.spin ? 0 : 10);
+        int ready = turn(rest_ms());
         now = clock_now();
         if (!ready)
             idle += now - last;
@@ -841,7 +850,8 @@ static void measure(void) {
            "\"generator_idle\": %.4f}\n",
            MODES[set.mode], set.connections, set.size, set.window, (unsigned long long)counted,
            seconds, (double)counted / seconds, (double)cpu / 1e9, (double)broker / 1e9,
-           quantile_us(0.5), quantile_us(0.99), (double)longest / 1000, starved, (double)idle / 1e9 / seconds);
+           quantile_us(0.5), quantile_us(0.99), (double)longest / 1000, starved,
+           (double)idle / 1e9 / seconds);
     fflush(stdout);
     finish();
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Flask, request
 
-from faye_wsgi import Channels, Message, WebSocket
+from faye_wsgi import Channels, EventSource, Message, WebSocket
 
 app = Flask(__name__)
 channels = Channels(os.environ["CHANNELS_URL"], history=1000)
@@ -24,6 +24,19 @@ def to_many() -> Any:
     ws.on("message", lambda event: channels.publish("all", event.data))
     channels.subscribe(ws, "all", format=text)
     return ws.response
+
+
+@app.get("/events")
+def events() -> Any:
+    es = EventSource(request)
+    channels.subscribe(es, "all", format=text)
+    return es.response
+
+
+@app.post("/publish")
+def publish() -> Any:
+    channels.publish("all", request.get_data(as_text=True))
+    return "", 204
 
 
 @app.route("/subscribed", websocket=True)

@@ -1,11 +1,11 @@
 """One thread for each partition of a broker and each process, which delivers its publications.
 
-It is a greenlet where threads are patched. It owns the feed, and does everything in one loop. Others
-leave requests for it, and wake it by a signal through the feed. It begins with the first
+It is a greenlet where threads are patched. It owns the feed, and does everything in one loop.
+Others leave requests for it, and wake it by a signal through the feed. It begins with the first
 subscription, and ends after the last one.
 
-Only who comes back, and has missed nothing that is not known here, joins in its own thread. So the
-audiences, and the timeline's position, change under ``delivering`` alone.
+A subscriber that comes back, and has missed only what is known here, joins in its own thread. So
+the audiences, and the timeline's position, change under ``delivering`` alone.
 
 A new subscription and a repair are the same thing, a *reading*: subscribe to what is new, wait
 until that is confirmed, read all that is wanted in one call, send a signal, and take what arrives

@@ -33,8 +33,6 @@ from faye_wsgi.brokers.base import (
     Change,
     Cursor,
     Feed,
-    Joined,
-    Left,
     Position,
     Publication,
     Replay,
@@ -43,9 +41,9 @@ from faye_wsgi.brokers.base import (
     Subscribed,
 )
 from faye_wsgi.delivery.messages import Format, Item, Message, encode_item
-from faye_wsgi.delivery.outlets import Outlet, send_to_all
-from faye_wsgi.delivery.presence import Roster
+from faye_wsgi.delivery.outlets import Audience, Outlet, send_to_all
 from faye_wsgi.delivery.recent import Recent
+from faye_wsgi.delivery.rosters import Rosters
 from faye_wsgi.delivery.timeline import (
     PAGE,
     Timeline,
@@ -187,32 +185,6 @@ class Replayed(NamedTuple):
     has_more: bool
 
 
-class Audience:
-    """The subscribers of a channel, by what is encoded for them."""
-
-    __slots__ = ("groups", "watchers")
-
-    def __init__(self) -> None:
-        self.groups: dict[tuple[str, Format | None], dict[Outlet, None]] = {}
-        self.watchers: dict[tuple[str, Format | None], dict[Outlet, None]] = {}
-
-    def __iter__(self) -> Any:
-        return (outlet for group in self.groups.values() for outlet in group)
-
-    def add(self, outlet: Outlet, entry: Entry) -> None:
-        key = (outlet.kind, entry.format)
-        self.groups.setdefault(key, {})[outlet] = None
-        if entry.watches:
-            self.watchers.setdefault(key, {})[outlet] = None
-
-    def discard(self, outlet: Outlet) -> None:
-        for groups in (self.groups, self.watchers):
-            for key, group in list(groups.items()):
-                group.pop(outlet, None)
-                if not group:
-                    del groups[key]
-
-
 class Relay:
     """What delivers a partition's publications in this process.
 
@@ -256,7 +228,7 @@ class Relay:
         # The thread's own.
         self._subscribed: set[str] = set()  # channels that the feed brings
         self._has_unwanted = False  # some of them may have no subscriber
-        self._rosters: dict[str, Roster] = {}
+        self._rosters = Rosters(broker, self._audiences, delivering)
         self._token = 0
 
     # From any thread
@@ -376,8 +348,7 @@ class Relay:
     def _lose(self) -> None:
         self._timeline.lose()
         self._subscribed.clear()
-        for roster in self._rosters.values():
-            roster.is_known = False
+        self._rosters.lose()
 
     def _may_end(self) -> bool:
         """Whether nothing is left to do; then the next request begins another thread."""
@@ -388,6 +359,7 @@ class Relay:
                 return False
             self._lose()  # before another thread begins
             self._recent.clear()
+            self._rosters.drop_unwatched()
             self._is_running = False
             return True
 
@@ -407,11 +379,11 @@ class Relay:
             if now >= next_beat:
                 self.alive = self.broker.beat()
                 next_beat = now + BEAT
-            if any(roster.is_changed for roster in self._rosters.values()):
+            if self._rosters.is_changed:
                 next_announcement = next_announcement or now + ANNOUNCE
                 if now >= next_announcement:
                     next_announcement = 0.0
-                    self._announce()
+                    self._rosters.announce(self._number)
             if self._may_end():
                 return True
             if not self._timeline.is_whole:
@@ -444,12 +416,8 @@ class Relay:
         """Everything that arrives, but for publications."""
         if type(arrival) is Subscribed:
             self._subscribed.add(arrival.channel)
-        elif type(arrival) is not Signal and arrival.channel in self._rosters:
-            roster = self._rosters[arrival.channel]
-            if type(arrival) is Joined:
-                roster.joined(arrival.member, arrival.data)
-            elif type(arrival) is Left:
-                roster.left(arrival.member)
+        elif type(arrival) is not Signal:
+            self._rosters.note(arrival)
 
     # Requests
 
@@ -466,7 +434,7 @@ class Relay:
         if self._joins or not self._timeline.is_whole:
             count += self._read(feed)
         self._unsubscribe(feed)
-        return count + self._change_presence()
+        return max(count, self._change_presence())
 
     def _take_leaves(self) -> None:
         if self._leaves:
@@ -492,10 +460,7 @@ class Relay:
         if not self._has_unwanted:
             return
         self._has_unwanted = False
-        for channel in list(self._rosters):
-            audience = self._audiences.get(channel)
-            if audience is None or not audience.watchers:
-                del self._rosters[channel]
+        self._rosters.drop_unwatched()
         unwanted = self._subscribed - self._audiences.keys()
         if unwanted:
             feed.unsubscribe(unwanted)
@@ -703,7 +668,7 @@ class Relay:
         audience = self._audiences.get(channel)
         if audience is None:
             audience = self._audiences[channel] = Audience()
-        audience.add(outlet, entry)
+        audience.add(outlet, entry.format, entry.watches)
         position = self._timeline.add(channel)
         self._recent.begin(channel, position)
         with self._lock:
@@ -733,56 +698,18 @@ class Relay:
     # Presence
 
     def _change_presence(self) -> int:
-        """Tell the broker whose connections have come and gone, and welcome new watchers."""
+        """Deal with the connections that have come and gone; returns how many there were."""
         with self._lock:
             changes, self._changes = self._changes, []
             welcomes, self._welcomes = self._welcomes, []
-        if changes:
-            try:
-                self.broker.change_presence(changes)
-            except BaseException:
-                with self._lock:  # to say it again does no harm
-                    self._changes = changes + self._changes
-                    self._welcomes = welcomes + self._welcomes
-                raise
-        for _, channel in welcomes:
-            if channel in self._audiences:
-                # Read anew: the announcement of the watcher itself may still be on its way.
-                self._rosters.setdefault(channel, Roster(channel)).is_known = False
-        for channel, roster in self._rosters.items():
-            if not roster.is_known:
-                roster.replace(self.broker.members(channel))
-        for outlet, channel in welcomes:
-            self._welcome(outlet, channel)
+        try:
+            self._rosters.change(changes, welcomes, self._number)
+        except BaseException:
+            with self._lock:  # to say it again does no harm
+                self._changes = changes + self._changes
+                self._welcomes = welcomes + self._welcomes
+            raise
         return len(changes)
-
-    def _welcome(self, outlet: Outlet, channel: str) -> None:
-        roster = self._rosters.get(channel)
-        if roster is None:
-            return
-        change = roster.take_change()
-        with self._delivering:
-            if change is not None:
-                self._tell(change, leaving_out=outlet)
-            item = outlet.make(roster.everyone(), self._number)
-            if item is not None:
-                outlet.push(item)
-
-    def _announce(self) -> None:
-        with self._delivering:
-            for roster in self._rosters.values():
-                change = roster.take_change() if roster.is_changed else None
-                if change is not None:
-                    self._tell(change)
-
-    def _tell(self, change: Message, leaving_out: Outlet | None = None) -> None:
-        audience = self._audiences.get(change.channel)
-        if audience is None:
-            return
-        for (kind, format), outlets in audience.watchers.items():
-            item = encode_item(kind, format, change, self._number, None)
-            if item is not None:
-                send_to_all((one for one in outlets if one is not leaving_out), item)
 
     @property
     def _number(self) -> int:

@@ -49,6 +49,7 @@ DEPLOY_COLUMNS = (
     ("seconds", "seconds", 2),
     ("cpu_us", "CPU us each", 0),
     ("calls", "calls each", 4),
+    ("reads", "trips each", 4),
 )
 SPECIAL_COLUMNS = {"idle": MEMORY_COLUMNS, "deploy": DEPLOY_COLUMNS}
 

@@ -240,7 +240,11 @@ SCENARIOS = (
         "channels: a deploy with 5,000 clients, two workers replaced by two",
         mode="deploy",
         connections=5000,
-        servers=("faye_wsgi, resumed",),
+        servers=(
+            "faye_wsgi, resumed",
+            "faye_wsgi, resumed, one channel each",
+            "faye_wsgi, resumed, with presence",
+        ),
         baseline="faye_wsgi, connected again",
     ),
 )

@@ -288,6 +288,8 @@ SERVERS = (
         modules=(*FLASK, "redis"),
     ),
     deployed("faye_wsgi, resumed", "/resume"),
+    deployed("faye_wsgi, resumed, one channel each", "/resume_own"),
+    deployed("faye_wsgi, resumed, with presence", "/resume_present"),
     deployed("faye_wsgi, connected again", "/connect"),
     publisher("faye_wsgi publish", "ours"),
     publisher("redis-py PUBLISH + XADD", "bare"),

@@ -55,6 +55,24 @@ def resume() -> Any:
     return ws.response
 
 
+@app.route("/resume_own", websocket=True)
+def resume_own() -> Any:
+    """Each client has a channel of its own."""
+    ws = WebSocket(request)
+    name, since = f"user:{request.args['id']}", request.args.get("since")
+    ws.send(channels.subscribe(ws, name, since=since).cursor)
+    return ws.response
+
+
+@app.route("/resume_present", websocket=True)
+def resume_present() -> Any:
+    """Each client is a member of the one channel."""
+    ws = WebSocket(request)
+    member, since = {"id": request.args["id"]}, request.args.get("since")
+    ws.send(channels.subscribe(ws, "all", since=since, presence=member).cursor)
+    return ws.response
+
+
 @app.route("/connect", websocket=True)
 def connect() -> Any:
     """What coming back costs without channels."""

@@ -20,18 +20,20 @@ def test_changes_are_gathered() -> None:
     roster.left("2")
     assert change(roster) == ({"1": {"name": "Ada"}}, [], None)
     roster.left("1")
-    roster.joined("1", "{}")
+    roster.joined("1", '{"name":"Ada"}')
     assert change(roster) is None
+    roster.joined("1", '{"name":"Eve"}')
+    assert change(roster) == ({"1": {"name": "Eve"}}, [], None)
     roster.left("1")
     assert change(roster) == ({}, ["1"], None)
 
 
 def test_read_anew_only_the_difference_is_announced() -> None:
     roster = Roster("a")
-    roster.replace({"1": ["{}", "{}"], "2": ["{}"]})
-    assert change(roster) == ({"1": {}, "2": {}}, [], None)
-    roster.replace({"2": ["{}"], "3": ["{}"]})
-    assert change(roster) == ({"3": {}}, ["1"], None)
+    roster.replace({"1": "{}", "2": "{}", "4": "{}"})
+    assert change(roster) == ({"1": {}, "2": {}, "4": {}}, [], None)
+    roster.replace({"2": "{}", "3": "{}", "4": '{"n":1}'})
+    assert change(roster) == ({"3": {}, "4": {"n": 1}}, ["1"], None)
 
 
 def test_too_many_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,7 +175,7 @@ class Signal(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """A member has come to a channel with its first connection."""
+    """A member has come to a channel with its first connection, or is back."""
 
     channel: str
     member: str
@@ -244,7 +244,8 @@ class Broker(ABC):
 
         A member's first connection is announced by ``Joined`` to all feeds of the channel. When
         its last one has gone, ``Left`` is announced ``leave_seconds`` later by some process's
-        ``beat``, unless it is back by then; then ``Joined`` is not announced again either.
+        ``beat``, unless it is back by then. ``Joined`` is announced again in that case, too: a
+        process that has read the members meanwhile does not know of it.
         """
 
     @abstractmethod

@@ -186,8 +186,8 @@ class MemoryBroker(Broker):
                 kept = self._channel(channel, now)
                 connections = kept.members.setdefault(member, {})
                 if data is not None:
-                    is_back = self._leaving.pop((channel, member), None) is not None
-                    if not connections and not is_back:
+                    self._leaving.pop((channel, member), None)
+                    if not connections:
                         self._send(kept, Joined(channel, member, data))
                     connections[connection] = data
                 elif connections.pop(connection, None) is not None and not connections:

@@ -34,8 +34,8 @@ local function come(channel, member, field, data)
     return
   end
   local is_first = redis.call('HINCRBY', start .. 'count:' .. channel, member, 1) == 1
-  local is_back = redis.call('ZREM', leaving, sized(channel) .. member) == 1
-  if is_first and not is_back then
+  redis.call('ZREM', leaving, sized(channel) .. member)
+  if is_first then
     redis.call(command, topics .. channel, '+' .. sized(member) .. data)
   end
 end

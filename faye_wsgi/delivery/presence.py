@@ -18,6 +18,10 @@ class Roster:
 
     ``joined`` and ``left`` take what arrives. ``take_change`` gives one message for all of it:
     who has come and gone again meanwhile is not in it.
+
+    A member that was read no more may be away for a moment, which ``left`` would not announce; or
+    the broker has lost its data, and another process has not noted its members again. So it stays
+    in doubt, until a later reading settles that.
     """
 
     def __init__(self, channel: str) -> None:
@@ -26,6 +30,7 @@ class Roster:
         self._announced: dict[str, str] | int = {}  # or their number
         self._changed: set[str] = set()
         self.is_known = False  # else the members must be read
+        self.doubted_until: float | None = None  # when a reading must settle who is in doubt
 
     def joined(self, member: str, data: str) -> None:
         """A member has come."""
@@ -37,12 +42,21 @@ class Roster:
         self._members.pop(member, None)
         self._changed.add(member)
 
-    def replace(self, members: Mapping[str, list[str]]) -> None:
-        """The members were read anew, as JSON of each of their connections."""
+    def replace(self, members: Mapping[str, list[str]], *, is_settled: bool) -> bool:
+        """The members were read anew, as JSON of each of their connections.
+
+        Returns whether some of those that were known are missing. With ``is_settled`` they have
+        left; else they are in doubt.
+        """
         now = {member: data[0] for member, data in members.items() if data}
-        self._changed |= self._members.keys() ^ now.keys()
-        self._members = now
+        missing = self._members.keys() - now.keys()
+        self._changed |= now.keys() - self._members.keys()
+        if is_settled:
+            self._changed |= missing
+            self._members.clear()
+        self._members.update(now)
         self.is_known = True
+        return bool(missing)
 
     @property
     def is_changed(self) -> bool:

@@ -19,13 +19,14 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 from gevent.monkey import get_original
 
 from faye_wsgi.brokers.base import (
+    LEAVE_SECONDS,
     Broker,
     Change,
     Cursor,
@@ -63,9 +64,12 @@ BEAT = 1.0  # seconds between two calls of ``Broker.beat``
 GATHER = 0.01  # seconds between two readings for subscribers: each costs three calls of the broker
 CHECK = 10.0  # seconds, on average, between two looks for what the feed has not brought
 ANNOUNCE = 0.1  # seconds that changes of presence are gathered
+FIRST_DELAY, LAST_DELAY = 0.05, 5.0  # seconds between two attempts to open a feed
+# Seconds after which who is missing among the members that were read has left. By then a leave is
+# announced that was due, and all processes are back at a broker that was away.
+DOUBT = LEAVE_SECONDS + 2 * LAST_DELAY
 REPLAY = 262_144  # characters of a replay that a subscriber gets at once
 MAX_HELD = 20_000  # publications that wait for a reading; above it they are read instead
-FIRST_DELAY, LAST_DELAY = 0.05, 5.0  # seconds between two attempts to open a feed
 
 
 class Entry(NamedTuple):
@@ -344,8 +348,7 @@ class Relay:
     def _lose(self) -> None:
         self._timeline.lose()
         self._subscribed.clear()
-        for roster in self._rosters.values():
-            roster.is_known = False
+        self._doubt_rosters()
 
     def _may_end(self) -> bool:
         """Whether nothing is left to do; then the next request begins another thread."""
@@ -518,6 +521,8 @@ class Relay:
         settled = self._timeline.settle(now, replays)
         if settled is None:
             return False
+        if before is not None and before.epoch != now.epoch:
+            self._doubt_rosters()  # presence is lost, too, and each process notes it again
         self._reset(settled.resets, before, now, bool(settled.publications))
         self._deliver(settled.publications)
         return self._timeline.is_whole
@@ -666,28 +671,49 @@ class Relay:
                 with self._lock:  # to say it again does no harm
                     self._changes = changes + self._changes
                 raise
-        welcomes, self._welcomes = self._welcomes, []
-        for _, channel in welcomes:
+        self._read_rosters()
+        newcomers: dict[str, dict[Outlet, None]] = {}
+        for outlet, channel in self._welcomes:
+            newcomers.setdefault(channel, {})[outlet] = None
+        self._welcomes.clear()
+        for channel, outlets in newcomers.items():
+            self._welcome(channel, outlets)
+
+    def _read_rosters(self) -> None:
+        """Read the members of channels where they are not known."""
+        for _, channel in self._welcomes:
             if channel in self._audiences:
                 # Read anew: the announcement of the watcher itself may still be on its way.
                 self._rosters.setdefault(channel, Roster(channel)).is_known = False
+        now = self._clock()
         for channel, roster in self._rosters.items():
-            if not roster.is_known:
-                roster.replace(self.broker.members(channel))
-        for outlet, channel in welcomes:
-            self._welcome(outlet, channel)
+            is_settled = roster.doubted_until is not None and now >= roster.doubted_until
+            if roster.is_known and not is_settled:
+                continue
+            is_in_doubt = roster.replace(self.broker.members(channel), is_settled=is_settled)
+            if is_settled or not is_in_doubt:
+                roster.doubted_until = None
+            elif roster.doubted_until is None:
+                roster.doubted_until = now + DOUBT
 
-    def _welcome(self, outlet: Outlet, channel: str) -> None:
+    def _welcome(self, channel: str, outlets: Collection[Outlet]) -> None:
+        """Tell new watchers of all members, and the others of what has changed."""
         roster = self._rosters.get(channel)
         if roster is None:
             return
         change = roster.take_change()
         with self._delivering:
             if change is not None:
-                self._tell(change, leaving_out=outlet)
-            item = outlet.make(roster.everyone(), self._number)
-            if item is not None:
-                outlet.push(item)
+                self._tell(change, leaving_out=outlets)
+            for outlet in outlets:
+                item = outlet.make(roster.everyone(), self._number)
+                if item is not None:
+                    outlet.push(item)
+
+    def _doubt_rosters(self) -> None:
+        """Something that was announced may be missing."""
+        for roster in self._rosters.values():
+            roster.is_known = False
 
     def _announce(self) -> None:
         with self._delivering:
@@ -696,14 +722,14 @@ class Relay:
                 if change is not None:
                     self._tell(change)
 
-    def _tell(self, change: Message, leaving_out: Outlet | None = None) -> None:
+    def _tell(self, change: Message, leaving_out: Collection[Outlet] = ()) -> None:
         audience = self._audiences.get(change.channel)
         if audience is None:
             return
         for (kind, format), outlets in audience.watchers.items():
             item = encode_item(kind, format, change, self._number, None)
             if item is not None:
-                send_to_all((one for one in outlets if one is not leaving_out), item)
+                send_to_all((one for one in outlets if one not in leaving_out), item)
 
     @property
     def _number(self) -> int:

@@ -18,6 +18,9 @@ class Roster:
 
     ``joined`` and ``left`` take what arrives. ``take_change`` gives one message for all of it:
     who has come and gone again meanwhile is not in it. A member with other data joins again.
+
+    A member that a reading lacks may have left; or the broker has lost its data, and another
+    process has still to note its members again. So it stays in doubt, until a later reading.
     """
 
     def __init__(self, channel: str) -> None:
@@ -36,10 +39,19 @@ class Roster:
         self._members.pop(member, None)
         self._changed.add(member)
 
-    def replace(self, members: Mapping[str, str]) -> None:
-        """The members were read anew, each with its data as JSON."""
-        self._changed |= {member for member, _data in self._members.items() ^ members.items()}
-        self._members = dict(members)
+    def replace(self, members: Mapping[str, str], *, is_settled: bool) -> bool:
+        """The members were read anew, each with its data as JSON.
+
+        Returns whether some of those that were known are missing. With ``is_settled`` they have
+        left; else they are in doubt.
+        """
+        missing = self._members.keys() - members.keys()
+        self._changed |= {member for member, _data in members.items() - self._members.items()}
+        if is_settled:
+            self._changed |= missing
+            self._members.clear()
+        self._members.update(members)
+        return bool(missing)
 
     def take_change(self) -> Message | None:
         """What must be announced to those who know what was announced before."""

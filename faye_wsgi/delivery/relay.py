@@ -228,7 +228,7 @@ class Relay:
         # The thread's own.
         self._subscribed: set[str] = set()  # channels that the feed brings
         self._has_unwanted = False  # some of them may have no subscriber
-        self._rosters = Rosters(broker, self._audiences, delivering)
+        self._rosters = Rosters(broker, self._audiences, delivering, clock)
         self._token = 0
 
     # From any thread
@@ -540,6 +540,7 @@ class Relay:
             return False
         if before is not None and (before.epoch != now.epoch or before.number > now.number):
             self._recent.clear()
+            self._rosters.lose()  # presence is lost, too, and each process notes it again
         self._reset(settled.resets, before, now, bool(settled.publications))
         self._deliver(settled.publications)
         return self._timeline.is_whole

@@ -6,26 +6,38 @@ all else.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from faye_wsgi.brokers.base import Broker, Change, Joined, Left
+from faye_wsgi.brokers.base import LEAVE_SECONDS, Broker, Change, Joined, Left
 from faye_wsgi.delivery.messages import Item, Message, encode_item
 from faye_wsgi.delivery.outlets import Audience, Outlet, send_to_all
 from faye_wsgi.delivery.presence import Roster
 
-__all__ = ["Rosters"]
+__all__ = ["DOUBT", "Rosters"]
+
+# Seconds after which a member that a reading lacks has left. By then a leave is announced that was
+# due, and all processes are back at a broker that was away.
+DOUBT = LEAVE_SECONDS + 10.0
 
 
 class Rosters:
     """The rosters of the channels that have watchers."""
 
-    def __init__(self, broker: Broker, audiences: Mapping[str, Audience], delivering: Any) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        audiences: Mapping[str, Audience],
+        delivering: Any,
+        clock: Callable[[], float],
+    ) -> None:
         self._broker = broker
+        self._clock = clock
         self._audiences = audiences
         self._delivering = delivering
         self._rosters: dict[str, Roster] = {}
         self._unknown: set[str] = set()  # those that must be read
+        self._doubted: dict[str, float] = {}  # those with members in doubt; when they are settled
         self._changed: set[str] = set()  # those that may have something to announce
 
     @property
@@ -44,7 +56,7 @@ class Rosters:
             self._changed.add(arrival.channel)
 
     def lose(self) -> None:
-        """The feed is lost, and what it would have brought: all must be read."""
+        """What the feed would have brought is lost, or the broker's data are: all must be read."""
         self._unknown.update(self._rosters)
 
     def drop_unwatched(self) -> None:
@@ -54,6 +66,7 @@ class Rosters:
             if audience is None or not audience.watchers:
                 del self._rosters[channel]
                 self._unknown.discard(channel)
+                self._doubted.pop(channel, None)
                 self._changed.discard(channel)
 
     def change(
@@ -83,12 +96,20 @@ class Rosters:
                 self._welcome(channel, outlets, number)
 
     def _read(self) -> None:
-        channels = list(self._unknown)
-        if channels:
-            for channel, members in zip(channels, self._broker.rosters(channels)):
-                self._rosters[channel].replace(members)
-                self._changed.add(channel)
-            self._unknown.clear()
+        now = self._clock()
+        settled = {channel for channel, until in self._doubted.items() if now >= until}
+        channels = list(self._unknown | settled)
+        if not channels:
+            return
+        for channel, members in zip(channels, self._broker.rosters(channels)):
+            is_settled = channel in settled
+            is_in_doubt = self._rosters[channel].replace(members, is_settled=is_settled)
+            if is_settled or not is_in_doubt:
+                self._doubted.pop(channel, None)
+            else:
+                self._doubted.setdefault(channel, now + DOUBT)
+            self._changed.add(channel)
+        self._unknown.clear()
 
     def _welcome(self, channel: str, outlets: list[Outlet], number: int) -> None:
         roster = self._rosters[channel]

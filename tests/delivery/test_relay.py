@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable
 from unittest import mock
 
-from faye_wsgi.brokers.base import Cursor, Position
+from faye_wsgi.brokers.base import Change, Cursor, Position
 from faye_wsgi.brokers.memory import MemoryBroker
+from faye_wsgi.delivery.messages import Message
 from faye_wsgi.delivery.outlets import Mailbox, Outlet
-from faye_wsgi.delivery.relay import GATHER, Entry, Join, Relay
+from faye_wsgi.delivery.relay import CHECK, GATHER, Entry, Join, Relay
+from faye_wsgi.delivery.rosters import DOUBT
 
 from ..support.waiting import wait_until
 
@@ -167,3 +169,63 @@ def test_a_long_replay_comes_in_pages() -> None:
     relay.leave(outlet, ["a"], [])
     relay.hurry()
     wait_until(lambda: not relay._is_running)
+
+
+# Presence: step by step, in this thread
+
+
+class Watchers:
+    """A relay with watchers, whose loop is called step by step; and what each was told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.broker = MemoryBroker(clock=lambda: self.now)
+        self.relay = Relay(
+            self.broker, lambda one: Cursor((one,)), threading.Lock(), clock=lambda: self.now
+        )
+        self.relay._is_running = True
+        self.feed = self.broker.open_feed()
+
+    def watch(self) -> list[tuple[list[str], list[str]]]:
+        """One more watcher."""
+        told: list[tuple[list[str], list[str]]] = []
+        outbox = mock.Mock()
+
+        def send(message: Message, shared: object) -> bool:
+            if not message.reset:
+                told.append((sorted(message.joined), sorted(message.left)))
+            return True
+
+        outbox.send_shared = send
+        outlet = Outlet(outbox, "function", outbox, 1000, "close")
+        self.relay.join(Join(outlet, [Entry("a", None, None, True)], None, 0, None))
+        self.relay._read(self.feed)
+        return told
+
+    def note(self, *changes: tuple[str, str | None]) -> None:
+        noted = [Change("a", member, "x", data) for member, data in changes]
+        self.broker.change_presence(noted)
+
+    def step(self, seconds: float = 0.0) -> None:
+        self.now += seconds
+        self.relay._receive(self.feed, 0)
+        self.relay._change_presence()
+        self.relay._rosters.announce(self.relay._number)
+
+
+def test_members_that_the_broker_has_lost_stay_until_they_are_noted_again() -> None:
+    world = Watchers()
+    world.note(("1", "{}"), ("2", "{}"))
+    told = world.watch()
+    world.step()
+    # The data are lost: the next look finds another epoch, and no members.
+    world.broker._now = Position(world.broker._now.number, "other")
+    world.broker._channels["a"].members.clear()
+    world.broker._channels["a"].roster.clear()
+    world.relay._timeline.suspect()
+    world.relay._read(world.feed)
+    world.step(CHECK)
+    assert told == [(["1", "2"], [])]
+    world.note(("1", "{}"))
+    world.step(DOUBT)
+    assert told[1:] == [([], ["2"])]

@@ -13,7 +13,7 @@ from faye_wsgi.brokers.memory import MemoryBroker
 from faye_wsgi.delivery import presence
 from faye_wsgi.delivery.messages import Message
 from faye_wsgi.delivery.outlets import Audience, Outlet
-from faye_wsgi.delivery.rosters import Rosters
+from faye_wsgi.delivery.rosters import DOUBT, Rosters
 from faye_wsgi.errors import BrokerError
 
 DATA = {"n": 1}
@@ -33,9 +33,10 @@ class Hall:
     """A channel, and functions that watch it."""
 
     def __init__(self) -> None:
+        self.now = 1000.0
         self.broker = MemoryBroker()
         self.audiences = {"a": Audience()}
-        self.rosters = Rosters(self.broker, self.audiences, threading.Lock())
+        self.rosters = Rosters(self.broker, self.audiences, threading.Lock(), lambda: self.now)
 
     def watcher(self) -> tuple[Outlet, list[Any]]:
         outbox = Outbox()
@@ -121,3 +122,20 @@ def test_many_watchers_share_one_text(monkeypatch: pytest.MonkeyPatch) -> None:
         hall.come("1", "2", "3", welcome=[outlet for outlet, _ in watchers])
     assert make.call_count == 1
     assert [got for _, got in watchers] == [[3]] * 10
+
+
+def test_a_member_that_a_reading_lacks_has_left_when_the_doubt_is_over() -> None:
+    hall = Hall()
+    outlet, got = hall.watcher()
+    hall.come("1", "2", welcome=[outlet])
+    hall.rosters.lose()
+    with mock.patch.object(hall.broker, "rosters", return_value=[{"1": '{"n":1}'}]) as read:
+        hall.come()
+        hall.rosters.announce(1)
+        assert len(got) == 1
+        hall.now += DOUBT
+        hall.come()
+        hall.rosters.announce(1)
+        hall.come()
+    assert got[1:] == [({}, ["2"])]
+    assert read.call_count == 2

@@ -9,10 +9,10 @@ from typing import Any, Callable
 
 import pytest
 
-from faye_wsgi import Channels
+from faye_wsgi import Channels, WebSocket
 
-from .support.servers import ROOT, Server, serve
-from .test_main import command
+from ..support.servers import ROOT, Server, serve
+from ..test_main import command
 
 TIMEOUT = 20.0
 channels = Channels(history=100)
@@ -20,12 +20,31 @@ application = channels.view(lambda environ, action, channel: not channel.startsw
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    if environ["PATH_INFO"] == "/cut":
+        return cut(environ)(environ, start_response)  # type: ignore[no-any-return]
     return application(environ, start_response)  # type: ignore[no-any-return]
+
+
+# What a server says to each connection, before it sends the client away. The last one shows what
+# was asked for.
+CUTS = [[(["a"], "10-e"), (["b"], "11-e")], [(["a"], "20-e")], []]
+
+
+def cut(environ: dict[str, Any]) -> Any:
+    ws = WebSocket(environ)
+    asked = ws.receive_json(TIMEOUT)
+    confirmed = CUTS.pop(0)
+    for names, id in confirmed:
+        ws.send_json({"subscribed": names, "id": id, "recovered": True})
+    if not confirmed:
+        ws.send_json({"channel": "a", "id": "30-e", "data": asked["since"]})
+    ws.close(1001)
+    return ws.response
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with serve("gunicorn-gevent", "tests.test_commands:app") as running:
+    with serve("gunicorn-gevent", "tests.cli.test_channels:app") as running:
         yield running
 
 
@@ -66,6 +85,16 @@ def test_publish_and_listen(server: Server) -> None:
     try:
         assert listener.stdout is not None
         assert json.loads(listener.stdout.readline())["id"] == second
+    finally:
+        end(listener)
+
+
+def test_a_resume_that_is_cut_loses_nothing(server: Server) -> None:
+    """Where one channel is confirmed, and another is not, both begin again where they were."""
+    listener = listen(server.url("/cut"), "a", "b")
+    try:
+        assert listener.stdout is not None
+        assert json.loads(listener.stdout.readline())["data"] == "11-e"
     finally:
         end(listener)
 

@@ -76,6 +76,21 @@ def _make_parser() -> argparse.ArgumentParser:
     publish.add_argument("channel")
     publish.add_argument("data", help="JSON, or else a text")
     publish.add_argument("--key", help="published once, however often it is repeated")
+    # Nothing is lost that others keep: they trim it again to what they want.
+    publish.add_argument(
+        "--history",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="to a broker: how many messages of the channel are kept; default 10000",
+    )
+    publish.add_argument(
+        "--ttl",
+        type=float,
+        default=86_400,
+        metavar="SECONDS",
+        help="to a broker: how long they are kept; default 86400",
+    )
     return parser
 
 
@@ -90,7 +105,9 @@ def _read_data(text: str) -> Any:
 
 
 def _publish_to_broker(options: argparse.Namespace) -> int:
-    channels = Channels(options.url, prefix=options.prefix)
+    channels = Channels(
+        options.url, prefix=options.prefix, history=options.history, ttl=options.ttl
+    )
     _print(channels.publish(options.channel, _read_data(options.data), key=options.key))
     return 0
 

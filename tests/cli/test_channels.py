@@ -11,6 +11,8 @@ import pytest
 
 from faye_wsgi import Channels, WebSocket
 
+from ..conftest import find_program
+from ..support.redis import RedisServer
 from ..support.servers import ROOT, Server, serve
 from ..test_main import command
 
@@ -114,6 +116,17 @@ def test_what_is_refused(server: Server, action: str, more: list[str]) -> None:
 def test_a_broker_is_asked_directly() -> None:
     result = run("publish", "memory://", "a", "1")
     assert result.returncode == 0 and "-" in result.stdout
+
+
+def test_publishing_to_a_broker_leaves_the_history_there() -> None:
+    with RedisServer(find_program("redis-server")) as redis:
+        channels = Channels(redis.url, history=5)
+        for number in range(3):
+            channels.publish("a", number)
+        assert run("publish", redis.url, "a", "3").returncode == 0
+        assert [message.data for message in channels.history("a")] == [0, 1, 2, 3]
+        assert run("publish", redis.url, "a", "4", "--history", "2").returncode == 0
+        assert [message.data for message in channels.history("a")] == [3, 4]
 
 
 @pytest.mark.parametrize(

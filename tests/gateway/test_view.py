@@ -383,6 +383,27 @@ def send(view: Any, message: Any, environ: dict[str, str]) -> Any:
     return request.get_response(view)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"HTTP_ORIGIN": "https://evil.example"},
+        {"CONTENT_TYPE": "text/plain"},
+        {"REMOTE_ADDR": "192.0.2.9"},  # too fast
+    ],
+)
+def test_a_body_that_is_not_wanted_is_discarded(channels: Channels, more: dict[str, str]) -> None:
+    """The server would do that, and nothing else meanwhile."""
+    view = channels.view(authorize, rate=0.1, burst=1)
+    send(view, {"history": "a"}, {"REMOTE_ADDR": "192.0.2.9"})
+    body = io.BytesIO(b"x" * 300_000 + b"the next request")
+    kinds = {"content_type": "application/json", "content_length": 300_000}
+    request = Request.blank("/", method="POST", **kinds)
+    request.environ.update({"wsgi.input": body, **more})
+    assert request.get_response(view).status_code in (400, 403, 413, 429)
+    assert body.read() == b"the next request"
+
+
 def test_a_body_without_its_length_is_not_read(view: Any) -> None:
     request = Request.blank("/", method="POST", content_type="application/json")
     request.environ.pop("CONTENT_LENGTH", None)

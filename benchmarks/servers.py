@@ -97,7 +97,10 @@ TWO_UVICORNS = (
     "{python} -m uvicorn --host 127.0.0.1 --port {port} --log-level warning --backlog 2048 "
     "--ws-ping-interval 3600 --timeout-keep-alive 75 --workers 2"
 )
-TWO_DAPHNES = TWICE + "{python} -m daphne --verbosity 0 --ping-interval 3600 --fd {{fd}}"
+TWO_DAPHNES = (
+    TWICE + "{python} -m daphne --verbosity 0 --fd {{fd}} --ping-interval 3600 "
+    "--websocket_connect_timeout 60"
+)
 SOCKETIO: dict[str, Any] = {
     "path": "/socket.io/?EIO=4&transport=websocket",
     "socketio": True,

@@ -11,11 +11,12 @@ from django.core.asgi import get_asgi_application
 from django.urls import path
 
 LAYER = os.environ.get("CHANNEL_LAYER", "channels_redis.core.RedisChannelLayer")
+# redis-py 8 waits for 5 s and opens 100 connections by default. The core layer waits for 5 s in
+# Redis itself, and takes a connection for each subscriber that joins at the same time.
+HOST = {"address": os.environ["CHANNELS_URL"], "socket_timeout": 30, "max_connections": 5000}
 settings.configure(
     ALLOWED_HOSTS=["*"],
-    CHANNEL_LAYERS={
-        "default": {"BACKEND": LAYER, "CONFIG": {"hosts": [os.environ["CHANNELS_URL"]]}}
-    },
+    CHANNEL_LAYERS={"default": {"BACKEND": LAYER, "CONFIG": {"hosts": [HOST]}}},
     ROOT_URLCONF=(),
 )
 django.setup()

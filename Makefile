@@ -6,6 +6,8 @@
 # make test-all  the tests on every Python found, with the oldest and newest servers (some of
 #                them only: MATRIX="3.9-oldest 3.13")
 # make soak      channels under faults, checked message by message (SOAK=3600: seconds)
+# make fuzz      inputs that a fuzzer finds, for all parsers: see tests/fuzz (FUZZ=60:
+#                seconds for each)
 # make clean     removes what the others made
 
 PYTHON ?= python3
@@ -14,6 +16,7 @@ PORT ?= 8000
 WORKERS ?= 1
 CHANNELS ?= memory://
 SOAK ?= 3600
+FUZZ ?= 60
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
 VENV := .venv
@@ -27,7 +30,7 @@ CHECKED := $(wildcard faye_wsgi tests examples benchmarks setup.py)
 # server skips itself with --no-servers, so that a new test file has no list to be put on.
 SLOW := tests/browser tests/interop tests/stress tests/test_native.py
 
-.PHONY: run build check quick test lint types pytest system test-all soak clean
+.PHONY: run build check quick test lint types pytest system test-all soak fuzz clean
 
 run: $(VENV)/.run-stamp
 	CHANNELS='$(CHANNELS)' $(BIN)/gunicorn --worker-class gevent --workers $(WORKERS) \
@@ -72,6 +75,11 @@ test-all:
 
 soak: system build
 	$(BIN)/python -m tests.soak --seconds $(SOAK)
+
+fuzz: build
+	-$(BIN)/python -m pip install --quiet -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ)
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ) --sanitized hybi deflate drafts eventstream
 
 clean:
 	rm -rf $(VENV) .venvs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

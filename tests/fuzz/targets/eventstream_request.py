@@ -36,4 +36,4 @@ def read(pieces: Iterator[bytes]) -> Any:
     if request.end is None:
         events += request.receive_events(b"")
     assert request.end is not None
-    return events, request.end, request.headers, decoder.failure
+    return events, request.end == "", request.headers, decoder.failure

@@ -47,6 +47,7 @@ def main() -> int:
             environment.update(added, PYTHONPATH=folder)
             command += ["--random", "--found", str(FOUND)]
             cwd = Path(folder)
+        failed = 0
         for name in options.targets or NAMES:
             try:
                 done = subprocess.run(
@@ -58,11 +59,13 @@ def main() -> int:
                     timeout=2 * options.seconds + PATIENCE + STARTUP,
                 )
             except subprocess.TimeoutExpired as error:
-                return tell(name, error.stdout or b"it does not end")
+                done = subprocess.CompletedProcess(command, 1, error.stdout or b"it does not end")
             if done.returncode:
-                return tell(name, done.stdout)
-            print(f"{name}: {summary(done.stdout.decode('utf-8', 'replace'))}", flush=True)
-    return 0
+                failed += 1
+                tell(name, done.stdout)
+            else:
+                print(f"{name}: {summary(done.stdout.decode('utf-8', 'replace'))}", flush=True)
+    return min(failed, 1)
 
 
 def summary(output: str) -> str:
@@ -74,13 +77,12 @@ def summary(output: str) -> str:
     return told
 
 
-def tell(name: str, output: bytes) -> int:
+def tell(name: str, output: bytes) -> None:
     """Say what was found, and which line of the corpus shows it again."""
     print(output.decode("utf-8", "replace")[-WORDS:])
     for path in sorted(FOUND.glob(f"{name}-*")) + sorted(FOUND.glob(f"{name}.last")):
         print(f"\n{name}, {path.name}: the line for tests/fuzz/corpus/{name}.txt is")
         print(escape(path.read_bytes()), flush=True)
-    return 1
 
 
 if __name__ == "__main__":

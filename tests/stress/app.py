@@ -34,6 +34,13 @@ def counted_echo(ws: WebSocket, values: Query) -> None:
     views.echo(ws, values)
 
 
+def careful_echo(ws: WebSocket, values: Query) -> None:
+    """The end of the connection, which a send may find, is no error of this view."""
+    count_end(ws)
+    with ws:
+        views.echo(ws, values)
+
+
 def counted_events(ws: WebSocket, values: Query) -> None:
     count_end(ws)
     views.events(ws, values)
@@ -112,6 +119,7 @@ def unread(ws: WebSocket, values: Query) -> None:
 views.VIEWS.update(
     {
         "counted_echo": counted_echo,
+        "careful_echo": careful_echo,
         "counted_events": counted_events,
         "close_in_view": close_in_view,
         "close_in_listener": close_in_listener,

@@ -17,9 +17,9 @@ import gevent
 import gevent.event
 import gevent.threadpool
 
-from faye_wsgi import ConnectionClosed, WebSocket
+from faye_wsgi import ConnectionClosed, EventSource, WebSocket
 
-from ..support.apps import views, wsgi_app
+from ..support.apps import streams, views, wsgi_app
 from ..support.apps.views import Query
 
 ENDS: Counter[str] = Counter()
@@ -116,6 +116,16 @@ def unread(ws: WebSocket, values: Query) -> None:
             ws.send(str(number))
 
 
+def numbers(es: EventSource, values: Query) -> None:
+    """?n=: events with the numbers from 1 to n, behind the last one that the client has."""
+    with contextlib.suppress(ConnectionClosed):
+        for number in range(int(es.last_event_id or 0) + 1, int(values["n"]) + 1):
+            es.send(f"number {number}", id=number)
+            gevent.sleep(0.002)
+        es.wait_closed(20)
+
+
+streams.EVENT_VIEWS["numbers"] = numbers
 views.VIEWS.update(
     {
         "counted_echo": counted_echo,

@@ -5,7 +5,8 @@
 # make test      lint, types and all tests, in a virtual environment of its own
 # make test-all  the tests on every Python found, with the oldest and newest servers (some of
 #                them only: MATRIX="3.9-oldest 3.13")
-# make soak      channels under faults, checked message by message (SOAK=3600: seconds)
+# make soak      channels, then plain connections, under faults, checked message by message
+#                (SOAK=3600: seconds); build/soak has a picture of the second half
 # make fuzz      inputs that a fuzzer finds, for all parsers: see tests/fuzz (FUZZ=60:
 #                seconds for each)
 # make clean     removes what the others made
@@ -74,7 +75,8 @@ test-all:
 	$(PYTHON) -m tests.support.matrix $(PYTEST_ARGS)
 
 soak: system build
-	$(BIN)/python -m tests.soak --seconds $(SOAK)
+	$(BIN)/python -m tests.soak --seconds $$(($(SOAK) / 2))
+	$(BIN)/python -m tests.soak.traffic --seconds $$(($(SOAK) / 2))
 
 fuzz: build
 	-$(BIN)/python -m pip install --quiet -e '.[fuzz]'

@@ -126,8 +126,8 @@ def talk(run: Run, name: str, dice: random.Random) -> None:
         while True:
             note(record, run, ws.receive(PATIENCE), times)
             if pauses and record.received % 50 == 49:
-                times.clear()  # these echoes are late by its own fault
                 gevent.sleep(dice.uniform(1, 4))
+                times.clear()  # these echoes are late by its own fault
                 run.counts["stops of a reader"] += 1
             if record.told is not None:
                 ws.close()

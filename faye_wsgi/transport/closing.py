@@ -223,7 +223,8 @@ class Closing:
 
     def go_away(self) -> None:
         """The process stops: close with 1001, and little patience."""
-        self._connection.call_soon(self._go_away)  # guarded: one that raises stops no other
+        if not self.is_hurried and self.phase is not Phase.CONNECTING:
+            self._connection.call_soon(self._go_away)  # guarded: one that raises stops no other
 
     def _go_away(self) -> None:
         self.is_hurried = True

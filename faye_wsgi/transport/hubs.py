@@ -70,7 +70,10 @@ class Member(Protocol):
         """Whether it no longer needs the hub."""
 
     def go_away(self) -> None:
-        """The process stops: begin the closing handshake with 1001, in the hub's next turn."""
+        """The process stops: begin the closing handshake with 1001, in the hub's next turn.
+
+        It may be called again, also while the connection is not open yet.
+        """
 
     def abandon(self, code: int) -> bool:
         """End at once, from any thread. Returns whether listeners have still to be told."""
@@ -98,8 +101,8 @@ class _Registry:
             self._poll.start(self._look)
 
     def _look(self) -> None:
+        # Again and again: a server may accept connections for a second after its own signal.
         if self._is_stopping is not None and self._is_stopping():
-            self._poll.stop()
             self.go_away()
 
     def go_away(self) -> None:

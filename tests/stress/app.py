@@ -17,9 +17,9 @@ import gevent
 import gevent.event
 import gevent.threadpool
 
-from faye_wsgi import ConnectionClosed, WebSocket
+from faye_wsgi import ConnectionClosed, EventSource, WebSocket
 
-from ..support.apps import views, wsgi_app
+from ..support.apps import streams, views, wsgi_app
 from ..support.apps.views import Query
 
 ENDS: Counter[str] = Counter()
@@ -32,6 +32,13 @@ def count_end(ws: WebSocket) -> None:
 def counted_echo(ws: WebSocket, values: Query) -> None:
     count_end(ws)
     views.echo(ws, values)
+
+
+def careful_echo(ws: WebSocket, values: Query) -> None:
+    """The end of the connection, which a send may find, is no error of this view."""
+    count_end(ws)
+    with ws:
+        views.echo(ws, values)
 
 
 def counted_events(ws: WebSocket, values: Query) -> None:
@@ -109,9 +116,20 @@ def unread(ws: WebSocket, values: Query) -> None:
             ws.send(str(number))
 
 
+def numbers(es: EventSource, values: Query) -> None:
+    """?n=: events with the numbers from 1 to n, behind the last one that the client has."""
+    with contextlib.suppress(ConnectionClosed):
+        for number in range(int(es.last_event_id or 0) + 1, int(values["n"]) + 1):
+            es.send(f"number {number}", id=number)
+            gevent.sleep(0.002)
+        es.wait_closed(20)
+
+
+streams.EVENT_VIEWS["numbers"] = numbers
 views.VIEWS.update(
     {
         "counted_echo": counted_echo,
+        "careful_echo": careful_echo,
         "counted_events": counted_events,
         "close_in_view": close_in_view,
         "close_in_listener": close_in_listener,

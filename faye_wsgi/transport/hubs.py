@@ -31,6 +31,7 @@ from gevent.monkey import get_original
 from greenlet import getcurrent
 
 from faye_wsgi.driver.frames import CloseCode
+from faye_wsgi.transport import served
 
 __all__ = [
     "Member",
@@ -135,6 +136,7 @@ def join(hub: Any, member: Member) -> list[Any]:
 
 def leave(hub: Any, member: Member) -> None:
     """Remove a connection that has ended; the last one takes the timer with it."""
+    served.leave(member)
     registry = _registries.get(hub)
     if registry is None:
         return
@@ -208,6 +210,7 @@ def forget(hub: Any) -> object:
     if hub in kept:
         kept[hub].stop()
     _registries.clear()
+    served.forget()
     _reserved.clear()
     _reserving.clear()
     return kept

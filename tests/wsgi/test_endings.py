@@ -165,7 +165,7 @@ def read_until(peer: Peer, end: bytes) -> bytes:
 
 def test_nothing_is_counted_that_has_ended(server: Server) -> None:
     """After all of the above, and after each kind of end by the peer."""
-    before = server.get("/served")
+    before = server.get("/count/served")
     for finish in (Peer.finish, Peer.close, reset, send_nonsense):
         with Peer(server) as peer:
             finish(peer.open("/ws/response"))
@@ -175,7 +175,7 @@ def test_nothing_is_counted_that_has_ended(server: Server) -> None:
             finish(peer)
     with Peer(server) as peer:
         assert peer.request("/ws/response", {"Origin": "http://elsewhere.example"}).status == 403
-    wait_until(lambda: server.get("/served") == (200, b"0"), what=f"none of {before} is left")
+    wait_until(lambda: server.get("/count/served") == (200, b"0"), what=f"none of {before} is left")
 
 
 def reset(peer: Peer) -> None:

@@ -98,7 +98,7 @@ def application(environ: dict[str, Any], start_response: StartResponse) -> Itera
     if before == ["copied"]:
         copy = {**environ, "PATH_INFO": f"/{kind}/{name}"}
         return application(copy, start_response)
-    if kind == "served":
+    if kind == "count":
         gc.collect()
         return page(start_response, "200 OK", str(served.count()))
     if kind == "send":

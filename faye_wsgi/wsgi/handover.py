@@ -53,6 +53,8 @@ __all__ = ["TOKEN_KEY", "Handover"]
 
 log = logging.getLogger("faye_wsgi")
 
+_IS_PATCHED_EARLY = monkey.is_module_patched("socket")
+
 
 class Handover:
     """The way of one request.
@@ -186,6 +188,8 @@ class Handover:
         if isinstance(taken.void, Void):
             if not monkey.is_module_patched("socket"):
                 _warn_unpatched()
+            elif not _IS_PATCHED_EARLY:
+                _warn_late()
             if debug.is_on():
                 watchdog.watch(gevent.get_hub())
             taken.void.watch(partial(connection.guard, self._view_ended))
@@ -256,6 +260,16 @@ def _warn_unpatched() -> None:
         "this process runs on gevent without monkey patching: what blocks in one view (time.sleep, "
         "a database, an HTTP client) stops all connections. Put 'from gevent import monkey; "
         "monkey.patch_all()' before all other imports"
+    )
+
+
+@cache
+def _warn_late() -> None:
+    log.warning(
+        "this process was monkey patched after faye_wsgi had been imported: what other modules had "
+        "taken from time, socket, ssl or threading by then (from time import sleep) stops all "
+        "connections. Put 'from gevent import monkey; monkey.patch_all()' before all other "
+        "imports; for gunicorn with --preload, at the top of gunicorn.conf.py"
     )
 
 

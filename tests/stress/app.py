@@ -16,6 +16,7 @@ from typing import Any, Callable
 import gevent
 import gevent.event
 import gevent.threadpool
+from gevent.monkey import get_original
 
 from faye_wsgi import ConnectionClosed, WebSocket
 
@@ -23,6 +24,7 @@ from ..support.apps import views, wsgi_app
 from ..support.apps.views import Query
 
 ENDS: Counter[str] = Counter()
+native_sleep = get_original("time", "sleep")
 
 
 def count_end(ws: WebSocket) -> None:
@@ -128,6 +130,9 @@ views.VIEWS.update(
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     if environ["PATH_INFO"] == "/ends":
         return wsgi_app.page(start_response, "200 OK", json.dumps(ENDS))
+    if environ["PATH_INFO"] == "/block":
+        native_sleep(float(views.query(environ)["seconds"]))
+        return wsgi_app.page(start_response, "200 OK", "blocked")
     if environ["PATH_INFO"] == "/release":
         RELEASED[views.query(environ)["key"]].set()
         return wsgi_app.page(start_response, "200 OK", "released")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -131,6 +132,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     if environ["PATH_INFO"] == "/ends":
         return wsgi_app.page(start_response, "200 OK", json.dumps(ENDS))
     if environ["PATH_INFO"] == "/block":
+        print("it blocks", file=sys.stderr, flush=True)
         native_sleep(float(views.query(environ)["seconds"]))
         return wsgi_app.page(start_response, "200 OK", "blocked")
     if environ["PATH_INFO"] == "/release":

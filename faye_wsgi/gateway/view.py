@@ -149,7 +149,7 @@ def _converse(ws: WebSocket, session: Session, site: Site, options: ViewOptions)
             continue
         _wait(ws, budget.spend(max(1, len(command.channels)), monotonic()))
         if budget.is_flooded and command.action in ("subscribe", "unsubscribe"):
-            log.info("%r is closed: it subscribes and unsubscribes without an end", ws)
+            log.debug("%r is closed: it subscribes and unsubscribes without an end", ws)
             ws.close(CloseCode.POLICY_VIOLATION, "too many subscriptions")
             return
         for answer in session.obey(command):

@@ -28,6 +28,7 @@ import logging
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
+from itertools import chain, repeat
 from typing import Any, Callable
 
 import gevent
@@ -53,6 +54,8 @@ __all__ = ["TOKEN_KEY", "Handover"]
 
 log = logging.getLogger("faye_wsgi")
 
+# A view that returns without listeners does so each time: the first time it is shown.
+_hint_levels = chain([logging.INFO], repeat(logging.DEBUG))
 _IS_PATCHED_EARLY = monkey.is_module_patched("socket")
 
 
@@ -246,7 +249,8 @@ class Handover:
             connection.dispatcher.sink = _WeakSink(endpoint)
             weakref.finalize(endpoint, connection.close).atexit = False
         elif state == ReadyState.OPEN:
-            log.info(
+            log.log(
+                next(_hint_levels),
                 "%r is closed with 1000: its view has returned, and it has no listeners. Register "
                 "one before the view returns to keep it, or wait in the view",
                 endpoint,

@@ -178,7 +178,7 @@ def is_answered(peer: Peer, seconds: float) -> bool:
     peer.sock.settimeout(seconds)
     try:
         return bool(peer.sock.recv(1, socket.MSG_PEEK))
-    except TimeoutError:
+    except OSError:  # its timeout
         return False
 
 

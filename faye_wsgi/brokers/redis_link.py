@@ -22,6 +22,7 @@ from typing import Any
 
 import redis
 
+from faye_wsgi.brokers.url import ENCODE
 from faye_wsgi.errors import BrokerError
 
 __all__ = ["TROUBLE", "Link", "code_of", "connect", "connection_options", "explain", "open_link"]
@@ -132,7 +133,10 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 def connection_options(url: str) -> tuple[Any, dict[str, Any]]:
     """redis-py's class for the connections of a URL, and its options; ValueError."""
-    options = redis.connection.parse_url(url)
+    try:
+        options = redis.connection.parse_url(url)
+    except ValueError:
+        raise ValueError(f"the URL of the broker cannot be read. {ENCODE}") from None
     connection_class = options.pop("connection_class", redis.connection.Connection)
     if issubclass(connection_class, redis.connection.SSLConnection):
         _verify_name(options)

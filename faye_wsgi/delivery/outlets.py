@@ -233,7 +233,7 @@ class Outlet:
         if self._size > self._high_water:
             # Also where nothing more can be left out: changes of presence are not repeated, and a
             # replay without a part of what belongs between would end with a cursor that lies.
-            log.info("%r is too slow: it is closed, and may come back", self.target)
+            log.debug("%r is too slow: it is closed, and may come back", self.target)
             self.fail(TOO_SLOW, "too slow")
 
     def _skip(self, item: Item) -> None:

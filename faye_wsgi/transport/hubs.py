@@ -31,6 +31,7 @@ from gevent.monkey import get_original
 from greenlet import getcurrent
 
 from faye_wsgi.driver.frames import CloseCode
+from faye_wsgi.transport import served
 
 __all__ = [
     "Member",
@@ -38,6 +39,7 @@ __all__ = [
     "end_alone",
     "end_in_thread",
     "forget",
+    "get_hub",
     "go_away",
     "is_alone",
     "join",
@@ -52,6 +54,7 @@ __all__ = [
     "watch_thread",
 ]
 
+_close = get_original("os", "close")
 get_ident = get_original("_thread", "get_ident")
 _start_new_thread = get_original("_thread", "start_new_thread")
 
@@ -138,6 +141,7 @@ def join(hub: Any, member: Member) -> list[Any]:
 
 def leave(hub: Any, member: Member) -> None:
     """Remove a connection that has ended; the last one takes the timer with it."""
+    served.leave(member)
     registry = _registries.get(hub)
     if registry is None:
         return
@@ -162,12 +166,29 @@ def reserve(member: Member) -> Any:
     thread = get_ident()
     _reserving.add(thread)
     try:
-        hub = gevent.get_hub()
+        hub = get_hub()
         if getcurrent().parent is None:  # in a greenlet the hub runs, and is not destroyed
             _reserved.setdefault(hub, weakref.WeakSet()).add(member)
         return hub
     finally:
         _reserving.discard(thread)
+
+
+def get_hub() -> Any:
+    """The hub of this thread, made if there is none; OSError without descriptors for it.
+
+    They are tried before: where libev finds none for the pipe of a new loop, it tries again without
+    an end, and writes a line to stderr each time.
+    """
+    if gevent._hub_local.get_hub_if_exists() is None:
+        tried: list[int] = []
+        try:
+            for _ in range(2):
+                tried += os.pipe()
+        finally:
+            for fd in tried:
+                _close(fd)
+    return gevent.get_hub()
 
 
 def members(hub: Any) -> list[Member]:
@@ -211,6 +232,7 @@ def forget(hub: Any) -> object:
     if hub in kept:
         kept[hub].stop()
     _registries.clear()
+    served.forget()
     _reserved.clear()
     _reserving.clear()
     return kept
@@ -265,7 +287,7 @@ _here = get_original("_thread", "_local")()
 def watch_thread() -> None:
     """Let the connections and the hub that are made in this thread end together with it."""
     if gevent._hub_local.get_hub_if_exists() is None:
-        hub = gevent.get_hub()
+        hub = get_hub()
         if not hub.loop.default:
             _here.end = _ThreadEnd(hub)
 

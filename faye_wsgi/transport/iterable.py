@@ -18,7 +18,7 @@ from typing import Any, Callable
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import CloseEvent, DrainEvent, Event, OpenEvent
 from faye_wsgi.errors import ConnectionClosed
-from faye_wsgi.transport import fork
+from faye_wsgi.transport import fork, served
 from faye_wsgi.transport.dispatcher import Sink
 from faye_wsgi.transport.settings import Settings
 
@@ -166,6 +166,7 @@ class IterableStream:
             self.close_event = CloseEvent(None, None)
             self._pieces, self.buffered = [], 0
             self._changed.notify_all()
+        served.leave(self)
         self._tell_askers()
         self._dispatch_close()
 

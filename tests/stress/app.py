@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from typing import Any, Callable
 import gevent
 import gevent.event
 import gevent.threadpool
+from gevent.monkey import get_original
 
 from faye_wsgi import ConnectionClosed, EventSource, WebSocket
 
@@ -23,6 +25,7 @@ from ..support.apps import streams, views, wsgi_app
 from ..support.apps.views import Query
 
 ENDS: Counter[str] = Counter()
+native_sleep = get_original("time", "sleep")
 
 
 def count_end(ws: WebSocket) -> None:
@@ -146,6 +149,10 @@ views.VIEWS.update(
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     if environ["PATH_INFO"] == "/ends":
         return wsgi_app.page(start_response, "200 OK", json.dumps(ENDS))
+    if environ["PATH_INFO"] == "/block":
+        print("it blocks", file=sys.stderr, flush=True)
+        native_sleep(float(views.query(environ)["seconds"]))
+        return wsgi_app.page(start_response, "200 OK", "blocked")
     if environ["PATH_INFO"] == "/release":
         RELEASED[views.query(environ)["key"]].set()
         return wsgi_app.page(start_response, "200 OK", "released")

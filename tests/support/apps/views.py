@@ -27,6 +27,7 @@ NUMBERS: dict[str, Callable[[str], Any]] = {
     "max_fragments": int,
     "max_queue": int,
     "max_queue_bytes": int,
+    "max_connections": int,
 }
 SWITCHES = ("allow_drafts", "trust_forwarded")
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from unittest import mock
 
-from faye_wsgi.brokers.base import Cursor, Position
+import pytest
+
+from faye_wsgi.brokers.base import Cursor, Position, Reading, Request
 from faye_wsgi.brokers.memory import MemoryBroker
+from faye_wsgi.delivery import relay as relays
 from faye_wsgi.delivery.outlets import Mailbox, Outlet
 from faye_wsgi.delivery.relay import GATHER, Entry, Join, Relay
 
@@ -148,6 +151,32 @@ def test_a_crowd_wakes_the_thread_once() -> None:
     now[0] += GATHER
     assert all(one.wait(TIMEOUT) for _, one in others)
     end(relay, first, *(outlet for outlet, _ in others))
+
+
+def test_a_reading_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many come at the same time, and however long they were away."""
+    monkeypatch.setattr(relays, "READING", 10_000)
+    broker, relay = make()
+    start = broker.publish("a", "0", history=1000, ttl=60)
+    for number in range(50):
+        broker.publish("a", f'"{number:0998}"', history=1000, ttl=60)
+    brought = []
+
+    def read(requests: Sequence[Request]) -> Reading:
+        reading = MemoryBroker.read(broker, requests)
+        brought.append(sum(len(one.payload) for r in reading.replays for one in r.publications))
+        return reading
+
+    with mock.patch.object(broker, "read", side_effect=read):
+        outlet, wanted = join(relay, start)
+        sent = []
+        while wanted.wait(TIMEOUT) and wanted.page is not None:
+            sent += [item.message.payload for item in wanted.page]
+            wanted.begin_again()
+            relay.join(wanted)
+    assert wanted.is_complete and max(brought) == 10_000
+    assert [int(one.strip('"')) for one in [*sent, *payloads(outlet)]] == list(range(50))
+    end(relay, outlet)
 
 
 def test_a_long_replay_comes_in_pages() -> None:

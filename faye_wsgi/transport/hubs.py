@@ -99,8 +99,7 @@ class _Registry:
 
     def _look(self) -> None:
         if self._is_stopping is not None and self._is_stopping():
-            self._poll.stop()
-            self.go_away()
+            self.go_away()  # at each look: a worker that stops still accepts for a while
 
     def go_away(self) -> None:
         for member in list(self.members):

@@ -362,7 +362,7 @@ class FaultyFeed(Feed):
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timelines, "PAGE", 7)
     monkeypatch.setattr(relays, "PAGE", 7)
-    monkeypatch.setattr(relays, "READING", 60)
+    monkeypatch.setattr(relays, "READING", 150)
 
 
 @pytest.mark.parametrize("slow", ["close", "reset"])

@@ -23,6 +23,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -54,6 +55,7 @@ from faye_wsgi.delivery.timeline import (
     merge,
 )
 from faye_wsgi.errors import BrokerError
+from faye_wsgi.transport.stream import gathering
 
 __all__ = ["Entry", "Join", "Relay"]
 
@@ -681,8 +683,15 @@ class Relay:
 
     # Delivery
 
-    def _deliver(self, publications: Iterable[Publication]) -> None:
-        """Hand publications to the audiences of their channels."""
+    def _deliver(self, publications: list[Publication]) -> None:
+        """Hand publications to the audiences of their channels.
+
+        What arrived together goes out together: one system call for each connection.
+        """
+        with gathering() if len(publications) > 1 else nullcontext():
+            self._hand_out(publications)
+
+    def _hand_out(self, publications: Iterable[Publication]) -> None:
         for publication in publications:
             audience = self._audiences.get(publication.channel)
             if audience is None:

@@ -12,13 +12,14 @@ from unittest import mock
 
 import pytest
 
-from faye_wsgi.brokers.base import Cursor, Position, Reading, Request
+from faye_wsgi.brokers.base import Cursor, Position, Publication, Reading, Request
 from faye_wsgi.brokers.memory import MemoryBroker
 from faye_wsgi.delivery import relay as relays
-from faye_wsgi.delivery.outlets import Mailbox, Outlet
+from faye_wsgi.delivery.outlets import Audience, Mailbox, Outlet
 from faye_wsgi.delivery.relay import GATHER, Entry, Join, Relay
 
 from ..support.waiting import wait_until
+from ..transport.harness import pair
 
 TIMEOUT = 5.0
 
@@ -151,6 +152,23 @@ def test_a_crowd_wakes_the_thread_once() -> None:
     now[0] += GATHER
     assert all(one.wait(TIMEOUT) for _, one in others)
     end(relay, first, *(outlet for outlet, _ in others))
+
+
+def test_what_arrives_together_goes_out_in_one_system_call() -> None:
+    _, relay = make()
+    with pair() as one:
+        sink, connection = one.sink, one.connection
+        outlet = Outlet(sink, "websocket", connection.outbox, 1000, "close")
+        relay._audiences["a"] = audience = Audience()
+        audience.add(outlet, None, False)
+        sent: list[bytes] = []
+        send = connection.stream._send
+        connection.stream._send = lambda data: (sent.append(data), send(data))[1]
+        arrived = [Publication("a", number, number - 1, "e", "{}") for number in range(1, 4)]
+        relay._deliver(arrived)
+        assert len(sent) == 1 and sent[0].count(b'"data":{}') == 3
+        relay._deliver(arrived[:1])
+        assert len(sent) == 2
 
 
 def test_a_reading_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,12 +163,14 @@ class Request(NamedTuple):
     """What to read of a channel.
 
     With ``since``, what came after that number, the oldest first, at most ``limit``. Without,
-    the newest ``limit``. A limit of 0 asks for the channel's last number alone.
+    the newest ``limit``. A limit of 0 asks for the channel's last number alone. ``size`` bounds the
+    bytes of their payloads, too: a replay ends with the publication that reaches it.
     """
 
     channel: str
     since: int | None = None
     limit: int | None = None
+    size: int | None = None
 
 
 class Replay(NamedTuple):

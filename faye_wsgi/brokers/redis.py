@@ -167,9 +167,9 @@ class RedisBroker(Broker):
     def _read_call(self, requests: Sequence[Request]) -> Call:
         start, keys = self._start, [f"{self._start}clock"]
         arguments: list[Any] = [LAST_SECONDS * 1000]
-        for channel, since, limit in requests:
+        for channel, *bounds in requests:
             keys += [f"{start}last:{channel}", f"{start}log:{channel}"]
-            arguments += ["" if since is None else since, "" if limit is None else limit]
+            arguments += ["" if bound is None else bound for bound in bounds]
         return Call(keys, arguments)
 
     # Feeds

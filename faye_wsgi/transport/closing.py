@@ -227,6 +227,8 @@ class Closing:
             self._connection.call_soon(self._go_away)  # guarded: one that raises stops no other
 
     def _go_away(self) -> None:
+        if self.is_hurried:
+            return  # it is told again and again while the process stops
         self.is_hurried = True
         if self.phase in (Phase.OPEN, Phase.ANSWERING):
             self.close(CloseCode.GOING_AWAY, "", GO_AWAY)

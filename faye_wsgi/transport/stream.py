@@ -26,7 +26,8 @@ from __future__ import annotations
 
 import _socket
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Callable
 
@@ -39,7 +40,7 @@ try:
 except ImportError:  # it was not built: the socket's own methods do the same
     _descriptors = None
 
-__all__ = ["PlainSocket", "Stream", "tune"]
+__all__ = ["PlainSocket", "Stream", "gathering", "tune"]
 
 READ = 1
 WRITE = 2
@@ -144,6 +145,23 @@ class _Here(get_original("_thread", "_local")):  # type: ignore[misc]
 
 
 _here = _Here()
+
+
+@contextmanager
+def gathering() -> Iterator[None]:
+    """What is written in this block goes out at its end, in one system call for each stream.
+
+    It must not wait. It is for streams of this thread's hub; to those of others it does nothing.
+    """
+    batch = _here.batch
+    if batch.is_open:
+        yield
+        return
+    batch.is_open = True
+    try:
+        yield
+    finally:
+        batch.flush()
 
 
 class Stream:

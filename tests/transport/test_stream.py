@@ -15,7 +15,7 @@ import gevent.ssl
 import pytest
 
 from faye_wsgi.transport.settings import GATHER
-from faye_wsgi.transport.stream import PlainSocket, Stream
+from faye_wsgi.transport.stream import PlainSocket, Stream, gathering
 from faye_wsgi.wsgi.hijack import take
 from faye_wsgi.wsgi.servers import Place
 
@@ -271,6 +271,19 @@ def test_what_is_written_in_a_batch_goes_out_together(plain: Ends) -> None:
 
     in_a_batch(plain, write)
     assert sent == [100] and plain.read(100) == b"x" * 100
+
+
+def test_a_greenlet_can_gather(plain: Ends) -> None:
+    sent = count_sends(plain.stream)
+    with pytest.raises(KeyError), gathering():
+        with gathering():
+            plain.stream.write(b"one")
+        plain.stream.write(b"two")
+        assert sent == []
+        raise KeyError
+    assert sent == [6] and plain.read(6) == b"onetwo"
+    plain.stream.write(b"three")
+    assert sent == [6, 5]
 
 
 def test_other_streams_of_the_batch_go_out_with_it(plain: Ends, certificates: Certificates) -> None:

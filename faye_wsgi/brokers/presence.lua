@@ -101,6 +101,7 @@ end
 
 -- ARGV[11]: a channel. The members of living processes: member, data, …
 local function members()
+  check_primary()
   local alive, answer = {}, {}
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', workers, '(' .. ms - worker_ms, '+inf')) do
     alive[id] = true

@@ -33,6 +33,7 @@ for i = 2, #KEYS, 2 do
   answer[#answer + 1] = last
   answer[#answer + 1] = entries(KEYS[i + 1], ARGV[i + 4], ARGV[i + 5])
 end
+check_primary()
 if births > 0 then
   redis.call('HSET', KEYS[1], 'number', text(number))
 end

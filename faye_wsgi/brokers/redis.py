@@ -74,7 +74,17 @@ SILENCE = 2.0  # seconds without a word from Redis, after which a feed asks for 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25  # seconds between two tries
 
 # Nothing was done, and it may soon be otherwise.
-PASSING = {"ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MOVED", "READONLY", "TRYAGAIN"}
+PASSING = {
+    "ASK",
+    "BUSY",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "MOVED",
+    "NOREPLICAS",  # also of a primary that does not know yet that another one has taken its place
+    "READONLY",
+    "TRYAGAIN",
+}
 # Trying again does not help.
 LASTING = {"CERTIFICATE", "NOAUTH", "NOPERM"}
 

@@ -257,7 +257,8 @@ class Broker(ABC):
         """Say that this process lives, and announce the leaves that are due; call it each second.
 
         The connections of processes that have not called it for ``worker_seconds`` leave.
-        Returns the number of processes alive.
+        Returns the number of processes that have called it within 5 s: more cannot be expected to
+        answer, though one that stands still may come back until ``worker_seconds``.
         """
 
     @abstractmethod

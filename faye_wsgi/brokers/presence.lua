@@ -15,6 +15,7 @@
 local start, topics, leave_ms, worker_ms, worker = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local workers, leaving = start .. 'workers', start .. 'leaving'
 local ms = math.floor(now / 1000)
+local LATELY = 5000  -- ms within which a process that is alive has called beat: it does each second
 local CHUNK = 500  -- of a dead process's connections, and of leaves, in one step
 
 local function sized(text)
@@ -73,7 +74,7 @@ local function change()
   return is_known
 end
 
--- Whether this process was known, how many are alive, whether there is more to do at once.
+-- Whether this process was known, how many have called it lately, whether there is more to do at once.
 local function beat()
   local is_known, is_more = live(), 0
   local due = redis.call('ZRANGEBYSCORE', leaving, '-inf', ms, 'LIMIT', 0, CHUNK)
@@ -96,7 +97,8 @@ local function beat()
   if dead or #due == CHUNK then
     is_more = 1
   end
-  return {is_known, redis.call('ZCARD', workers), is_more}
+  local lately = ms - math.min(LATELY, tonumber(worker_ms))
+  return {is_known, redis.call('ZCOUNT', workers, '(' .. lately, '+inf'), is_more}
 end
 
 -- ARGV[11]: a channel. The members of living processes: member, data, …

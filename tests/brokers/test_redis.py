@@ -172,6 +172,20 @@ def test_presence_is_noted_again_after_the_data_are_lost(
     assert broker.members("a") == {"7": ["1"], "9": ["3"]}
 
 
+def test_a_process_that_is_silent_is_not_counted(broker: Broker, server: RedisServer) -> None:
+    """It may be dead: an answer of it is not waited for, long before its members leave."""
+    [other] = connect(server.url)
+    other.change_presence([Change("a", "7", "x", "1")])
+    assert broker.beat() == 2
+    seconds, micros = (int(word) for word in server.ask("TIME").split("\r\n")[2::2])
+    then = seconds * 1000 + micros // 1000 - 6000
+    assert server.ask("ZADD", "{faye}:workers", "XX", "CH", then, other.worker) == ":1\r\n"
+    assert broker.beat() == 1
+    assert broker.members("a") == {"7": ["1"]}
+    assert other.beat() == 2
+    other.close()
+
+
 # Lost calls
 
 

@@ -74,7 +74,7 @@ local function change()
   return is_known
 end
 
--- Whether this process was known, how many have called it lately, whether there is more to do at once.
+-- Whether this process was known, how many have beaten lately, whether there is more to do at once.
 local function beat()
   local is_known, is_more = live(), 0
   local due = redis.call('ZRANGEBYSCORE', leaving, '-inf', ms, 'LIMIT', 0, CHUNK)

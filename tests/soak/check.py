@@ -109,8 +109,8 @@ def is_live(session: Session, index: int) -> bool:
 def span_of(session: Session, index: int) -> Span | None:
     """The latest span in which a message may have come."""
     channel = session.got[index].channel
-    asked = (span for span in session.spans if span.channel == channel and span.first <= index)
-    return max(asked, key=lambda span: span.first, default=None)
+    asked = [span for span in session.spans if span.channel == channel and span.first <= index]
+    return asked[-1] if asked else None
 
 
 def number_at(cursor: Cursor | None, index: int) -> Position | None:

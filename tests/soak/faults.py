@@ -249,13 +249,16 @@ def wait_for_primary(world: World) -> None:
     """Wait until the Sentinels have made one the primary of the other: it may be the old one, that
     was started again before they had all agreed."""
 
-    def is_primary(server: RedisServer) -> bool:
+    def says(server: RedisServer, words: str) -> bool:
         with contextlib.suppress(OSError):
-            return "state=online" in server.ask("INFO", "replication")
+            return words in server.ask("INFO", "replication")
         return False
 
-    def primary() -> RedisServer | None:
-        return next((one for one in world.nodes if is_primary(one)), None)
+    def primary() -> Any:
+        for one, other in (world.nodes, world.nodes[::-1]):
+            if says(one, "state=online") and says(other, "role:slave"):
+                return one
+        return None
 
     found = wait_until(primary, 2 * FAILOVER, "a primary with its replica")
     world.nodes.sort(key=lambda one: one is not found)

@@ -1,6 +1,6 @@
 -- Who is in which channel. memory.py says in Python what is announced when.
 --
--- ARGV  5 what to do (change, beat, members), 6 start of keys, 7 start of topics, 8 ms until a leave
+-- ARGV  5 what to do (change, forget, beat, members), 6 start of keys, 7 start of topics, 8 ms until a leave
 --       is announced, 9 ms until a silent process is dead, 10 this process; then what the function
 --       below says
 --
@@ -74,7 +74,18 @@ local function change()
   return is_known
 end
 
--- Whether this process was known, how many have beaten lately, whether there is more to do at once.
+-- Let connections of a process go; whether these were all.
+local function forget(id)
+  local left = redis.call('SPOP', start .. 'worker:' .. id, CHUNK)
+  for _, entry in ipairs(left) do
+    local channel, field = split(entry)
+    go(channel, split(field), field)
+  end
+  return #left < CHUNK and 1 or 0
+end
+
+-- Whether this process was known, how many have beaten lately, whether there is more to do at once,
+-- and the epoch.
 local function beat()
   local is_known, is_more = live(), 0
   local due = redis.call('ZRANGEBYSCORE', leaving, '-inf', ms, 'LIMIT', 0, CHUNK)
@@ -84,21 +95,14 @@ local function beat()
     redis.call(command, topics .. channel, '-' .. member)
   end
   local dead = redis.call('ZRANGEBYSCORE', workers, '-inf', ms - worker_ms, 'LIMIT', 0, 1)[1]
-  if dead then
-    local left = redis.call('SPOP', start .. 'worker:' .. dead, CHUNK)
-    for _, entry in ipairs(left) do
-      local channel, field = split(entry)
-      go(channel, split(field), field)
-    end
-    if #left < CHUNK then
-      redis.call('ZREM', workers, dead)
-    end
+  if dead and forget(dead) == 1 then
+    redis.call('ZREM', workers, dead)
   end
   if dead or #due == CHUNK then
     is_more = 1
   end
   local lately = ms - math.min(LATELY, tonumber(worker_ms))
-  return {is_known, redis.call('ZCOUNT', workers, '(' .. lately, '+inf'), is_more}
+  return {is_known, redis.call('ZCOUNT', workers, '(' .. lately, '+inf'), is_more, epoch}
 end
 
 -- ARGV[11]: a channel. The members of living processes: member, data, …
@@ -119,4 +123,8 @@ local function members()
   return answer
 end
 
-return ({change = change, beat = beat, members = members})[ARGV[5]]()
+local function forget_own()
+  return forget(worker)
+end
+
+return ({change = change, forget = forget_own, beat = beat, members = members})[ARGV[5]]()

@@ -165,7 +165,7 @@ def test_a_cluster_with_tls_and_a_user(certificates: Certificates) -> None:
         rights = ("~{faye:*", "resetchannels", "&{faye:*", "+@all")
         node.ask("ACL", "SETUSER", "ada", "on", ">pw", *rights)
         place = f"rediss+cluster://ada:pw@127.0.0.1:{port}?ssl_ca_certs={certificates.ca}"
-        brokers = connect(place, partitions=2)
+        brokers = connect(place, partitions=2, timeout=10.0)
         for broker in brokers:
             feed = subscribed(broker.open_feed(), "a")
             publish(broker, "a", "1")

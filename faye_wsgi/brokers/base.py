@@ -305,7 +305,8 @@ class Broker(ABC):
 
         The connections of processes that have not called it for ``worker_seconds`` leave. Where
         no process is left to call it, presence is forgotten after an hour, or more.
-        Returns the number of processes alive.
+        Returns the number of processes that have called it within 5 s: more cannot be expected to
+        answer, though one that stands still may come back until ``worker_seconds``.
         """
 
     @abstractmethod

@@ -63,6 +63,7 @@ for i = 2, #KEYS, 2 do
   local first = 3 + i / 2 * 3
   answer[#answer + 1] = entries(KEYS[i + 1], ARGV[first], ARGV[first + 1], ARGV[first + 2])
 end
+check_primary()
 if births > 0 then
   redis.call('HSET', KEYS[1], 'number', text(number))
 end

@@ -75,7 +75,17 @@ SILENCE = 2.0  # seconds without a word from Redis, after which a feed asks for 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25  # seconds between two tries
 
 # Nothing was done, and it may soon be otherwise.
-PASSING = {"ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MOVED", "READONLY", "TRYAGAIN"}
+PASSING = {
+    "ASK",
+    "BUSY",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "MOVED",
+    "NOREPLICAS",  # also of a primary that does not know yet that another one has taken its place
+    "READONLY",
+    "TRYAGAIN",
+}
 # Trying again does not help.
 LASTING = {"CERTIFICATE", "NOAUTH", "NOPERM"}
 
@@ -133,6 +143,8 @@ class RedisBroker(Broker):
         self.worker = secrets.token_hex(8)
         self._present: dict[tuple[str, str, str], str] = {}  # this worker's, as a Change names them
         self._next_keeping = time.monotonic() + self._keep_ms / 3000
+        self._must_note = False  # they are not noted as they are
+        self._epoch: bytes | None = None  # in which they were noted
         self._server.reset()
 
     # Publishing and reading
@@ -233,8 +245,12 @@ class RedisBroker(Broker):
     def beat(self) -> int:
         """Say that this process lives, announce leaves, and sweep up after dead processes."""
         for _ in range(SWEEPS):
-            [(is_known, alive, is_more)] = self._run(PRESENCE, [self._presence_call("beat", [])])
-            if not is_known:
+            [answer] = self._run(PRESENCE, [self._presence_call("beat", [])])
+            is_known, alive, is_more, epoch = answer
+            if not is_known or self._epoch not in (None, epoch):
+                self._must_note = True
+            self._epoch = epoch
+            if self._must_note:
                 self._note_all()
             if not is_more:
                 break
@@ -252,9 +268,17 @@ class RedisBroker(Broker):
         self._next_keeping = time.monotonic() + self._keep_ms / 3000
 
     def _note_all(self) -> None:
-        """Note all connections again: this process was taken for dead, or the data are gone."""
+        """Note all connections again, and no others.
+
+        This process was taken for dead; or the data are gone, or the last changes of them: then
+        some that have come are missing, and some that have gone are there for ever.
+        """
+        self._must_note = True  # until it is done: an error ends it at any step
+        while not self._run(PRESENCE, [self._presence_call("forget", [])])[0]:
+            pass
         present = list(self._present.items())
         self._note([Change(*names, data) for names, data in present])
+        self._must_note = False
 
     def _note(self, changes: Sequence[Change]) -> bool:
         """Whether this process was known before."""

@@ -196,7 +196,8 @@ def _greet(link: Link, server: Mapping[str, str], replication: Mapping[str, str]
     if not link.run:
         raise BrokerError("the server does not tell its run_id (INFO server): it is not supported")
     version = server.get("redis_version", "0").split(".")[0]
-    link.has_shards = server.get("redis_mode") == "cluster" and int(version) >= 7
+    mode = server.get("redis_mode") or server.get("server_mode")  # Valkey's name for it
+    link.has_shards = mode == "cluster" and int(version) >= 7
 
 
 # Errors
@@ -231,7 +232,11 @@ _CURES = {
     "CERTIFICATE": "name the authority with ?ssl_ca_certs=FILE, and the server as its certificate",
 }
 
-_ALIASES = {"The user executing the script": "NOPERM", "WRONGPASS": "NOAUTH"}
+_ALIASES = {
+    "The user executing the script": "NOPERM",
+    "ACL failure in script": "NOPERM",
+    "WRONGPASS": "NOAUTH",
+}
 _CODE = re.compile(rf"\b({'|'.join((*_CURES, *_ALIASES))}|NOSCRIPT|ASK|TRYAGAIN)\b")
 
 

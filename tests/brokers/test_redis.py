@@ -198,6 +198,39 @@ def test_presence_is_noted_again_after_the_data_are_lost(
     assert broker.members("a") == {"7": ["1"], "9": ["3"]}
 
 
+def test_presence_is_set_right_after_a_failover(broker: Broker, server: RedisServer) -> None:
+    """The last changes were not replicated: one that came is missing, one that went is there."""
+    broker.change_presence([Change("a", "7", "x", "7"), Change("a", "8", "x", "8")])
+    broker.beat()
+    worker = broker.worker
+    server.ask("HDEL", "{faye}:here:a", f"1:7{worker}:x")
+    server.ask("HDEL", "{faye}:count:a", "7")
+    server.ask("SREM", "{faye}:worker:" + worker, f"1:a1:7{worker}:x")
+    server.ask("HSET", "{faye}:here:a", f"1:9{worker}:x", "9")
+    server.ask("HSET", "{faye}:count:a", "9", "1")
+    server.ask("SADD", "{faye}:worker:" + worker, f"1:a1:9{worker}:x")
+    assert broker.members("a") == {"8": ["8"], "9": ["9"]}
+    broker.beat()
+    assert broker.members("a") == {"8": ["8"], "9": ["9"]}
+    server.ask("HSET", "{faye}:clock", "run", "another")
+    broker.beat()
+    assert broker.members("a") == {"7": ["7"], "8": ["8"]}
+
+
+def test_a_process_that_is_silent_is_not_counted(broker: Broker, server: RedisServer) -> None:
+    """It may be dead: an answer of it is not waited for, long before its members leave."""
+    [other] = connect(server.url)
+    other.change_presence([Change("a", "7", "x", "1")])
+    assert broker.beat() == 2
+    seconds, micros = (int(word) for word in server.ask("TIME").split("\r\n")[2::2])
+    then = seconds * 1000 + micros // 1000 - 6000
+    assert server.ask("ZADD", "{faye}:workers", "XX", "CH", then, other.worker) == ":1\r\n"
+    assert broker.beat() == 1
+    assert broker.members("a") == {"7": ["1"]}
+    assert other.beat() == 2
+    other.close()
+
+
 # Lost calls
 
 

@@ -62,8 +62,9 @@ def check(
 ) -> list[Fault]:
     """All faults. ``is_lossless``: no data was lost, so that nothing may have been reset."""
     by_value = {one.value: one for one in sent}
-    taken = find_taken(by_value.values(), sessions, partitions)
-    faults = [*check_values(by_value, taken)]
+    witnesses = find_taken(by_value.values(), sessions, partitions)
+    taken = set(witnesses)
+    faults = [*check_values(by_value, witnesses)]
     channels = by_channel(taken)
     places: dict[str, Position | None] = {}  # None where there are two
     for one in taken:
@@ -82,21 +83,20 @@ def check(
 
 def find_taken(
     sent: Iterable[Sent], sessions: Iterable[Session], partitions: int = 1
-) -> set[Taken]:
-    """What was acknowledged, and what was received."""
-    taken = set()
+) -> dict[Taken, Session | None]:
+    """What was acknowledged, and what was received: by whom, if it was not acknowledged."""
+    taken: dict[Taken, Session | None] = {}
     for one in sent:
         if one.cursor:
-            place = number_at(
-                Cursor.parse(one.cursor, partitions), partition(one.channel, partitions)
-            )
+            cursor = Cursor.parse(one.cursor, partitions)
+            place = number_at(cursor, partition(one.channel, partitions))
             assert place is not None
-            taken.add(Taken(place, one.channel, one.value))
+            taken[Taken(place, one.channel, one.value)] = None
     for session in sessions:
         for index, got in enumerate(session.got):
             place = number_at(got.id, partition(got.channel, partitions))
             if got.value is not None and place and (partitions == 1 or is_live(session, index)):
-                taken.add(Taken(place, got.channel, got.value))
+                taken.setdefault(Taken(place, got.channel, got.value), session)
     return taken
 
 
@@ -109,8 +109,8 @@ def is_live(session: Session, index: int) -> bool:
 def span_of(session: Session, index: int) -> Span | None:
     """The latest span in which a message may have come."""
     channel = session.got[index].channel
-    asked = (span for span in session.spans if span.channel == channel and span.first <= index)
-    return max(asked, key=lambda span: span.first, default=None)
+    asked = [span for span in session.spans if span.channel == channel and span.first <= index]
+    return asked[-1] if asked else None
 
 
 def number_at(cursor: Cursor | None, index: int) -> Position | None:
@@ -126,14 +126,15 @@ def by_channel(taken: Iterable[Taken]) -> dict[str, list[Taken]]:
     return channels
 
 
-def check_values(sent: dict[str, Sent], taken: Iterable[Taken]) -> Iterator[Fault]:
+def check_values(sent: dict[str, Sent], taken: dict[Taken, Session | None]) -> Iterator[Fault]:
     """A value has one place, a place one value; and it was published there."""
     places: dict[Position, Taken] = {}
     values: dict[str, list[Taken]] = defaultdict(list)
     for one in sorted(taken):
         other = places.setdefault(one.place, one)
         if other is not one:
-            yield Fault("two at one place", f"{other.value} has the same place", one)
+            text = f"{other.value} has the same place"
+            yield Fault("two at one place", text, one, taken[one] or taken[other])
         values[one.value].append(one)
     for value, found in values.items():
         publication = sent.get(value)
@@ -145,7 +146,8 @@ def check_values(sent: dict[str, Sent], taken: Iterable[Taken]) -> Iterator[Faul
                 yield Fault("unknown", f"it was sent to {publication.channel}", one)
         epochs = {one.place.epoch for one in found}
         if len(found) > (len(epochs) if publication.is_keyed else 1):
-            yield Fault("twice", f"it is also at {found[0].place}", found[-1])
+            witness = next((taken[one] for one in found if taken[one]), None)
+            yield Fault("twice", f"it is also at {found[0].place}", found[-1], witness)
 
 
 def check_order(

@@ -12,11 +12,12 @@ from ..conftest import find_program
 from ..support.servers import ROOT
 
 SECONDS = 8  # of harm
-LIMIT = 110.0
+LIMIT = 200.0
 
 SETUPS = ["harmless", "durable", "undurable", "volatile", "threads", "sentinels", "cluster"]
 
 
+@pytest.mark.timeout(LIMIT + 20)
 @pytest.mark.parametrize("setup", SETUPS)
 def test_nothing_is_lost_without_a_word(setup: str) -> None:
     find_program("redis-server")

@@ -21,7 +21,7 @@ except ImportError:
 
 FOUND = ROOT / "build" / "fuzz"
 MAX_LENGTH = 4096  # bytes of an input
-PATIENCE = 20  # seconds for one input; an endless loop is a defect, too
+PATIENCE = 60  # seconds for one input; an endless loop is a defect, too
 
 Check = Callable[[bytes], None]
 

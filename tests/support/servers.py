@@ -207,7 +207,7 @@ def serve(
     raise_descriptor_limit()
     target = APPS.get(app or what.app, app or what.app)
     folder = Path(tempfile.mkdtemp(prefix="faye_wsgi-"))
-    listener = _listen(folder, unix, host, port)
+    listener = _listen(folder, unix, port, host)
     address = listener.getsockname()
     command = [python, "-u"]
     command += _gunicorn(what, workers) if what.gunicorn else _launch(kind)
@@ -227,7 +227,7 @@ def serve(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _listen(folder: Path, unix: bool, host: str, port: int) -> socket.socket:
+def _listen(folder: Path, unix: bool, port: int, host: str = "127.0.0.1") -> socket.socket:
     listener = socket.socket(socket.AF_UNIX if unix else socket.AF_INET, socket.SOCK_STREAM)
     if unix:
         listener.bind(str(folder / "sock"))

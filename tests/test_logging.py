@@ -164,7 +164,7 @@ def test_a_bad_handshake_logs_its_origin_alone(caplog: pytest.LogCaptureFixture)
 def test_a_listener_that_raises_is_one_error_with_its_traceback(
     exchange: Callable[..., Exchange], caplog: pytest.LogCaptureFixture, type: Any, opcode: int
 ) -> None:
-    """A thousand messages of one segment are no thousand tracebacks."""
+    """A hundred messages of one segment are no hundred tracebacks."""
     caplog.set_level(logging.DEBUG)
     made = exchange()
     ws = made.accept()
@@ -175,7 +175,7 @@ def test_a_listener_that_raises_is_one_error_with_its_traceback(
     def fail(event: Any) -> None:
         raise LookupError("by the application")
 
-    many = frames.frame(opcode, b"x") * 1000
+    many = frames.frame(opcode, b"x") * 100
     made.peer.send(many)
     while (frame := made.peer.read_frame()).opcode == frames.PONG:
         pass
@@ -183,6 +183,6 @@ def test_a_listener_that_raises_is_one_error_with_its_traceback(
     made.peer.send(many)
     made.peer.send_close(1011)
     until(lambda: ended == [1011])
-    (record,) = caplog.records
+    (record,) = (record for record in caplog.records if record.levelno > logging.DEBUG)
     assert record.levelno == logging.ERROR and record.exc_info
     assert record.exc_info[0] is LookupError

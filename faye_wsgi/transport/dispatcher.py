@@ -20,7 +20,7 @@ from typing import Any, Callable, Protocol, Union
 from gevent.monkey import get_original
 from greenlet import getcurrent, greenlet
 
-from faye_wsgi.driver.events import CloseEvent, Data, ErrorEvent, Event, EventType, MessageEvent
+from faye_wsgi.driver.events import Data, Event, EventType, MessageEvent
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.errors import is_end_of
 from faye_wsgi.transport.inbox import Backlog
@@ -33,7 +33,6 @@ _allocate_lock = get_original("_thread", "allocate_lock")
 
 Job = Union[Data, Event, Callable[[], object]]  # data is that of a message
 
-_LAST = (ErrorEvent, CloseEvent)
 _EMPTY: Any = ()  # stands for a queue that was never needed: a deque takes 600 bytes
 
 
@@ -123,9 +122,7 @@ class Dispatcher:
 
     def tell(self, event: Event) -> None:
         """Call the listeners for this event, if there are any, after the earlier jobs."""
-        if self.sink.has_listeners(event.type) and (
-            not self._has_failed or isinstance(event, _LAST)
-        ):
+        if self.sink.has_listeners(event.type):
             self.run(event)
 
     def run(self, job: Job) -> None:
@@ -257,24 +254,13 @@ class Dispatcher:
             return  # the peer has closed meanwhile, which the close event reports
         hint = find_hint(error)
         text = "a listener raised: 1011 closes %r" + (". %s" if hint else "%s")
-        log.error(text, self.sink, hint, exc_info=error)
+        # Once: the rest of what has arrived is still delivered, which may be a thousand messages.
+        level = logging.DEBUG if self._has_failed else logging.ERROR
         self._has_failed = True
-        self._drop_messages()
+        log.log(level, text, self.sink, hint, exc_info=error)
         self._connection.close(CloseCode.INTERNAL_ERROR, "")
         if isinstance(error, KeyboardInterrupt):
             self._pass_on(error)
-
-    def _drop_messages(self) -> None:
-        """Drop all that the peer has sent, and that waits: each would raise, and be logged, too."""
-        waiting = list(self._jobs)
-        self._jobs.clear()  # in place, since ``run_all`` goes on with it
-        for job in waiting:
-            if isinstance(job, (str, bytes)):
-                self._backlog.remove(self._backlog.size_of(job))
-            elif isinstance(job, Event) and not isinstance(job, _LAST):
-                self._backlog.remove(0)
-            else:
-                self._jobs.append(job)
 
     def _pass_on(self, error: BaseException) -> None:
         """Raise Ctrl-C in the main greenlet, too; this one goes on when the hub runs again."""

@@ -1001,6 +1001,17 @@ def test_a_close_that_is_never_answered_ends_with_1006() -> None:
         assert not both.descriptor_is_open
 
 
+def test_an_answer_that_a_late_hub_finds_counts() -> None:
+    with pair(Settings(close_timeout=0.05)) as both:
+        both.sink.record("close")
+        both.connection.close(4000)
+        assert both.peer.read_close().close_code == 4000
+        both.peer.send_close(4000)
+        time.sleep(0.1)  # meanwhile the hub does not run
+        until(lambda: both.sink.names == ["close"])
+        assert both.sink.close_event.code == 4000
+
+
 def test_a_close_to_a_peer_that_reads_nothing_ends_in_time() -> None:
     """Our close frame is behind megabytes that never leave."""
     with pair(Settings(close_timeout=0.1)) as both:

@@ -45,6 +45,7 @@ KEY_SECONDS = 300  # how long an idempotency key is remembered
 LAST_SECONDS = 86_400  # how long a channel's last number outlives its history, at least
 LEAVE_SECONDS = 5.0  # how late a leave is announced
 WORKER_SECONDS = 45.0  # after which a process that has not called ``beat`` is dead
+PRESENCE_SECONDS = 3600.0  # how long presence is kept when all processes have gone
 
 _CURSOR_LENGTH = 8192
 _POSITION = re.compile(r"([0-9]{1,16})-([0-9a-z]{1,16})", re.ASCII)
@@ -212,7 +213,7 @@ class Signal(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """A member has come to a channel with its first connection."""
+    """A member has come to a channel with its first connection, or with other data."""
 
     channel: str
     member: str
@@ -279,9 +280,10 @@ class Broker(ABC):
     def change_presence(self, changes: Sequence[Change]) -> None:
         """Note which connections of this process have come and gone, in this order.
 
-        A member's first connection is announced by ``Joined`` to all feeds of the channel. When
-        its last one has gone, ``Left`` is announced ``leave_seconds`` later by some process's
-        ``beat``, unless it is back by then; then ``Joined`` is not announced again either.
+        A member's first connection is announced by ``Joined`` to all feeds of the channel, and so
+        is each connection that brings other data than was announced last. When the last one has
+        gone, ``Left`` is announced ``leave_seconds`` later by some process's ``beat``, unless it
+        is back by then; then ``Joined`` is not announced again either, if its data are the same.
         """
 
     @abstractmethod
@@ -289,10 +291,18 @@ class Broker(ABC):
         """The data, as JSON, of each connection of each member; without those that have left."""
 
     @abstractmethod
+    def rosters(self, channels: Sequence[str]) -> list[dict[str, str]]:
+        """The members of channels as they were announced, with their data; in one round trip.
+
+        Members whose leave is still to be announced are included.
+        """
+
+    @abstractmethod
     def beat(self) -> int:
         """Say that this process lives, and announce the leaves that are due; call it each second.
 
-        The connections of processes that have not called it for ``worker_seconds`` leave.
+        The connections of processes that have not called it for ``worker_seconds`` leave. Where
+        no process is left to call it, presence is forgotten after an hour, or more.
         Returns the number of processes alive.
         """
 

@@ -43,6 +43,7 @@ from faye_wsgi.brokers.base import (
     KEY_SECONDS,
     LAST_SECONDS,
     LEAVE_SECONDS,
+    PRESENCE_SECONDS,
     WORKER_SECONDS,
     Arrival,
     Broker,
@@ -121,6 +122,7 @@ class RedisBroker(Broker):
         self._durable = int(durable)
         self._leave_ms = round(leave_seconds * 1000)
         self._worker_ms = round(worker_seconds * 1000)
+        self._keep_ms = round(max(PRESENCE_SECONDS, 4 * worker_seconds) * 1000)
         self._is_closed = False
         self._feeds: weakref.WeakSet[RedisFeed] = weakref.WeakSet()
         self.begin_process()
@@ -130,6 +132,7 @@ class RedisBroker(Broker):
         """Be a worker with connections of its own: at first, and in the child of a fork."""
         self.worker = secrets.token_hex(8)
         self._present: dict[tuple[str, str, str], str] = {}  # this worker's, as a Change names them
+        self._next_keeping = time.monotonic() + self._keep_ms / 3000
         self._server.reset()
 
     # Publishing and reading
@@ -219,6 +222,14 @@ class RedisBroker(Broker):
             members.setdefault(member.decode(), []).append(data.decode())
         return members
 
+    def rosters(self, channels: Sequence[str]) -> list[dict[str, str]]:
+        """The members of channels as they were announced."""
+        replies = self._run(PRESENCE, [self._presence_call("roster", [one]) for one in channels])
+        return [
+            {member.decode(): data.decode() for member, data in zip(flat[::2], flat[1::2])}
+            for flat in replies
+        ]
+
     def beat(self) -> int:
         """Say that this process lives, announce leaves, and sweep up after dead processes."""
         for _ in range(SWEEPS):
@@ -227,7 +238,18 @@ class RedisBroker(Broker):
                 self._note_all()
             if not is_more:
                 break
+        if time.monotonic() >= self._next_keeping:
+            self._keep()
         return int(alive)
+
+    def _keep(self) -> None:
+        """Prolong what is kept of the channels that have members here."""
+        channels = sorted({channel for channel, _member, _connection in self._present})
+        steps = range(0, len(channels), CHANGES)
+        calls = [self._presence_call("keep", channels[step : step + CHANGES]) for step in steps]
+        if calls:
+            self._run(PRESENCE, calls)
+        self._next_keeping = time.monotonic() + self._keep_ms / 3000
 
     def _note_all(self) -> None:
         """Note all connections again: this process was taken for dead, or the data are gone."""
@@ -246,7 +268,8 @@ class RedisBroker(Broker):
         return not calls or bool(self._run(PRESENCE, calls)[0])
 
     def _presence_call(self, what: str, arguments: Sequence[str]) -> Call:
-        common = [what, self._start, self._topics, self._leave_ms, self._worker_ms, self.worker]
+        seconds = [self._leave_ms, self._worker_ms, self._keep_ms]
+        common = [what, self._start, self._topics, *seconds, self.worker]
         return Call([f"{self._start}clock"], [*common, *arguments])
 
     # Asking the server

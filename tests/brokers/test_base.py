@@ -364,6 +364,7 @@ CALLS: list[Callable[[Broker], object]] = [
     lambda broker: broker.open_feed(),
     lambda broker: broker.change_presence([Change("a", "m", "1", "{}")]),
     lambda broker: broker.members("a"),
+    lambda broker: broker.rosters(["a"]),
     lambda broker: broker.beat(),
 ]
 
@@ -400,18 +401,38 @@ def go(member: str, connection: str, channel: str = "a") -> Change:
 
 def test_a_member_joins_once(broker: Broker) -> None:
     feed = subscribed(broker.open_feed(), "a", "b")
-    broker.change_presence([come("7", "x", '{"n":1}'), come("7", "y", '{"n":2}')])
-    broker.change_presence([come("7", "z", '{"n":3}'), come("8:+ ü", "x", '"€"')])
-    broker.change_presence([come("7", "x", '{"n":4}'), come("7", "x", "{}", "b")])
+    broker.change_presence([come("7", "x", '{"n":1}'), come("7", "y", '{"n":1}')])
+    broker.change_presence([come("7", "z", '{"n":1}'), come("8:+ ü", "x", '"€"')])
+    broker.change_presence([come("7", "x", '{"n":1}'), come("7", "x", "{}", "b")])
     assert arrived(feed) == [
         Joined("a", "7", '{"n":1}'),
         Joined("a", "8:+ ü", '"€"'),
         Joined("b", "7", "{}"),
     ]
-    members = {member: sorted(data) for member, data in broker.members("a").items()}
-    assert members == {"7": ['{"n":2}', '{"n":3}', '{"n":4}'], "8:+ ü": ['"€"']}
+    assert broker.members("a") == {"7": ['{"n":1}'] * 3, "8:+ ü": ['"€"']}
+    assert broker.rosters(["b", "a", "c"]) == [{"7": "{}"}, {"7": '{"n":1}', "8:+ ü": '"€"'}, {}]
+
+
+def test_other_data_of_a_member_are_announced(engine: Engine) -> None:
+    broker = engine.connect(leave_seconds=0.1)
+    feed = subscribed(broker.open_feed(), "a")
+    broker.change_presence([come("7", "x", "1"), come("7", "y", "2"), come("7", "x", "3")])
+    assert arrived(feed) == [Joined("a", "7", "1"), Joined("a", "7", "2"), Joined("a", "7", "3")]
+    assert sorted(broker.members("a")["7"]) == ["2", "3"]
+    assert broker.rosters(["a"]) == [{"7": "3"}]
+    broker.change_presence([go("7", "x"), go("7", "y")])
+    assert broker.members("a") == {} and broker.rosters(["a"]) == [{"7": "3"}]
+    broker.change_presence([come("7", "z", "4")])
+    assert arrived(feed) == [Joined("a", "7", "4")]
+    broker.change_presence([go("7", "z")])
+    assert wait_for(feed, [Left("a", "7")], broker.beat) == [Left("a", "7")]
+    assert broker.rosters(["a"]) == [{}]
+
+
+def test_members_of_other_channels(broker: Broker) -> None:
+    broker.change_presence([come("7", "x", "{}", "b")])
     assert broker.members("b") == {"7": ["{}"]}
-    assert broker.members("c") == {}
+    assert broker.members("a") == broker.members("c") == {}
 
 
 def test_the_last_connection_takes_the_member_with_it_later(engine: Engine) -> None:
@@ -482,7 +503,7 @@ def test_a_member_in_two_processes_is_one(processes: Callable[..., Broker]) -> N
     one.change_presence([go("7", "x")])
     assert one.members("a") == {"7": ["2"]}
     one.beat()
-    assert arrived(feed) == [Joined("a", "7", "1")]
+    assert arrived(feed) == [Joined("a", "7", "1"), Joined("a", "7", "2")]
     two.change_presence([go("7", "x")])
     assert wait_for(feed, [Left("a", "7")], one.beat) == [Left("a", "7")]
 

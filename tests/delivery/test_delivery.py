@@ -21,7 +21,7 @@ from faye_wsgi.errors import BrokerError
 
 from ..support.waiting import wait_until
 
-TIMEOUT = 5.0
+TIMEOUT = 30.0
 
 
 class Broker(MemoryBroker):

@@ -11,6 +11,7 @@ one and override its methods.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple
 
 from faye_wsgi.driver.events import CloseEvent, Data, ErrorEvent, Event
@@ -49,7 +50,7 @@ class Driver:
     the end of TCP is its end.
     """
 
-    __slots__ = ("_ended", "protocol", "state")
+    __slots__ = ("_ended", "is_tired", "max_work", "protocol", "state")
 
     version = ""
     features = Features(
@@ -61,6 +62,10 @@ class Driver:
         self.protocol = protocol
         self.state = ReadyState.OPEN
         self._ended = False  # The close event has been reported.
+        # The transport sets how much work a call of receive_data may be. The unit is a frame that
+        # is read by itself, about two microseconds.
+        self.max_work = sys.maxsize
+        self.is_tired = False  # The last call has come to that: others should have their turn.
 
     # In
 
@@ -72,7 +77,8 @@ class Driver:
         ``room`` is the number of bytes of messages that the caller can store; None means no
         limit. It matters with extensions, which may inflate a message. Then the driver stops
         behind the first message that exceeds ``room``, or at once if ``room`` is below 0. It
-        ``holds_back`` the other bytes, and the next call continues with them.
+        ``holds_back`` the other bytes, and the next call continues with them. It may do the same
+        when the call has been as much work as ``max_work``.
         """
         return []
 

@@ -57,9 +57,11 @@ class Hixie75(Driver):
 
     def receive_data(self, data: bytes, room: int | None = None) -> list[Data | Event]:
         events: list[Data | Event] = []
-        pos = 0
+        pos = work = 0
         while pos < len(data) and not self._ended:
             pos = self._phase(self, events, data, pos)
+            work += 1
+        self.is_tired = work >= self.max_work
         return events
 
     @property

@@ -3,8 +3,9 @@
 Nearly always a whole frame is there, and the loop takes it at once. Otherwise the payload is
 taken piece by piece. So a limit is checked on the declared length, before anything is stored,
 and a bad byte of UTF-8 is found when it arrives. ``_rest`` holds the start of a header or of a
-control frame, and no more. There is one exception: where an extension made messages of more
-bytes than there was room for, it holds all bytes behind the last of them.
+control frame, and no more. There are two exceptions. Where an extension made messages of more
+bytes than there was room for, and where a call has been as much work as it may be, it holds all
+bytes behind.
 
 Compiled by Cython, with the types of ``hybi.pxd``. The danger is in the lengths: the peer
 declares them, up to 2**64 - 1, and in C a sum with one of them can overflow. So a length is
@@ -42,6 +43,7 @@ MAX_LENGTH = 2**26 - 1
 MAX_FRAGMENTS = 16384
 LARGE_MESSAGE = 32768  # Bytes. A larger message is not copied behind its header.
 NO_LIMIT = sys.maxsize
+WORK_BYTES = 2048  # Bytes of a message: to inflate, unmask or decode them is as much as a frame.
 
 # RFC 6455 §5.2: a frame's first byte. These are plain numbers, which C compares fast.
 _FIN, _RSV, _CONTROL = 0x80, 0x70, 0x08
@@ -74,6 +76,7 @@ class Hybi(Driver):
         "_rest",
         "_room",
         "_rsv_mask",
+        "_work",
     )
 
     version = "hybi-13"
@@ -98,6 +101,7 @@ class Hybi(Driver):
         self._random = random
         self._rest = b""  # Bytes that have arrived and are not parsed yet.
         self._room = NO_LIMIT  # Bytes of messages that receive_data may still return.
+        self._work = 0  # What the call of receive_data has been so far.
         self._arriving: Assembly | None = None  # The message that has arrived in part.
         # The answers that the peer has not been sent yet:
         self._pongs: list[bytes] = []  # The payloads of its pings.
@@ -115,7 +119,7 @@ class Hybi(Driver):
 
     @property
     def holds_back(self) -> bool:
-        return self._room < 0 and bool(self._rest)
+        return (self._room < 0 or self.is_tired) and bool(self._rest)
 
     @property
     def missing(self) -> int:
@@ -136,6 +140,7 @@ class Hybi(Driver):
         if self._rest:
             data = self._rest + data
             self._rest = b""
+        self._work = 0
         if self._pipeline is not None and self.state is _OPEN:
             self._room = NO_LIMIT if room is None else min(room, NO_LIMIT)
         else:
@@ -151,11 +156,14 @@ class Hybi(Driver):
                 and parse_messages is not None
             ):
                 events, data = parse_messages(self._is_masked, self._max_length, data)
+                self._work = len(events)
                 if not data:
+                    self.is_tired = self._work >= self.max_work
                     return events
         pos = 0
         size = len(data)
-        while self._room >= 0 and not self._ended:
+        while self._room >= 0 and self._work < self.max_work and not self._ended:
+            self._work += 1
             # 2. The next bytes of a payload that arrives in pieces.
             arriving = self._arriving
             if arriving is not None and arriving.remaining:
@@ -221,6 +229,7 @@ class Hybi(Driver):
                 payload = data[body : body + min(length, left)]
                 pos = body + len(payload)
                 self._receive_piece(events, payload)
+        self.is_tired = self._work >= self.max_work
         if not self._ended and pos < size:
             self._rest = data[pos:]
         return events
@@ -282,6 +291,7 @@ class Hybi(Driver):
                 self._fail(events, error.code, str(error))
                 return
             opcode, payload = message.opcode, message.data
+        self._work += len(payload) // WORK_BYTES
         data: Data = payload
         if opcode != _BINARY:
             try:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections import deque
 from contextlib import suppress
 from typing import Any, Callable, Protocol
 
@@ -35,6 +36,7 @@ from faye_wsgi.driver.frames import CloseCode
 __all__ = [
     "Member",
     "abandon",
+    "call_in_turn",
     "end_alone",
     "end_in_thread",
     "forget",
@@ -96,6 +98,19 @@ class _Registry:
         self._is_stopping = find_stop_sign()
         if self._is_stopping is not None:
             self._poll.start(self._look)
+        self._turns: deque[tuple[Any, ...]] = deque()
+        self._turn = hub.loop.timer(0.0)
+
+    def call_in_turn(self, function: Callable[..., object], *args: Any) -> None:
+        self._turns.append((function, *args))
+        if not self._turn.active:
+            self._turn.start(self._take_turn)
+
+    def _take_turn(self) -> None:
+        function, *args = self._turns.popleft()
+        if self._turns:
+            self._turn.start(self._take_turn)
+        function(*args)
 
     def _look(self) -> None:
         if self._is_stopping is not None and self._is_stopping():
@@ -116,9 +131,11 @@ class _Registry:
         self.stop()
 
     def stop(self) -> None:
-        """Stop looking at the process."""
-        self._poll.stop()
-        self._poll.close()
+        """Stop looking at the process, and drop the calls that wait for their turn."""
+        self._turns.clear()
+        for timer in (self._poll, self._turn):
+            timer.stop()
+            timer.close()
 
 
 _registries: dict[Any, _Registry] = {}
@@ -165,6 +182,18 @@ def reserve(member: Member) -> Any:
         return hub
     finally:
         _reserving.discard(thread)
+
+
+def call_in_turn(hub: Any, function: Callable[..., object], *args: Any) -> None:
+    """Call ``function`` in a later turn of ``hub``, which makes one such call in each.
+
+    That is for long work. A callback of gevent's loop would not do: the loop runs many of them,
+    also those that they add, before it looks at the sockets again. A timer of 0 seconds comes after
+    the sockets.
+    """
+    registry = _registries.get(hub)
+    if registry is not None:
+        registry.call_in_turn(function, *args)
 
 
 def members(hub: Any) -> list[Member]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GATHER",
     "LARGE",
+    "MAX_WORK",
     "TURN",
     "TURN_BYTES",
     "TURN_PIECES",
@@ -47,6 +48,8 @@ LARGE = 32768  # bytes: from this size on, data is not copied
 TURN = 64
 TURN_BYTES = 2048
 TURN_PIECES = 16
+# The frames that a connection reads before others have their turn: about two milliseconds.
+MAX_WORK = 1000
 
 
 @dataclass(frozen=True)

@@ -227,18 +227,22 @@ class Stream:
             if not data:
                 self._read_end()
                 return
-            batch = self.batch
-            batch.is_open = True
-            batch.turn = 0
-            try:
-                self._data_received(data)
-            finally:
-                batch.flush()
-                batch.turn = 0
+            self.receive(data)
         except BaseException as error:
             self._receiver.failed(error)
             if not isinstance(error, Exception):
                 raise
+
+    def receive(self, data: bytes) -> None:
+        """Hand bytes to the receiver; what is written meanwhile goes out in one system call."""
+        batch = self.batch
+        batch.is_open = True
+        batch.turn = 0
+        try:
+            self._data_received(data)
+        finally:
+            batch.flush()
+            batch.turn = 0
 
     def resume_reading(self) -> None:
         """Read as bytes arrive, from now on."""

@@ -713,3 +713,39 @@ def test_extensions_leave_no_fragments() -> None:
     pipeline = negotiate([permessage_deflate], "permessage-deflate", 1000)
     plain, extended = Hybi().features, Hybi(pipeline=pipeline).features
     assert all(plain) and extended == plain._replace(fragments=False)
+
+
+# Work
+
+
+def test_a_call_stops_at_its_limit_and_the_next_one_goes_on() -> None:
+    driver = Hybi()
+    driver.max_work = 10
+    messages = [f"{number}" for number in range(12)]
+    data = b"".join(text("", fin=False) + frame(CONTINUATION, message) for message in messages)
+    assert driver.receive_data(data) == messages[:5]
+    assert driver.is_tired and driver.holds_back
+    assert driver.receive_data(b"") == messages[5:10]
+    assert driver.receive_data(text("more")) == [*messages[10:], "more"]
+    assert not driver.is_tired and not driver.holds_back
+
+
+def test_whole_messages_are_work() -> None:
+    """With the scanner in C they come all at once."""
+    driver = Hybi()
+    driver.max_work = 10
+    events = driver.receive_data(text("a") * 50)
+    assert driver.is_tired
+    while driver.holds_back:
+        events += driver.receive_data(b"")
+    assert events == ["a"] * 50
+
+
+@pytest.mark.parametrize("size, messages", [(100, 8), (100_000, 1)])
+def test_inflated_bytes_are_work(size: int, messages: int) -> None:
+    pipelines = [negotiate([permessage_deflate], "permessage-deflate", 2**20) for _ in range(2)]
+    sender, receiver = client(pipeline=pipelines[0]), Hybi(pipeline=pipelines[1])
+    receiver.max_work = 10
+    data = b"".join([sender.message(b"x" * size) for _ in range(8)])
+    assert receiver.receive_data(data) == [b"x" * size] * messages
+    assert receiver.is_tired is receiver.holds_back is (messages < 8)

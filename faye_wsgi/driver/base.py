@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 from faye_wsgi.driver.events import CloseEvent, Data, ErrorEvent, Event
 from faye_wsgi.driver.frames import CloseCode, NumberEnum
 
-__all__ = ["Driver", "Features", "ReadyState"]
+__all__ = ["STEP", "Driver", "Features", "ReadyState"]
+
+STEP = 65536  # Bytes of a message that arrives: so many are progress.
 
 
 class ReadyState(NumberEnum):
@@ -50,7 +52,7 @@ class Driver:
     the end of TCP is its end.
     """
 
-    __slots__ = ("_ended", "is_tired", "max_work", "protocol", "state")
+    __slots__ = ("_ended", "is_tired", "max_work", "protocol", "state", "unfinished")
 
     version = ""
     features = Features(
@@ -66,6 +68,9 @@ class Driver:
         # is read by itself, about two microseconds.
         self.max_work = sys.maxsize
         self.is_tired = False  # The last call has come to that: others should have their turn.
+        # 0 if nothing has arrived in part. Else a number for the frame or message that has: another
+        # one for each of them, and for each STEP bytes of a message.
+        self.unfinished = 0
 
     # In
 
@@ -87,6 +92,13 @@ class Driver:
         events: list[Event] = []
         if not self._ended:
             self._end(events, CloseCode.ABNORMAL_CLOSURE, "")
+        return events
+
+    def fail(self, code: int, message: str) -> list[Event]:
+        """RFC 6455 §7.1.7: fail the connection for what the transport has found."""
+        events: list[Event] = []
+        if not self._ended:
+            self._fail(events, code, message)
         return events
 
     @property

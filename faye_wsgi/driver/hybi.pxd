@@ -16,7 +16,7 @@ cdef class Hybi(Driver):
     cdef public list _pongs
     cdef public Assembly _arriving
     cdef public int _rsv_mask
-    cdef public Py_ssize_t _max_fragments, _room, _work
+    cdef public Py_ssize_t _max_fragments, _room, _steps, _work
 
     @cython.locals(pos=Py_ssize_t, size=Py_ssize_t, body=Py_ssize_t, first=int, second=int,
                    length="unsigned long long", minimum="unsigned long long", left="unsigned long long",

@@ -18,7 +18,7 @@ import sys
 from typing import Any, Callable
 
 from faye_wsgi.driver.assembly import Assembly
-from faye_wsgi.driver.base import Driver, Features, ReadyState
+from faye_wsgi.driver.base import STEP, Driver, Features, ReadyState
 from faye_wsgi.driver.events import Data, Event, PingEvent, PongEvent
 from faye_wsgi.driver.frames import (
     MAX_WIDTH,
@@ -76,6 +76,7 @@ class Hybi(Driver):
         "_rest",
         "_room",
         "_rsv_mask",
+        "_steps",
         "_work",
     )
 
@@ -102,6 +103,7 @@ class Hybi(Driver):
         self._rest = b""  # Bytes that have arrived and are not parsed yet.
         self._room = NO_LIMIT  # Bytes of messages that receive_data may still return.
         self._work = 0  # What the call of receive_data has been so far.
+        self._steps = 0  # For ``unfinished``: it grows with each frame or message that is complete.
         self._arriving: Assembly | None = None  # The message that has arrived in part.
         # The answers that the peer has not been sent yet:
         self._pongs: list[bytes] = []  # The payloads of its pings.
@@ -159,7 +161,9 @@ class Hybi(Driver):
                 self._work = len(events)
                 if not data:
                     self.is_tired = self._work >= self.max_work
+                    self.unfinished = 0
                     return events
+                self._steps += self._work
         pos = 0
         size = len(data)
         while self._room >= 0 and self._work < self.max_work and not self._ended:
@@ -232,6 +236,13 @@ class Hybi(Driver):
         self.is_tired = self._work >= self.max_work
         if not self._ended and pos < size:
             self._rest = data[pos:]
+        arriving = self._arriving
+        if arriving is not None:
+            self.unfinished = 1 + self._steps + arriving.stored // STEP
+        elif self._rest and not self.is_tired and self._room >= 0:
+            self.unfinished = 1 + self._steps
+        else:
+            self.unfinished = 0
         return events
 
     def _check_header(self, first: int, second: int) -> str:
@@ -284,6 +295,7 @@ class Hybi(Driver):
 
     def _receive_message(self, events: list[Data | Event], first: int, payload: bytes) -> None:
         opcode = first & 15
+        self._steps += 1 + len(payload) // STEP
         if self._pipeline is not None:
             try:
                 message = self._pipeline.process_incoming(Message.from_frame(first, payload))
@@ -305,6 +317,8 @@ class Hybi(Driver):
                 self._room -= stored_size(data)
 
     def _receive_control(self, events: list[Data | Event], opcode: int, payload: bytes) -> None:
+        if self._arriving is None:  # Else they are no progress of the message around them.
+            self._steps += 1
         if opcode == _PING:
             if self.state is _OPEN:
                 self._pongs.append(payload)  # RFC 6455 §5.5.2: a pong for each.

@@ -197,6 +197,8 @@ class Connection:
         room = self.backlog.room if self._inflates else None
         driver: Any = self.driver
         items = driver.receive_data(data, room)
+        if driver.unfinished:
+            self.clock.expect_message(driver.unfinished)
         # The usual case: one message, for which a greenlet waits.
         if (
             len(items) == 1
@@ -263,6 +265,8 @@ class Connection:
         driver, stream = self.driver, self.stream
         if driver is None or stream is None or self.closing.peer_has_ended:
             return
+        if self.keepalive is not None:
+            self.keepalive.excuse_message()
         if driver.holds_back:
             self._wait_for_turn()
         else:
@@ -303,8 +307,18 @@ class Connection:
         else:
             self.closing.lose(message)
 
+    def give_up(self, code: int, message: str) -> None:
+        """Fail the connection for a reason of ours, as the driver does for a bad frame."""
+        if self.driver is not None:
+            self._deal_with(list(self.driver.fail(code, message)))
+
+    def pause_writing(self) -> None:
+        """The kernel has no room: bytes wait for the peer."""
+        self.clock.expect_room()
+
     def resume_writing(self) -> None:
         """The kernel took some of the waiting bytes."""
+        self.clock.note_room()
         if self.stream is None or self.stream.buffered > self.settings.high_water // 4:
             return
         self._answer_pings()

@@ -8,7 +8,8 @@ Nothing here blocks, waits or knows a protocol, and all of it runs in the thread
 
 The stream calls these methods of the receiver, from the hub: ``data_received(data)``;
 ``eof_received()``, when the peer has sent FIN; ``connection_lost(message, unread)``, after which
-nothing can be sent; ``resume_writing()``, when the kernel took some of the waiting bytes.
+nothing can be sent; ``pause_writing()``, when the kernel has no room, so that bytes wait;
+``resume_writing()``, when it took some of them.
 ``guard(function, *args)`` calls a function for the hub. ``failed(error)`` gets what a call of the
 hub has raised.
 
@@ -317,7 +318,7 @@ class Stream:
         self.batch.turn += 1 + len(data) // TURN_BYTES + len(gathered) // TURN_PIECES
         gathered.clear()
         self._gathered_size = 0
-        if self._waiting:  # the watcher calls ``_writable`` when the kernel has room
+        if self._waiting:  # the watcher calls ``writable`` when the kernel has room
             self._keep(data, 0)
             return
         try:
@@ -388,14 +389,19 @@ class Stream:
         if self._writer is None:
             self._writer = self._loop.io(self._socket.fileno(), WRITE)
         if not self._writer.active:
-            self._writer.start(self._receiver.guard, self._writable)
+            self._writer.start(self._receiver.guard, self.writable)
+            self._receiver.pause_writing()
 
-    def _writable(self) -> None:
+    def writable(self) -> bool:
+        """Send what waits, as far as the kernel takes it; returns whether it took some."""
+        before = self.waiting_size
         while self._waiting and self._send_first():
             pass
+        has_sent = self.waiting_size < before
         if not self._waiting and self._writer is not None:
             self._writer.stop()
         self._receiver.resume_writing()
+        return has_sent
 
     def _send_first(self) -> bool:
         """Send from the first waiting piece; returns whether all of it went."""

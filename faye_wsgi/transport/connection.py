@@ -238,6 +238,8 @@ class Connection:
         if expected or backlog.arriving:
             stream.expect(driver.missing, driver.read_size)
             backlog.arriving = expected
+            if stream.read_size > driver.read_size:
+                hubs.give_memory_back(self.hub)
         # Behind our own close frame messages are dropped: there is always room.
         is_full = backlog.check_full() and self.state == ReadyState.OPEN
         if driver.is_tired or (self._inflates and driver.holds_back):
@@ -249,6 +251,7 @@ class Connection:
             stream.pause_reading()
 
     def _wait_for_turn(self) -> None:
+        hubs.give_memory_back(self.hub)
         hubs.call_in_turn(self.hub, self.guard, self._go_on)
 
     def _go_on(self) -> None:

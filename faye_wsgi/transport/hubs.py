@@ -32,6 +32,7 @@ from gevent.monkey import get_original
 from greenlet import getcurrent
 
 from faye_wsgi.driver.frames import CloseCode
+from faye_wsgi.transport import memory
 
 __all__ = [
     "Member",
@@ -40,6 +41,7 @@ __all__ = [
     "end_alone",
     "end_in_thread",
     "forget",
+    "give_memory_back",
     "go_away",
     "is_alone",
     "join",
@@ -58,6 +60,7 @@ get_ident = get_original("_thread", "get_ident")
 _start_new_thread = get_original("_thread", "start_new_thread")
 
 POLL_INTERVAL = 0.25  # seconds between two looks at the process
+QUIET = 5.0  # seconds without a large message, after which their memory is given back
 
 
 class Member(Protocol):
@@ -100,6 +103,8 @@ class _Registry:
             self._poll.start(self._look)
         self._turns: deque[tuple[Any, ...]] = deque()
         self._turn = hub.loop.timer(0.0)
+        self._quiet = hub.loop.timer(QUIET, QUIET, ref=False)
+        self._is_quiet = True
 
     def call_in_turn(self, function: Callable[..., object], *args: Any) -> None:
         self._turns.append((function, *args))
@@ -117,6 +122,17 @@ class _Registry:
             self._poll.stop()
             self.go_away()
 
+    def give_memory_back(self) -> None:
+        self._is_quiet = False
+        if not self._quiet.active:
+            self._quiet.start(self._look_for_quiet)
+
+    def _look_for_quiet(self) -> None:
+        if self._is_quiet:
+            self._quiet.stop()
+            memory.give_back()
+        self._is_quiet = True
+
     def go_away(self) -> None:
         for member in list(self.members):
             member.go_away()
@@ -128,12 +144,14 @@ class _Registry:
         self.idle[:] = [None]
         for greenlet in resting:
             self._hub.loop.run_callback(greenlet.switch, None)
+        if self._quiet.active:
+            memory.give_back()
         self.stop()
 
     def stop(self) -> None:
         """Stop looking at the process, and drop the calls that wait for their turn."""
         self._turns.clear()
-        for timer in (self._poll, self._turn):
+        for timer in (self._poll, self._turn, self._quiet):
             timer.stop()
             timer.close()
 
@@ -194,6 +212,13 @@ def call_in_turn(hub: Any, function: Callable[..., object], *args: Any) -> None:
     registry = _registries.get(hub)
     if registry is not None:
         registry.call_in_turn(function, *args)
+
+
+def give_memory_back(hub: Any) -> None:
+    """Large messages arrive: give their memory back when no more have come for ``QUIET``."""
+    registry = _registries.get(hub)
+    if registry is not None:
+        registry.give_memory_back()
 
 
 def members(hub: Any) -> list[Member]:

@@ -28,11 +28,11 @@ from __future__ import annotations
 import _socket
 import socket
 from collections.abc import Iterable
-from functools import cache
 from typing import Any, Callable
 
 from gevent.monkey import get_original
 
+from faye_wsgi.transport import memory
 from faye_wsgi.transport.settings import GATHER, LARGE, TURN, TURN_BYTES, TURN_PIECES
 
 try:
@@ -46,7 +46,6 @@ READ = 1
 WRITE = 2
 READ_SIZE = 65536
 MAX_READ_SIZE = 2**20
-LARGE_BLOCK = 2**24
 # Seconds, seconds and a number; where the platform has them.
 _KEEPALIVE = [
     (getattr(socket, name), value)
@@ -266,7 +265,7 @@ class Stream:
     def expect(self, missing: int, usual: int) -> None:
         """``missing`` bytes are known to be on their way: fewer, larger reads than ``usual``."""
         if missing > usual:
-            _prepare_for_large()
+            memory.prepare_for_large()
         self.read_size = max(min(missing, MAX_READ_SIZE), usual)
 
     def _read_pending(self) -> None:
@@ -495,14 +494,6 @@ class Stream:
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
-
-
-@cache
-def _prepare_for_large() -> None:
-    # glibc gives the memory of a large message back to the kernel. For the next one the kernel
-    # provides it again, page by page, which takes three times as long as the message itself. Once
-    # a larger block was allocated and freed, glibc keeps some (mallopt(3), M_TRIM_THRESHOLD).
-    bytes(LARGE_BLOCK)  # zeros: their pages are never touched, so this costs no memory
 
 
 def _total_length(pieces: Iterable[bytes]) -> int:

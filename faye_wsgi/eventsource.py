@@ -81,6 +81,7 @@ class EventSource(EventTarget):
         ping: float | None = 10,
         high_water: int = Settings.high_water,
         close_timeout: float = Settings.close_timeout,
+        send_timeout: float | None = Settings.send_timeout,
         last_event_id_param: str | None = None,
         trust_forwarded: bool = False,
         max_connections: int | None = None,
@@ -96,6 +97,8 @@ class EventSource(EventTarget):
             Default 65536.
         :param close_timeout: seconds that the peer has to take what was sent before
             ``close``. Default 30.
+        :param send_timeout: seconds that the peer may read nothing while bytes wait for it;
+            then the stream is closed. Default 60; None or 0 waits for ever.
         :param last_event_id_param: a query parameter that gives ``last_event_id`` where
             the header does not (for clients that cannot set it).
         :param trust_forwarded: believe ``X-Forwarded-Host`` and ``-Proto`` in ``url``.
@@ -106,7 +109,7 @@ class EventSource(EventTarget):
         Raises TypeError and ValueError for wrong arguments, and RuntimeError where this
         request's connection has been taken before: a request has one WebSocket or EventSource.
         """
-        settings = _check(retry, ping, close_timeout, high_water, max_connections)
+        settings = _check(retry, ping, close_timeout, send_timeout, high_water, max_connections)
         head = response(headers)
         retry_line = b"" if retry is None else encode_retry(retry)
         super().__init__()
@@ -150,6 +153,7 @@ class EventSource(EventTarget):
         ping: Any,
         high_water: Any,
         close_timeout: Any,
+        send_timeout: Any,
         max_connections: Any,
         **others: Any,
     ) -> None:
@@ -157,7 +161,7 @@ class EventSource(EventTarget):
 
         All of its arguments are given, but for the request.
         """
-        _check(retry, ping, close_timeout, high_water, max_connections)
+        _check(retry, ping, close_timeout, send_timeout, high_water, max_connections)
         response(headers)
 
     def __enter__(self) -> EventSource:
@@ -274,12 +278,15 @@ def _check(
     retry: float | None,
     ping: float | None,
     close_timeout: float,
+    send_timeout: float | None,
     high_water: int,
     max_connections: int | None,
 ) -> Settings:
     check_seconds("retry", retry)
     check_limit(max_connections)
-    return make_settings(ping=ping, close_timeout=close_timeout, high_water=high_water)
+    return make_settings(
+        ping=ping, close_timeout=close_timeout, send_timeout=send_timeout, high_water=high_water
+    )
 
 
 @cache

@@ -6,7 +6,7 @@ from faye_wsgi.driver.assembly cimport Assembly
 from faye_wsgi.driver.base cimport Driver
 
 cdef int _FIN, _RSV, _CONTROL, _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG
-cdef Py_ssize_t LARGE_MESSAGE, NO_LIMIT
+cdef Py_ssize_t LARGE_MESSAGE, NO_LIMIT, WORK_BYTES
 
 
 cdef class Hybi(Driver):
@@ -16,7 +16,7 @@ cdef class Hybi(Driver):
     cdef public list _pongs
     cdef public Assembly _arriving
     cdef public int _rsv_mask
-    cdef public Py_ssize_t _max_fragments, _room
+    cdef public Py_ssize_t _max_fragments, _room, _steps, _work
 
     @cython.locals(pos=Py_ssize_t, size=Py_ssize_t, body=Py_ssize_t, first=int, second=int,
                    length="unsigned long long", minimum="unsigned long long", left="unsigned long long",

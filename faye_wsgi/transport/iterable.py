@@ -69,8 +69,12 @@ class IterableStream:
             self._pieces.append(data)
             self.buffered += len(data)
             self._changed.notify_all()
-            if timeout is None and self.state == ReadyState.OPEN:
-                self._wait_for_room(None)
+            if timeout is not None or self.state != ReadyState.OPEN:
+                return
+            is_taken = self._is_taken_in(self._settings.send_timeout)
+        if not is_taken:  # the server is still busy with what it took before
+            self._finish()
+            raise self.closed_error()
 
     def send_shared(self, data: bytes, shared: dict[Any, Any]) -> bool:
         """Send what goes to many, without waiting; False: too many bytes wait here."""
@@ -200,8 +204,11 @@ class IterableStream:
                 if isinstance(error, KeyboardInterrupt):
                     raise
 
+    def _is_taken_in(self, seconds: float | None) -> bool:
+        return self._changed.wait_for(lambda: self.has_room or self.state > _OPEN, seconds)
+
     def _wait_for_room(self, timeout: float | None) -> None:
-        if not self._changed.wait_for(lambda: self.has_room or self.state > _OPEN, timeout):
+        if not self._is_taken_in(timeout):
             raise TimeoutError("the peer did not read in time: the message was not sent")
 
     # The parts of a Connection that an EventSource uses: this object stands for all of them.

@@ -49,6 +49,9 @@ class Log:
         self.calls.append("lost")
         self.stream.close()
 
+    def pause_writing(self) -> None:
+        self.calls.append("no room")
+
     def resume_writing(self) -> None:
         self.room += 1
 
@@ -406,7 +409,7 @@ def test_close_releases_the_descriptor_at_once_and_twice_is_once(ends: Ends) -> 
     ends.stream.resume_reading()
     ends.stream.write(b"nobody")
     turn()
-    assert not ends.stream.is_reading and ends.log.calls == []
+    assert not ends.stream.is_reading and ends.log.calls == ["no room"]
 
 
 def test_a_closed_stream_leaves_its_old_descriptor_alone(plain: Ends) -> None:

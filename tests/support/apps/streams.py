@@ -20,7 +20,7 @@ from faye_wsgi import ConnectionClosed, EventSource
 
 Query = Mapping[str, str]
 
-NUMBERS = ("retry", "ping", "close_timeout")
+NUMBERS = ("retry", "ping", "close_timeout", "send_timeout")
 SWITCHES = ("trust_forwarded",)
 
 NOTES: dict[str, list[Any]] = {}

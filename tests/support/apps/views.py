@@ -23,6 +23,8 @@ NUMBERS: dict[str, Callable[[str], Any]] = {
     "ping": float,
     "ping_timeout": float,
     "close_timeout": float,
+    "message_timeout": float,
+    "send_timeout": float,
     "max_length": int,
     "max_fragments": int,
     "max_queue": int,

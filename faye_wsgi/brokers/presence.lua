@@ -57,13 +57,14 @@ local function come(channel, member, field, data)
   end
 end
 
-local function go(channel, member, field)
+-- A connection has gone. If that was the member's last one, its leave is due after ``delay_ms``.
+local function go(channel, member, field, delay_ms)
   if redis.call('HDEL', start .. 'here:' .. channel, field) == 0 then
     return
   end
   if redis.call('HINCRBY', start .. 'count:' .. channel, member, -1) <= 0 then
     redis.call('HDEL', start .. 'count:' .. channel, member)
-    redis.call('ZADD', leaving, ms + leave_ms, sized(channel) .. member)
+    redis.call('ZADD', leaving, ms + delay_ms, sized(channel) .. member)
   end
 end
 
@@ -85,7 +86,7 @@ local function change()
       come(channel, member, field, ARGV[i + 4])
     else
       redis.call('SREM', mine, sized(channel) .. field)
-      go(channel, member, field)
+      go(channel, member, field, leave_ms)
     end
   end
   for channel in pairs(touched) do
@@ -104,11 +105,11 @@ local function keep()
 end
 
 -- Let connections of a process go; whether these were all.
-local function forget(id)
+local function forget(id, delay_ms)
   local left = redis.call('SPOP', start .. 'worker:' .. id, CHUNK)
   for _, entry in ipairs(left) do
     local channel, field = split(entry)
-    go(channel, split(field), field)
+    go(channel, split(field), field, delay_ms)
   end
   return #left < CHUNK and 1 or 0
 end
@@ -125,7 +126,7 @@ local function beat()
     redis.call(command, topics .. channel, '-' .. member)
   end
   local dead = redis.call('ZRANGEBYSCORE', workers, '-inf', ms - worker_ms, 'LIMIT', 0, 1)[1]
-  if dead and forget(dead) == 1 then
+  if dead and forget(dead, leave_ms) == 1 then
     redis.call('ZREM', workers, dead)
   end
   if dead or #due == CHUNK then
@@ -160,8 +161,10 @@ local function roster()
   return redis.call('HGETALL', start .. 'known:' .. ARGV[12])
 end
 
+-- This process notes its connections again in a moment. The call for that may fail, and come late:
+-- so their members leave as if this process had died meanwhile, and no sooner.
 local function forget_own()
-  return forget(worker)
+  return forget(worker, worker_ms)
 end
 
 local actions = {

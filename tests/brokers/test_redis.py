@@ -8,18 +8,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable
+from unittest import mock
 
 import pytest
 
-from faye_wsgi.brokers.base import Broker, Change, Joined, Position, Request, is_complete
+from faye_wsgi.brokers.base import Broker, Change, Joined, Left, Position, Request, is_complete
 from faye_wsgi.brokers.engines import connect
 from faye_wsgi.brokers.redis import RedisBroker
 from faye_wsgi.errors import BrokerError, PublishError
 
 from ..support.redis import Meddler, RedisServer
-from .harness import arrived, payloads, publish, sent, subscribed
+from .harness import arrived, payloads, publish, sent, subscribed, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -215,6 +217,22 @@ def test_presence_is_set_right_after_a_failover(broker: Broker, server: RedisSer
     server.ask("HSET", "{faye}:clock", "run", "another")
     broker.beat()
     assert broker.members("a") == {"7": ["7"], "8": ["8"]}
+
+
+def test_members_do_not_leave_while_they_are_noted_anew(server: RedisServer) -> None:
+    """The call that notes them may fail, and be repeated late: it is another one."""
+    [one], [other] = (connect(server.url, leave_seconds=0.1) for _ in range(2))
+    with closing(one), closing(other), closing(subscribed(other.open_feed(), "a")) as feed:
+        one.change_presence([Change("a", "7", "x", "7")])
+        with mock.patch.object(one, "_note", side_effect=BrokerError("cut")):
+            with pytest.raises(BrokerError):
+                one._note_all()
+        other.change_presence([Change("a", "8", "x", "8"), Change("a", "8", "x", None)])
+        found = wait_for(feed, [Left("a", "8")], other.beat)
+        assert Left("a", "7") not in found
+        one.beat()
+        assert arrived(feed) == []
+        assert other.members("a") == {"7": ["7"]}
 
 
 def test_a_process_that_is_silent_is_not_counted(broker: Broker, server: RedisServer) -> None:

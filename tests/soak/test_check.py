@@ -191,6 +191,12 @@ def test_recovered_is_a_false_true() -> None:
     assert not kinds(GOOD, session(got(20), got(30), **said))
 
 
+def test_what_is_on_its_way_to_the_worker_may_come_after_recovered() -> None:
+    said: dict[str, Any] = {"recovered": True, "replayed": 1, "began": 32, "started": 25}
+    assert not kinds(GOOD, session(got(20), got(30), **said))
+    assert kinds(GOOD, session(got(20), got(40), **said)) == {"lost"}
+
+
 def test_recovered_false_and_resets_are_needless() -> None:
     whole = session(got(20), got(30), recovered=False)
     assert kinds(GOOD, whole, is_lossless=True) == {"needless reset"}

@@ -160,13 +160,13 @@ def cannot_save(start_redis: Start, tmp_path: Path) -> tuple[RedisServer, Broker
 def test_too_few_replicas(start_redis: Start) -> None:
     server = start_redis("--min-replicas-to-write", "1")
     with pytest.raises(PublishError, match="min-replicas-to-write"):
-        publish(broker_of(server.url, timeout=0.3), "a")
+        publish(broker_of(server.url, timeout=1), "a")
 
 
 def test_a_primary_that_another_one_has_replaced_tells_nothing(start_redis: Start) -> None:
     """It has lost its replicas: what it has is no longer what all see."""
     server = start_redis()
-    broker = broker_of(server.url, timeout=0.3)
+    broker = broker_of(server.url, timeout=1)
     publish(broker, "a", key="k")
     broker.read([Request("a", 0)])
     server.ask("CONFIG", "SET", "min-replicas-to-write", "1")
@@ -199,7 +199,7 @@ def test_one_that_cannot_save_is_read(start_redis: Start, tmp_path: Path) -> Non
 
 def test_a_replica_is_refused(start_redis: Start) -> None:
     server, other = start_redis(), start_redis()
-    broker = broker_of(server.url, timeout=0.3)
+    broker = broker_of(server.url, timeout=1)
     feed = subscribed(broker.open_feed(), "a")
     publish(broker, "a")
     server.ask("REPLICAOF", "127.0.0.1", other.port)

@@ -284,11 +284,11 @@ def test_no_sentinel(start_redis: Callable[..., RedisServer]) -> None:
         (f"redis+sentinel://127.0.0.1:{free_port()}/main", "refused"),
         (f"redis+sentinel://127.0.0.1:{server.port}/main", "unknown command"),
     ):
-        [broker] = connect(url, timeout=0.3)
+        [broker] = connect(url, timeout=1)
         with pytest.raises(PublishError, match=problem):
             publish(broker, "a")
     with sentinels(server.program, server, 1) as [watcher]:
-        [broker] = connect(f"redis+sentinel://127.0.0.1:{watcher.port}/other", timeout=0.3)
+        [broker] = connect(f"redis+sentinel://127.0.0.1:{watcher.port}/other", timeout=1)
         with pytest.raises(PublishError, match="no Sentinel knows where 'other' is"):
             publish(broker, "a")
 

@@ -42,6 +42,7 @@ __all__ = ["MAX_FRAGMENTS", "MAX_LENGTH", "Hybi"]
 MAX_LENGTH = 2**26 - 1
 MAX_FRAGMENTS = 16384
 LARGE_MESSAGE = 32768  # Bytes. A larger message is not copied behind its header.
+LARGE_PACKED = 8192  # Bytes. A larger message may inflate to so much that it has its own turn.
 NO_LIMIT = sys.maxsize
 WORK_BYTES = 2048  # Bytes of a message: to inflate, unmask or decode them is as much as a frame.
 
@@ -67,11 +68,13 @@ class Hybi(Driver):
         "_arriving",
         "_client",
         "_closing",
+        "_is_fresh",
         "_is_masked",
         "_max_fragments",
         "_max_length",
         "_pipeline",
         "_pongs",
+        "_postponed",
         "_random",
         "_rest",
         "_room",
@@ -103,6 +106,8 @@ class Hybi(Driver):
         self._rest = b""  # Bytes that have arrived and are not parsed yet.
         self._room = NO_LIMIT  # Bytes of messages that receive_data may still return.
         self._work = 0  # What the call of receive_data has been so far.
+        self._is_fresh = False  # The call has brought new bytes, and others have had no turn.
+        self._postponed: tuple[int, bytes] | None = None  # A message for the next call to inflate.
         self._steps = 0  # For ``unfinished``: it grows with each frame or message that is complete.
         self._arriving: Assembly | None = None  # The message that has arrived in part.
         # The answers that the peer has not been sent yet:
@@ -121,7 +126,8 @@ class Hybi(Driver):
 
     @property
     def holds_back(self) -> bool:
-        return (self._room < 0 or self.is_tired) and bool(self._rest)
+        has_more = bool(self._rest) or self._postponed is not None
+        return (self._room < 0 or self.is_tired) and has_more
 
     @property
     def missing(self) -> int:
@@ -139,6 +145,7 @@ class Hybi(Driver):
 
     def receive_data(self, data: bytes, room: int | None = None) -> list[Data | Event]:
         events: list[Data | Event] = []
+        self._is_fresh = len(data) > 0
         if self._rest:
             data = self._rest + data
             self._rest = b""
@@ -164,6 +171,11 @@ class Hybi(Driver):
                     self.unfinished = 0
                     return events
                 self._steps += self._work
+        if self._postponed is not None and self._room >= 0:
+            first, payload = self._postponed
+            self._postponed = None
+            self._is_fresh = False
+            self._receive_message(events, first, payload)
         pos = 0
         size = len(data)
         while self._room >= 0 and self._work < self.max_work and not self._ended:
@@ -297,6 +309,11 @@ class Hybi(Driver):
         opcode = first & 15
         self._steps += 1 + len(payload) // STEP
         if self._pipeline is not None:
+            if self._is_fresh and len(payload) >= LARGE_PACKED and self.max_work < NO_LIMIT:
+                # Many connections may have read such a message in the same turn.
+                self._postponed = first, payload
+                self._work = self.max_work
+                return
             try:
                 message = self._pipeline.process_incoming(Message.from_frame(first, payload))
             except ExtensionError as error:
@@ -356,7 +373,7 @@ class Hybi(Driver):
     def _end(self, events: list[Any], code: int | None, reason: str | None) -> None:
         super()._end(events, code, reason)
         self._rest = b""
-        self._arriving = None
+        self._arriving = self._postponed = None
 
     # Out
 

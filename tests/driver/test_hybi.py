@@ -5,6 +5,7 @@ Input is built by ``tests.support.frames``, which shares no code with the packag
 
 from __future__ import annotations
 
+import random
 from array import array
 
 import pytest
@@ -800,3 +801,18 @@ def test_the_transport_may_fail_it(held: bytes) -> None:
     assert driver.fail(1008, "late") == [ErrorEvent("late"), CloseEvent(1008, "late")]
     assert only_frame(driver.closing_frame()).close_code == 1008
     assert driver.fail(1008, "again") == [] == driver.receive_data(text("more"))
+
+
+def test_a_large_packed_message_is_inflated_in_a_turn_of_its_own() -> None:
+    """Behind what came before it, and before what comes after it."""
+    pipelines = [negotiate([permessage_deflate], "permessage-deflate", 2**20) for _ in range(2)]
+    sender, receiver = client(pipeline=pipelines[0]), Hybi(pipeline=pipelines[1])
+    receiver.max_work = 1000
+    noise = random.Random(1).getrandbits(8 * 20_000).to_bytes(20_000, "big")
+    data = b"".join(map(sender.message, [b"before", noise, b"after", noise]))
+    assert receiver.receive_data(data) == [b"before"]
+    assert receiver.is_tired and receiver.holds_back and receiver.unfinished == 0
+    assert receiver.receive_data(b"", -1) == []
+    assert receiver.holds_back, "there is no room"
+    assert receiver.receive_data(b"") == [noise, b"after", noise]
+    assert not receiver.holds_back

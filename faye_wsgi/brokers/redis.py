@@ -35,7 +35,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 
@@ -58,9 +58,9 @@ from faye_wsgi.brokers.base import (
     Signal,
     Subscribed,
 )
+from faye_wsgi.brokers.pool import Caller, Errors, Server
 from faye_wsgi.brokers.redis_cluster import Partition
 from faye_wsgi.brokers.redis_link import TROUBLE, Link, code_of, explain
-from faye_wsgi.brokers.redis_servers import Server
 from faye_wsgi.errors import BrokerError, PublishError
 
 __all__ = ["RedisBroker", "RedisFeed"]
@@ -71,7 +71,6 @@ SWEEPS = 20  # scripts of one beat, at most
 ARRIVALS = 1000  # what one call of receive returns, at most
 TOPICS = 1000  # topics in one command
 SILENCE = 2.0  # seconds without a word from Redis, after which a feed asks for one
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25  # seconds between two tries
 
 # Nothing was done, and it may soon be otherwise.
 PASSING = {"ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MOVED", "READONLY", "TRYAGAIN"}
@@ -105,7 +104,7 @@ class RedisBroker(Broker):
 
     def __init__(
         self,
-        server: Server | Partition,
+        server: Server[Link] | Partition,
         *,
         prefix: str = "faye",
         timeout: float = 2.0,
@@ -115,13 +114,13 @@ class RedisBroker(Broker):
     ) -> None:
         self.timeout = timeout
         self._server = server
+        self._caller = Caller(server, timeout, Errors(TROUBLE, _may_pass, explain))
         self._start = f"{{{prefix}}}:"
         self._topics = f"{{{prefix}}}:p{server.database}:"
         self._signals = f"{{{prefix}}}:s{server.database}:"
         self._durable = int(durable)
         self._leave_ms = round(leave_seconds * 1000)
         self._worker_ms = round(worker_seconds * 1000)
-        self._is_closed = False
         self._feeds: weakref.WeakSet[RedisFeed] = weakref.WeakSet()
         self.begin_process()
         _brokers.add(self)
@@ -179,7 +178,7 @@ class RedisBroker(Broker):
             feed.begin(deadline)
             return feed
 
-        feed: RedisFeed = self._try(begin, is_lent=False)
+        feed: RedisFeed = self._caller.call(begin, is_lent=False)
         self._feeds.add(feed)
         return feed
 
@@ -195,7 +194,7 @@ class RedisBroker(Broker):
             # Another server may have taken the place of the feed's, and the feed not know it yet.
             return receivers and link.run == run
 
-        if not self._try(send):
+        if not self._caller.call(send):
             raise BrokerError("Redis: the feed is lost")
 
     # Presence
@@ -267,45 +266,7 @@ class RedisBroker(Broker):
                 raise error
             return replies
 
-        return self._try(call, is_repeatable=is_repeatable)
-
-    def _try(
-        self,
-        work: Callable[[Link, float], Any],
-        *,
-        is_repeatable: bool = True,
-        is_lent: bool = True,
-    ) -> Any:
-        """Do work with a connection; again, while there is time, if it was surely not done.
-
-        With ``is_repeatable`` also if it was perhaps done. A connection that is not lent is a new
-        one, which the work keeps.
-        """
-        deadline = time.monotonic() + self.timeout
-        pause, is_fresh = FIRST_PAUSE, False
-        while True:
-            self._check_open()
-            is_sent = False
-            try:
-                pool = self._server.pool(deadline, is_fresh=is_fresh or not is_lent)
-                if not is_lent:
-                    return work(pool.dial(deadline), deadline)
-                link = pool.take(deadline, is_fresh=is_fresh)
-                is_sent = True
-                try:
-                    return work(link, deadline)
-                finally:
-                    pool.give(link)
-            except TROUBLE as error:
-                may_repeat = is_repeatable or not is_sent
-                if not _may_pass(error, may_repeat) or time.monotonic() + pause > deadline:
-                    raise BrokerError(explain(error)) from error
-            time.sleep(pause)
-            pause, is_fresh = min(2 * pause, LONGEST_PAUSE), True
-
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise BrokerError("the broker is closed")
+        return self._caller.call(call, is_repeatable=is_repeatable)
 
     def close(self) -> None:
         """Close the connections that rest; the others when they are given back."""
@@ -313,8 +274,7 @@ class RedisBroker(Broker):
             feed.is_ended = True
             with contextlib.suppress(BrokerError):
                 feed.signal()  # wakes its owner; only the owner may close its connection
-        self._is_closed = True
-        self._server.close()
+        self._caller.close()
 
 
 def _errors(replies: Sequence[Any]) -> list[Exception]:

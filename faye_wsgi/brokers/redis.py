@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import secrets
 import time
 import weakref
@@ -58,7 +57,9 @@ from faye_wsgi.brokers.base import (
     Signal,
     Subscribed,
 )
+from faye_wsgi.brokers.fork import watch_broker
 from faye_wsgi.brokers.pool import Caller, Errors, Server
+from faye_wsgi.brokers.present import Present
 from faye_wsgi.brokers.redis_cluster import Partition
 from faye_wsgi.brokers.redis_link import TROUBLE, Link, code_of, explain
 from faye_wsgi.errors import BrokerError, PublishError
@@ -122,13 +123,14 @@ class RedisBroker(Broker):
         self._leave_ms = round(leave_seconds * 1000)
         self._worker_ms = round(worker_seconds * 1000)
         self._feeds: weakref.WeakSet[RedisFeed] = weakref.WeakSet()
+        self._present = Present(self._note)
         self.begin_process()
-        _brokers.add(self)
+        watch_broker(self)
 
     def begin_process(self) -> None:
         """Be a worker with connections of its own: at first, and in the child of a fork."""
         self.worker = secrets.token_hex(8)
-        self._present: dict[tuple[str, str, str], str] = {}  # this worker's, as a Change names them
+        self._present.forget()
         self._server.reset()
 
     # Publishing and reading
@@ -201,14 +203,7 @@ class RedisBroker(Broker):
 
     def change_presence(self, changes: Sequence[Change]) -> None:
         """Note which connections have come and gone."""
-        was_empty = not self._present
-        for channel, member, connection, data in changes:
-            if data is None:
-                self._present.pop((channel, member, connection), None)
-            else:
-                self._present[channel, member, connection] = data
-        if not self._note(changes) and not was_empty:
-            self._note_all()
+        self._present.change(changes)
 
     def members(self, channel: str) -> dict[str, list[str]]:
         """The data of each connection of each member."""
@@ -223,15 +218,10 @@ class RedisBroker(Broker):
         for _ in range(SWEEPS):
             [(is_known, alive, is_more)] = self._run(PRESENCE, [self._presence_call("beat", [])])
             if not is_known:
-                self._note_all()
+                self._present.note_all()
             if not is_more:
                 break
         return int(alive)
-
-    def _note_all(self) -> None:
-        """Note all connections again: this process was taken for dead, or the data are gone."""
-        present = list(self._present.items())
-        self._note([Change(*names, data) for names, data in present])
 
     def _note(self, changes: Sequence[Change]) -> bool:
         """Whether this process was known before."""
@@ -241,8 +231,7 @@ class RedisBroker(Broker):
             for channel, member, connection, data in changes[step : step + CHANGES]:
                 arguments += [channel, member, connection, "-" if data is None else "+", data or ""]
             calls.append(self._presence_call("change", arguments))
-        # To note a change twice is to note it once.
-        return not calls or bool(self._run(PRESENCE, calls)[0])
+        return bool(self._run(PRESENCE, calls)[0])
 
     def _presence_call(self, what: str, arguments: Sequence[str]) -> Call:
         common = [what, self._start, self._topics, self._leave_ms, self._worker_ms, self.worker]
@@ -434,16 +423,3 @@ def _parse(channel: str, data: bytes) -> Arrival:
         return Left(channel, data[1:].decode())
     number, previous, epoch, payload = data.decode().split(" ", 3)
     return Publication(channel, int(number), int(previous), epoch, payload)
-
-
-# Forks
-
-_brokers: weakref.WeakSet[RedisBroker] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for broker in list(_brokers):
-        broker.begin_process()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

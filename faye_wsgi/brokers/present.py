@@ -1,0 +1,46 @@
+"""Which connections of this process have a member in a channel.
+
+The engine knows it, too, until it loses its data or takes the process for dead. Then all are noted
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from faye_wsgi.brokers.base import Change
+
+__all__ = ["Present"]
+
+
+class Present:
+    """The connections, as a broker has been told of them.
+
+    ``note`` tells the engine of changes, in order; False if it had not known this process. To note
+    a change twice is to note it once.
+    """
+
+    def __init__(self, note: Callable[[Sequence[Change]], bool]) -> None:
+        self._note = note
+        self.forget()
+
+    def forget(self) -> None:
+        """In the child of a fork: they are the parent's."""
+        self._data: dict[tuple[str, str, str], str] = {}
+
+    def change(self, changes: Sequence[Change]) -> None:
+        """Note changes."""
+        was_empty = not self._data
+        for channel, member, connection, data in changes:
+            if data is None:
+                self._data.pop((channel, member, connection), None)
+            else:
+                self._data[channel, member, connection] = data
+        if changes and not self._note(changes) and not was_empty:
+            self.note_all()
+
+    def note_all(self) -> None:
+        """Note all again: the engine does not know this process."""
+        present = [Change(*names, data) for names, data in list(self._data.items())]
+        if present:
+            self._note(present)

@@ -240,7 +240,7 @@ class PostgresBroker(Broker):
 
     def _note(self, changes: Sequence[Change]) -> bool:
         """Whether this process was known before."""
-        answers = []
+        answers: list[bool] = []
         for step in range(0, len(changes), CHANGES):
             columns = zip(*changes[step : step + CHANGES])
             arrays = [

@@ -312,7 +312,8 @@ class Address:
         place = {"host": host, "hostaddr": address, "port": port}
         chosen = {name: value for name, value in place.items() if value}
         others = {n: value for n, value in self._options.items() if n not in place}
-        return make_conninfo("", **others, **chosen)
+        conninfo: str = make_conninfo("", **others, **chosen)
+        return conninfo
 
 
 def connect(address: Address, deadline: float) -> Link:

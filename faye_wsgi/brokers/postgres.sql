@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS faye.log (
   key bytea,
   ordinal bigint,     -- counts the channel's publications
   first bigint,       -- with this row as the newest, the lowest ordinal that is kept
-  swept bigint,       -- the channel's rows up to this number are deleted
+  swept bigint,       -- the channel's rows up to this number are deleted, but for some with keys
   stays bigint NOT NULL,  -- until when feeds, or repetitions with the key, need the row
   expires bigint,     -- with this row as the newest, until when the history is kept
   forgotten bigint    -- with this row as the newest, until when the channel's last number is kept
@@ -88,6 +88,9 @@ CREATE OR REPLACE FUNCTION faye.v1_epoch(durable boolean) RETURNS text
 LANGUAGE plpgsql AS $body$
 #variable_conflict use_variable
 BEGIN
+  IF pg_is_in_recovery() THEN
+    RAISE read_only_sql_transaction USING MESSAGE = 'it is in recovery';
+  END IF;
   RETURN (
     SELECT i.epoch FROM faye.life i
     WHERE i.number = (SELECT max(j.number) FROM faye.life j)
@@ -187,16 +190,17 @@ BEGIN
     number := number + 1;
   END IF;
   first := greatest(first, ordinal - history + 1);
-  -- Each publication deletes up to two that it, or one before it, has pushed out. The search
-  -- begins behind the last deleted row: dead entries of the index cost nothing.
+  -- Each publication deletes up to two that it, or one before it, has pushed out; those with keys
+  -- are left to v1_sweep. The search begins behind the last of them: dead entries of the index cost
+  -- nothing.
   FOR old IN
-    SELECT l.number, l.ordinal, l.stays FROM faye.log l
+    SELECT l.number, l.ordinal, l.stays, l.key FROM faye.log l
     WHERE l.channel = channel AND l.previous IS NOT NULL
       AND l.number > swept AND l.number < number
     ORDER BY l.number LIMIT 2
   LOOP
-    EXIT WHEN old.ordinal >= first OR old.stays >= clock;
-    DELETE FROM faye.log l WHERE l.number = old.number;
+    EXIT WHEN old.ordinal >= first OR (old.stays >= clock AND old.key IS NULL);
+    DELETE FROM faye.log l WHERE l.number = old.number AND l.stays < clock;
     swept := old.number;
   END LOOP;
   INSERT INTO faye.log VALUES (

@@ -163,7 +163,7 @@ class Link:
             # Also where a greenlet is killed: the next call would take our answer for its own.
             self.close()
             if isinstance(error, (Error, OSError)):
-                raise LinkError(str(error).strip()) from error
+                raise LinkError(_line(str(error))) from error
             raise
         for result in results:
             if result.status not in DONE:
@@ -217,7 +217,7 @@ class Link:
             connection.consume_input()
         except Error as error:
             self.close()
-            raise LinkError(str(error).strip()) from error
+            raise LinkError(_line(str(error))) from error
         found = []
         while (notification := connection.notifies()) is not None:
             found.append(notification.extra.decode())
@@ -257,6 +257,10 @@ class Link:
         """In the child of a fork: put the descriptor ``other`` in the place of the socket's."""
         if self._connection is not None:
             os.dup2(other, self._connection.socket, inheritable=False)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _refusal(result: Any) -> LinkError:
@@ -370,7 +374,7 @@ def _dial(place: str, deadline: float) -> Any:
         if connection is not None:
             connection.finish()
         if isinstance(error, (Error, OSError)):
-            raise LinkError(str(error).strip()) from error
+            raise LinkError(_line(str(error))) from error
         raise
 
 
@@ -387,7 +391,7 @@ _LASTING = re.compile(
 
 
 def _connect_error(connection: Any) -> LinkError:
-    text = " ".join(connection.error_message.decode("utf-8", "replace").split())
+    text = _line(connection.error_message.decode("utf-8", "replace"))
     return LinkError(text, LASTING if _LASTING.search(text) else "")
 
 

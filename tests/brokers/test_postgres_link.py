@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
@@ -31,7 +32,7 @@ from faye_wsgi.brokers.postgres_link import (
 from faye_wsgi.errors import BrokerError, PublishError
 
 from ..support.certs import Certificates
-from ..support.postgres import PostgresServer, owner
+from ..support.postgres import PostgresServer, make_folder, owner
 from ..support.redis import free_port
 from .harness import arrived, payloads, publish, sent, subscribed
 
@@ -179,10 +180,15 @@ def test_a_unix_socket_and_an_option_with_spaces(start_postgres: Start) -> None:
         broker.close()
 
 
-def test_tls_is_verified(
-    start_postgres: Start, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    server = start_postgres(*tls_of(certificates, tmp_path_factory))
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that the server may read."""
+    with make_folder() as name:
+        yield Path(name)
+
+
+def test_tls_is_verified(start_postgres: Start, certificates: Certificates, folder: Path) -> None:
+    server = start_postgres(*tls_of(certificates, folder))
     trusting = broker_of(f"{server.url}?sslmode=verify-full&sslrootcert={certificates.ca}")
     feed = subscribed(trusting.open_feed(), "a")
     publish(trusting, "a", '"' + "x" * 100_000 + '"')
@@ -197,19 +203,15 @@ def test_tls_is_verified(
         publish(broker_of(f"{other}?sslmode=verify-full&sslrootcert={certificates.ca}"), "a")
 
 
-def tls_of(certificates: Certificates, factory: pytest.TempPathFactory) -> list[str]:
+def tls_of(certificates: Certificates, folder: Path) -> list[str]:
     """Settings; Postgres wants the key to be its own, and private."""
-    key = factory.mktemp("key") / "key"
-    key.parent.chmod(0o755)
-    for parent in key.parents[:3]:
-        parent.chmod(parent.stat().st_mode | 0o011)
-    shutil.copy(certificates.key, key)
+    key, cert = folder / "key", folder / "cert"
+    key.write_bytes(Path(certificates.key).read_bytes())
+    cert.write_bytes(Path(certificates.cert).read_bytes())
     key.chmod(0o600)
     options = owner()
     if options:
         shutil.chown(key, options["user"], options["group"])
-    cert = Path(shutil.copy(certificates.cert, key.parent / "cert"))
-    cert.chmod(0o644)
     return [
         *("ssl=on", f"ssl_cert_file={cert}", f"ssl_key_file={key}"),
         "listen_addresses=127.0.0.1,127.0.0.2",
@@ -261,10 +263,8 @@ def test_a_server_that_says_nothing_leaves_time_for_the_others(
         broker.close()
 
 
-def test_a_wrong_password(start_postgres: Start, tmp_path_factory: pytest.TempPathFactory) -> None:
-    rules = tmp_path_factory.mktemp("hba") / "hba"
-    for parent in [rules.parent, *rules.parents[1:3]]:
-        parent.chmod(parent.stat().st_mode | 0o055)
+def test_a_wrong_password(start_postgres: Start, folder: Path) -> None:
+    rules = folder / "rules"
     rules.write_text(
         "host all postgres 127.0.0.1/32 trust\nhost all ada 127.0.0.1/32 scram-sha-256\n"
     )

@@ -49,6 +49,7 @@ DEPLOY_COLUMNS = (
     ("seconds", "seconds", 2),
     ("cpu_us", "CPU us each", 0),
     ("calls", "calls each", 4),
+    ("reads", "trips each", 4),
 )
 SPECIAL_COLUMNS = {"idle": MEMORY_COLUMNS, "deploy": DEPLOY_COLUMNS}
 
@@ -204,13 +205,17 @@ def wanted(options: argparse.Namespace) -> tuple[list[Scenario], list[Server]]:
     unknown = set(keys) - {scenario.key for scenario in SCENARIOS}
     if unknown:
         raise SystemExit(f"no such scenario: {', '.join(sorted(unknown))}")
+    scenarios = [scenario for scenario in SCENARIOS if scenario.key in keys]
     servers = [
         server
         for server in SERVERS
-        if server.name in BASELINES.values()
-        or ((options.peers or not server.peer) and (options.server or "") in server.name)
+        if any(takes_part(server, scenario) for scenario in scenarios)
+        and (
+            server.name in BASELINES.values()
+            or ((options.peers or not server.peer) and (options.server or "") in server.name)
+        )
     ]
-    return [scenario for scenario in SCENARIOS if scenario.key in keys], servers
+    return scenarios, servers
 
 
 def main() -> None:

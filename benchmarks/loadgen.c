@@ -2,11 +2,12 @@
  * loadgen: a load generator for echo servers, raw TCP or WebSocket.
  *
  * It must never be what is measured, so it is one thread on one processor that spins: while it
- * measures, epoll_wait never sleeps, and a reply is answered the moment it is there. A generator
- * that sleeps makes the server pay for waking it, and hides what the server costs.
+ * waits for a message, epoll_wait never sleeps, and a reply is answered the moment it is there.
+ * A generator that sleeps makes the server pay for waking it, and hides what the server costs.
  *
  * It reads the processor time of the server's processes itself, at the first and the last instant
- * of the measured interval, and prints one line of JSON. "generator_idle" is the share of that
+ * of the measured interval, and prints one line of JSON. --pids are the server's processes,
+ * --broker those of its Redis, which are counted apart. "generator_idle" is the share of the
  * interval in which it had nothing to do: near zero, the generator was the bottleneck.
  *
  *     cc -O2 -o loadgen loadgen.c && ./loadgen --port 8000 --path /echo --connections 100
@@ -18,7 +19,11 @@
  *              something arrives on the standard input
  *     receive  count the messages that the server sends to all connections; with --publish the
  *              first connection sends --window of them to be broadcast, and one more whenever
- *              all have one; with --events they are those of EventSource, over HTTP
+ *              all have one, or with --rate so many a second; with --events they are those of
+ *              EventSource, over HTTP, and the first connection publishes by POST /publish
+ *
+ * With --socketio a message is a Socket.IO event "all" whose argument has --size bytes. With
+ * --rate a message is late from the moment at which it was due, sent or not.
  *
  * With --tls it speaks TLS (compile with -DWITH_TLS -lssl -lcrypto) and trusts whatever it meets;
  * with --deflate FILE it sends the compressed message in FILE, and counts compressed answers.
@@ -51,6 +56,7 @@ enum mode { ECHO, CHURN, IDLE, RECEIVE };
 static const char *const MODES[] = {"echo", "churn", "idle", "receive"};
 
 enum { MAX_PROCESSES = 256, MAX_OPENING = 64, READ_SIZE = 1 << 20, HEAD_SIZE = 4096 };
+enum { MAX_LATE = 64 }; /* messages in flight with --rate: more, and the server is overrun */
 #define REGISTER_SECONDS 1.0
 enum { OP_TEXT = 1, OP_BINARY = 2, OP_CLOSE = 8, RSV1 = 0x40 };
 
@@ -58,23 +64,27 @@ enum { OP_TEXT = 1, OP_BINARY = 2, OP_CLOSE = 8, RSV1 = 0x40 };
 #define KEY "dGhlIHNhbXBsZSBub25jZQ=="
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
+struct processes {
+    pid_t ids[MAX_PROCESSES];
+    int count;
+};
+
 static struct {
     enum mode mode;
     const char *address, *host, *path;
     int port, connections, window, cpu;
     size_t size;
-    bool raw, binary, publish, events, tls, spin;
+    bool raw, binary, publish, events, socketio, tls, spin;
     const char *deflate;
-    double seconds, warmup, timeout;
+    double seconds, warmup, timeout, rate;
     uint64_t messages;
-    pid_t processes[MAX_PROCESSES];
-    int process_count;
+    struct processes server, broker;
 } set = {.address = "127.0.0.1", .path = "/", .connections = 1, .window = 1, .cpu = -1,
          .size = 128, .spin = true, .seconds = 2, .warmup = 0.3, .timeout = 20};
 
 /* ------------------------------------------------------------------- state */
 
-enum phase { UNUSED, CONNECTING, SECURING, HANDSHAKE, OPEN, CLOSING, ENDED };
+enum phase { UNUSED, CONNECTING, SECURING, HANDSHAKE, JOINING, OPEN, CLOSING, ENDED };
 
 struct connection {
     int fd;
@@ -85,10 +95,12 @@ struct connection {
     unsigned oldest, in_flight;
     uint64_t started;              /* churn: when this cycle began */
     uint64_t received;             /* messages in the measured interval */
+    uint64_t heard;                /* messages since the start */
     uint8_t header[10];            /* the header of the frame that is coming in */
     unsigned header_length;
     bool in_payload;
     uint64_t frame_left, message_length;
+    uint8_t kind[2];               /* Socket.IO: the types of the packets, of both layers */
     char *head;                    /* the response to the handshake */
     size_t head_length;
     void *session;                 /* TLS */
@@ -103,6 +115,7 @@ static bool measuring, stopping;
 static uint64_t counted;           /* messages (churn: cycles) in the measured interval */
 static uint64_t total;             /* the same since the start: progress */
 static uint64_t completed;         /* messages that all connections have got */
+static uint64_t due;               /* --rate: when the next message is to be sent */
 
 static uint8_t *tape;              /* our message as it goes over the wire, window + 1 times */
 static size_t wire_length, tape_length;
@@ -128,14 +141,14 @@ static uint64_t clock_now(void) {
 
 static uint64_t nanoseconds(double seconds) { return (uint64_t)(seconds * 1e9); }
 
-/* The processor time of the server, in nanoseconds: exact, and with the threads that have ended. */
-static uint64_t server_cpu(void) {
+/* The processor time of processes, in nanoseconds: exact, and with the threads that have ended. */
+static uint64_t cpu_of(const struct processes *processes) {
     uint64_t sum = 0;
-    for (int i = 0; i < set.process_count; i++) {
+    for (int i = 0; i < processes->count; i++) {
         clockid_t clock;
         struct timespec t;
-        if (clock_getcpuclockid(set.processes[i], &clock) || clock_gettime(clock, &t))
-            fail("process %d of the server is gone", (int)set.processes[i]);
+        if (clock_getcpuclockid(processes->ids[i], &clock) || clock_gettime(clock, &t))
+            fail("process %d of the server is gone", (int)processes->ids[i]);
         sum += (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
     }
     return sum;
@@ -288,24 +301,61 @@ static size_t read_compressed(uint8_t *to, size_t room) {
     return length;
 }
 
+/* A Socket.IO event: 4 is Engine.IO's message, 2 Socket.IO's event. */
+static const char EVENT_BEGIN[] = "42[\"all\",\"", EVENT_END[] = "\"]";
+
+static void wrap_payload(void) {
+    size_t begin = sizeof EVENT_BEGIN - 1, end = sizeof EVENT_END - 1;
+    uint8_t *whole = malloc(begin + set.size + end);
+    memcpy(whole, EVENT_BEGIN, begin);
+    memcpy(whole + begin, payload, set.size);
+    memcpy(whole + begin + set.size, EVENT_END, end);
+    free(payload);
+    payload = whole;
+    set.size += begin + end;
+}
+
+static uint8_t *frame_of_payload(void) {
+    uint8_t *one = malloc(set.size + 14), opcode = set.binary ? OP_BINARY : OP_TEXT;
+    wire_length = set.size;
+    if (set.deflate && !set.raw) {
+        wire_length = read_compressed(payload, set.size);
+        opcode |= RSV1;
+    }
+    if (set.raw)
+        memcpy(one, payload, wire_length);
+    else
+        wire_length = write_frame(one, opcode, payload, wire_length);
+    return one;
+}
+
+static uint8_t *post_of_payload(void) {
+    char *one;
+    int length = asprintf(&one,
+                          "POST /publish HTTP/1.1\r\nHost: %s\r\nContent-Type: text/plain\r\n"
+                          "Content-Length: %zu\r\n\r\n%.*s",
+                          set.host, set.size, (int)set.size, (const char *)payload);
+    if (length < 0)
+        fail("out of memory");
+    wire_length = (size_t)length;
+    return (uint8_t *)one;
+}
+
 static void prepare_messages(void) {
     payload = malloc(set.size + 1);
     for (size_t i = 0; i < set.size; i++)
         payload[i] = (uint8_t)('a' + i % 26);
-    uint8_t *one = malloc(set.size + 14), opcode = set.binary ? OP_BINARY : OP_TEXT;
-    size_t length = set.size;
-    if (set.deflate && !set.raw) {
-        length = read_compressed(payload, set.size);
-        opcode |= RSV1;
-    }
-    memcpy(one, payload, wire_length = length);
-    if (!set.raw)
-        wire_length = write_frame(one, opcode, payload, length);
+    if (set.socketio)
+        wrap_payload();
+    uint8_t *one = set.events ? post_of_payload() : frame_of_payload();
     tape_length = wire_length * ((size_t)set.window + 1);
     tape = malloc(tape_length);
     for (int i = 0; i <= set.window; i++)
         memcpy(tape + (size_t)i * wire_length, one, wire_length);
     free(one);
+}
+
+static void prepare_request(void) {
     const char *form = "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\n"
                        "Connection: Upgrade\r\nSec-WebSocket-Key: " KEY "\r\n"
                        "Sec-WebSocket-Version: 13\r\n%s\r\n";
@@ -340,10 +390,19 @@ static void flush_output(struct connection *c) {
 }
 
 /* Each message that is due leaves with the others of its turn, in one system call. */
-static void queue_message(struct connection *c) {
-    c->times[(c->oldest + c->in_flight++) % (unsigned)set.window] = now;
+static void queue_message_of(struct connection *c, uint64_t time) {
+    c->times[(c->oldest + c->in_flight++) % (unsigned)set.window] = time;
     c->queued += wire_length;
 }
+
+static void queue_message(struct connection *c) { queue_message_of(c, now); }
+
+/* With --events the first connection publishes, and is no receiver. */
+static bool is_poster(const struct connection *c) {
+    return set.events && set.publish && c == connections;
+}
+
+static int receivers(void) { return set.connections - is_poster(connections); }
 
 static void send_whole(struct connection *c, const void *data, size_t length) {
     if (transmit(c, data, length) != (ssize_t)length)
@@ -384,7 +443,7 @@ static void opened(struct connection *c) {
 }
 
 static void begin(struct connection *c) {
-    if (set.raw) {
+    if (set.raw || is_poster(c)) {
         opened(c);
         return;
     }
@@ -406,11 +465,17 @@ static void connected(struct connection *c) {
         begin(c);
 }
 
+/* A short text, outside the traffic that is measured. */
+static void send_text(struct connection *c, const char *text) {
+    uint8_t frame[32];
+    send_whole(c, frame, write_frame(frame, OP_TEXT, (const uint8_t *)text, strlen(text)));
+}
+
 static void start_closing(struct connection *c) {
     uint8_t frame[8];
     static const uint8_t code[2] = {1000 >> 8, 1000 & 255};
     c->phase = CLOSING;
-    if (set.raw)
+    if (set.raw || set.events)
         end_sending(c);
     else
         send_whole(c, frame, write_frame(frame, OP_CLOSE, code, 2));
@@ -437,9 +502,18 @@ static void publish_next(struct connection *c) {
     completed++;
     c->in_flight--;
     c->oldest = (c->oldest + 1) % (unsigned)set.window;
-    if (stopping)
+    if (stopping || set.rate)
         return;
     queue_message(c);
+    flush_output(c);
+}
+
+static void publish_due(struct connection *c) {
+    for (; due <= now; due += nanoseconds(1 / set.rate)) {
+        if (c->in_flight == (unsigned)set.window)
+            fail("the server cannot keep up with %g messages a second", set.rate);
+        queue_message_of(c, due);
+    }
     flush_output(c);
 }
 
@@ -458,15 +532,34 @@ static void got_message(struct connection *c) {
         start_closing(c);
         break;
     case RECEIVE:
-        count(c, set.publish ? connections[0].times[connections[0].oldest] : now);
-        if (set.publish && total == (completed + 1) * (uint64_t)set.connections)
+        count(c, set.publish ? connections[0].times[c->heard++ % (unsigned)set.window] : now);
+        if (set.publish && total == (completed + 1) * (uint64_t)receivers())
             publish_next(&connections[0]);
     }
 }
 
+/* Whether this message is one of Socket.IO's own, and not an event. */
+static bool is_control(const struct connection *c) {
+    return set.socketio && memcmp(c->kind, EVENT_BEGIN, sizeof c->kind);
+}
+
+/* Engine.IO's handshake is "0{…}", its ping "2"; Socket.IO's answer to "40" is "40{…}". */
+static void answer_control(struct connection *c) {
+    if (c->kind[0] == '0')
+        send_text(c, "40");
+    else if (c->kind[0] == '2')
+        send_text(c, "3");
+    else if (!memcmp(c->kind, "40", 2))
+        opened(c);
+    else
+        fail("a Socket.IO packet %.2s", (const char *)c->kind);
+}
+
 static void check_payload(struct connection *c, const uint8_t *data, size_t length) {
     uint64_t at = c->message_length;
-    if (set.deflate && !set.raw)
+    for (uint64_t i = at; i < sizeof c->kind && i < at + length; i++)
+        c->kind[i] = data[i - at];
+    if ((set.deflate && !set.raw) || is_control(c))
         return;
     if (at + length > set.size && (set.mode != RECEIVE || set.publish))
         fail("a message is longer than %zu bytes", set.size);
@@ -486,6 +579,11 @@ static void frame_ended(struct connection *c) {
         fail("the server sent a close frame");
     if (opcode >= 8 || !final)
         return;
+    if (is_control(c)) {
+        c->message_length = 0;
+        answer_control(c);
+        return;
+    }
     if (c->message_length != set.size && !set.deflate && (set.mode != RECEIVE || set.publish))
         fail("a message of %llu bytes instead of %zu",
              (unsigned long long)c->message_length, set.size);
@@ -555,14 +653,16 @@ static void parse_raw(struct connection *c, const uint8_t *data, size_t length) 
     }
 }
 
-/* An event is a line "data: ..."; sizes of chunks, in between, never begin with "dat". */
+/* An event is a line "data: …"; sizes of chunks, in between, never begin with that. */
+static const char DATA[] = "data: ";
+
 static void parse_events(struct connection *c, const uint8_t *data, size_t length) {
     for (size_t i = 0; i < length; i++) {
         if (data[i] == '\n') {
             c->header_length = 0;
-        } else if (c->header_length < 3) {
+        } else if (c->header_length < sizeof DATA - 1) {
             c->header[c->header_length++] = data[i];
-            if (c->header_length == 3 && !memcmp(c->header, "dat", 3))
+            if (c->header_length == sizeof DATA - 1 && !memcmp(c->header, DATA, sizeof DATA - 1))
                 got_message(c);
         }
     }
@@ -581,7 +681,9 @@ static void parse_response(struct connection *c, const uint8_t *data, size_t len
     if (!end || strncmp(c->head, status, 12) || (!set.events && !strstr(c->head, ACCEPT)))
         fail("the handshake failed: %.12s", c->head);
     size_t used = (size_t)(end + 4 - c->head) - before;
-    opened(c);
+    c->phase = JOINING;
+    if (!set.socketio)
+        opened(c);
     (set.events ? parse_events : parse_frames)(c, data + used, length - used);
 }
 
@@ -603,11 +705,11 @@ static void readable(struct connection *c) {
     }
     if (c->phase == HANDSHAKE)
         parse_response(c, input, (size_t)length);
-    else if (set.events)
+    else if (set.events && !is_poster(c))
         parse_events(c, input, (size_t)length);
     else if (set.raw)
         parse_raw(c, input, (size_t)length);
-    else
+    else if (!is_poster(c))
         parse_frames(c, input, (size_t)length);
     if (c->phase == OPEN && c->sent < c->queued)
         flush_output(c);
@@ -663,6 +765,8 @@ static void start_traffic(void) {
             start_connection(&connections[i]);
     } else if (set.mode == ECHO) {
         send_first(set.window);
+    } else if (set.rate) {
+        due = clock_now();
     } else if (set.publish) {
         for (int i = 0; i < set.window; i++)
             queue_message(&connections[0]);
@@ -670,14 +774,25 @@ static void start_traffic(void) {
     }
 }
 
+/* Milliseconds to sleep: none while anything is expected. With --rate the generator wakes a
+ * moment before its next message is due: it is less in the way of others, and gets its turn. */
+static int rest_ms(void) {
+    const uint64_t ms = 1000000;
+    if (!set.spin)
+        return 10;
+    return due > now + 2 * ms && !connections[0].in_flight ? (int)((due - now) / ms) - 1 : 0;
+}
+
 /* Spin until the time is up or enough was counted; the time for which there was nothing to do. */
 static uint64_t spin_until(uint64_t end, uint64_t enough) {
     uint64_t idle = 0, last = now = clock_now(), progress = total, progress_at = now;
     while (last < end && (!enough || counted < enough)) {
-        int ready = turn(set.spin ? 0 : 10);
+        int ready = turn(rest_ms());
         now = clock_now();
         if (!ready)
             idle += now - last;
+        if (due)
+            publish_due(&connections[0]);
         if (total != progress) {
             progress = total;
             progress_at = now;
@@ -718,22 +833,25 @@ static void measure(void) {
         spin_until(clock_now() + nanoseconds(REGISTER_SECONDS), 0);
     start_traffic();
     spin_until(clock_now() + nanoseconds(set.warmup), 0);
-    uint64_t cpu = server_cpu(), started = clock_now();
+    uint64_t cpu = cpu_of(&set.server), broker = cpu_of(&set.broker), started = clock_now();
     measuring = true;
     uint64_t idle = spin_until(started + nanoseconds(set.seconds), set.messages);
     measuring = false;
-    cpu = server_cpu() - cpu;
+    cpu = cpu_of(&set.server) - cpu;
+    broker = cpu_of(&set.broker) - broker;
     double seconds = (double)(clock_now() - started) / 1e9;
     int starved = 0;
-    for (int i = 0; i < set.connections; i++)
+    for (int i = is_poster(connections); i < set.connections; i++)
         starved += !connections[i].received;
     printf("{\"mode\": \"%s\", \"connections\": %d, \"size\": %zu, \"window\": %d, "
            "\"messages\": %llu, \"seconds\": %.6f, \"rate\": %.1f, \"cpu_seconds\": %.6f, "
+           "\"broker_seconds\": %.6f, "
            "\"p50_us\": %.2f, \"p99_us\": %.2f, \"max_us\": %.2f, \"starved\": %d, "
            "\"generator_idle\": %.4f}\n",
            MODES[set.mode], set.connections, set.size, set.window, (unsigned long long)counted,
-           seconds, (double)counted / seconds, (double)cpu / 1e9, quantile_us(0.5),
-           quantile_us(0.99), (double)longest / 1000, starved, (double)idle / 1e9 / seconds);
+           seconds, (double)counted / seconds, (double)cpu / 1e9, (double)broker / 1e9,
+           quantile_us(0.5), quantile_us(0.99), (double)longest / 1000, starved,
+           (double)idle / 1e9 / seconds);
     fflush(stdout);
     finish();
 }
@@ -760,10 +878,10 @@ static void hold(void) {
 
 /* ------------------------------------------------------------------- start */
 
-static void add_processes(char *list) {
+static void add_processes(struct processes *to, char *list) {
     for (char *word = strtok(list, ","); word; word = strtok(NULL, ","))
-        if (set.process_count < MAX_PROCESSES)
-            set.processes[set.process_count++] = (pid_t)atoi(word);
+        if (to->count < MAX_PROCESSES)
+            to->ids[to->count++] = (pid_t)atoi(word);
 }
 
 static enum mode mode_named(const char *name) {
@@ -780,6 +898,7 @@ static void read_options(int count_of, char **values) {
         {"path", 1, 0, 'u'}, {"connections", 1, 0, 'c'}, {"size", 1, 0, 's'},
         {"window", 1, 0, 'w'}, {"seconds", 1, 0, 't'}, {"messages", 1, 0, 'n'},
         {"warmup", 1, 0, 'W'}, {"timeout", 1, 0, 'T'}, {"cpu", 1, 0, 'C'}, {"pids", 1, 0, 'P'},
+        {"broker", 1, 0, 'k'}, {"rate", 1, 0, 'R'}, {"socketio", 0, 0, 'i'},
         {"raw", 0, 0, 'r'}, {"binary", 0, 0, 'b'}, {"publish", 0, 0, 'B'},
         {"events", 0, 0, 'e'}, {"tls", 0, 0, 'x'}, {"deflate", 1, 0, 'z'}, {"no-spin", 0, 0, 'S'}, {0, 0, 0, 0}};
     for (int o; (o = getopt_long(count_of, values, "", OPTIONS, NULL)) != -1;) {
@@ -797,7 +916,10 @@ static void read_options(int count_of, char **values) {
         case 'W': set.warmup = atof(optarg); break;
         case 'T': set.timeout = atof(optarg); break;
         case 'C': set.cpu = atoi(optarg); break;
-        case 'P': add_processes(optarg); break;
+        case 'P': add_processes(&set.server, optarg); break;
+        case 'k': add_processes(&set.broker, optarg); break;
+        case 'R': set.rate = atof(optarg); break;
+        case 'i': set.socketio = true; break;
         case 'r': set.raw = true; break;
         case 'b': set.binary = true; break;
         case 'B': set.publish = true; break;
@@ -808,6 +930,8 @@ static void read_options(int count_of, char **values) {
         default: fail("an unknown option");
         }
     }
+    if (set.rate)
+        set.window = MAX_LATE;
     if (!set.port || set.connections < 1 || set.window < 1 || (set.raw && !set.size))
         fail("--port, and at least one connection, message in flight and byte, are needed");
 }
@@ -835,6 +959,7 @@ static void prepare(void) {
     for (int i = 0; i < set.connections; i++)
         connections[i].times = calloc((size_t)set.window, sizeof(uint64_t));
     prepare_messages();
+    prepare_request();
     if (set.tls)
         prepare_tls();
 }

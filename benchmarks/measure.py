@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -111,6 +112,10 @@ def children(pid: int) -> list[int]:
             for child in task.read_text().split():
                 found += children(int(child))
     return found
+
+
+def is_redis(pid: int) -> bool:
+    return Path(f"/proc/{pid}/comm").read_text().startswith("redis-server")
 
 
 def memory_of(pid: int) -> int:
@@ -225,6 +230,7 @@ def generator(running: Running, arguments: list[str]) -> subprocess.Popen[str]:
     command += ["--cpu", str(processors()[-1])] + arguments
     command += ["--raw"] if server.raw else []
     command += ["--tls"] if server.tls else []
+    command += ["--socketio"] if server.socketio else []
     command += ["--no-spin"] if is_shared() else []
     return subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
@@ -244,15 +250,22 @@ def read_line(process: subprocess.Popen[str], timeout: float = RUN_TIMEOUT) -> F
 
 
 def traffic(running: Running, scenario: Scenario, seconds: float) -> Figures:
-    """Measure messages for some seconds."""
-    pids = ",".join(str(pid) for pid in running.pids())
-    arguments = scenario.arguments() + ["--seconds", str(seconds), "--pids", pids]
+    """Measure messages for some seconds; the processor time of a Redis is counted apart."""
+    arguments = scenario.arguments() + ["--seconds", str(seconds)]
+    if scenario.load:
+        whole = traffic(running, replace(scenario, load=0), seconds)
+        capacity = 1e6 / (whole["cpu_us"] + whole["redis_us"])  # they share one processor
+        arguments += ["--rate", str(scenario.load * capacity / scenario.connections)]
+    for option, redis in (("--pids", False), ("--broker", True)):
+        pids = [str(pid) for pid in running.pids() if is_redis(pid) is redis]
+        arguments += [option, ",".join(pids)]
     waited, started = running.waited(), time.monotonic()
     figures = read_line(generator(running, arguments), RUN_TIMEOUT + seconds)
     figures["waited"] = (running.waited() - waited) / (time.monotonic() - started)
     if not figures["messages"]:
         raise Failed("no message came back")
     figures["cpu_us"] = figures["cpu_seconds"] * 1e6 / figures["messages"]
+    figures["redis_us"] = figures["broker_seconds"] * 1e6 / figures["messages"]
     return figures
 
 
@@ -338,6 +351,8 @@ def notes(rounds: list[Figures]) -> str:
     busy = min(figures.get("generator_idle", 1) for figures in rounds) < TOO_BUSY
     found = [f"{starved} connections got nothing"] if starved else []
     found += ["limited by the load generator"] if busy else []
+    redis = statistics.median(figures.get("redis_us", 0) for figures in rounds)
+    found += [f"and Redis {redis:.2f} µs"] if redis else []
     waited = statistics.median(figures.get("waited", 0) for figures in rounds)
     if waited > DISTURBED:
         found += [f"its threads waited for their processor {waited:.0%} of the time"]

@@ -18,6 +18,7 @@ class Scenario:
     window: int = 1
     binary: bool = False
     path: str = ""  # instead of the server's own path
+    load: float = 0  # of what the server can do, at a steady rate; 0 is as fast as it goes
     options: tuple[str, ...] = ()  # more arguments for the load generator
     servers: tuple[str, ...] = ()  # only these, by name; empty is all that echo
     also: tuple[str, ...] = ()  # these, too
@@ -66,6 +67,14 @@ UNDER_GUNICORN = (
     "faye_wsgi, gevent_pywsgi",
 )
 SECURE = ("faye_wsgi, wss", "gevent-websocket, wss", "flask-sock, wss", "uvicorn, wss")
+CHANNELS = (
+    "faye_wsgi, channels",
+    "Flask-SocketIO",
+    "Django Channels",
+    "Django Channels, Pub/Sub",
+    "Django Channels, daphne",
+    "Node Socket.IO",
+)
 DEFLATE = (
     "faye_wsgi, deflate",
     "uvicorn, deflate",
@@ -169,9 +178,39 @@ SCENARIOS = (
         mode="receive",
         connections=1000,
         options=("--publish",),
-        path="/broadcast",
-        servers=("faye_wsgi, channels",),
+        servers=CHANNELS,
         baseline="faye_wsgi, broadcast",
+    ),
+    Scenario(
+        "m20",
+        "channels: the same at 20 % of what each server can do with its processor",
+        mode="receive",
+        connections=1000,
+        load=0.2,
+        options=("--publish",),
+        servers=CHANNELS,
+        baseline="faye_wsgi, broadcast",
+    ),
+    *(
+        Scenario(
+            f"m{rate}r",
+            f"channels: the same, {rate} messages a second",
+            mode="receive",
+            connections=1000,
+            options=("--publish", "--rate", str(rate)),
+            servers=CHANNELS,
+            baseline="faye_wsgi, broadcast",
+        )
+        for rate in (2, 30)
+    ),
+    Scenario(
+        "me",
+        "channels: one event of 128 bytes to 999 EventSources in 2 workers, one in flight",
+        mode="receive",
+        connections=1000,
+        options=("--publish", "--events"),
+        servers=("django-eventstream",),
+        baseline="faye_wsgi, channels, EventSource",
     ),
     Scenario(
         "mg",
@@ -201,7 +240,11 @@ SCENARIOS = (
         "channels: a deploy with 5,000 clients, two workers replaced by two",
         mode="deploy",
         connections=5000,
-        servers=("faye_wsgi, resumed",),
+        servers=(
+            "faye_wsgi, resumed",
+            "faye_wsgi, resumed, one channel each",
+            "faye_wsgi, resumed, with presence",
+        ),
         baseline="faye_wsgi, connected again",
     ),
 )

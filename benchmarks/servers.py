@@ -31,6 +31,7 @@ class Server:
     path: str = "/echo"
     raw: bool = False  # plain TCP, no WebSocket
     tls: bool = False
+    socketio: bool = False  # Socket.IO over WebSocket
     client: str = ""  # the command of a client, which is measured instead
     peer: bool = False  # measured with --peers only
     check: tuple[str, ...] = ()  # for the load generator: how to see that it answers
@@ -63,13 +64,24 @@ def gunicorn(worker: str, application: str, more: str = "") -> str:
     )
 
 
+WITH_REDIS = "{python} with_redis.py {port} "
+TWICE = "{python} twice.py {port} "
+
+
 def with_redis(application: str, workers: int) -> str:
     """The command for gunicorn's workers with a Redis beside them."""
-    command = gunicorn("gevent", application).replace("--workers 1", f"--workers {workers}")
-    return "{python} with_redis.py {port} " + command
+    command = gunicorn("gevent", application, "--keep-alive 75").replace(
+        "--workers 1", f"--workers {workers}"
+    )
+    return WITH_REDIS + command
 
 
 FEED: dict[str, Any] = {"path": "/feed", "check": ("--mode", "receive", "--events")}
+CHANNEL_EVENTS: dict[str, Any] = {
+    "path": "/events",
+    "special": True,
+    "check": ("--mode", "receive", "--events", "--publish", "--connections", "2"),
+}
 GUNICORN = ("gevent", "gunicorn[gevent]")
 FLASK = ("flask", "gevent", "gunicorn", "faye_wsgi")
 WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
@@ -77,9 +89,24 @@ WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
 CERTIFICATE = "--certfile {build}/cert.pem --keyfile {build}/key.pem"
 UVICORN = (
     "{python} -m uvicorn --host 127.0.0.1 --port {port} --log-level warning "
-    "--backlog 2048 --ws-ping-interval 3600 peer_uvicorn:application "
+    "--backlog 2048 --ws-ping-interval 3600 --loop asyncio --http h11 peer_uvicorn:application "
     "--ws-per-message-deflate "
 )
+UVLOOP = ("uvicorn[standard]", "websockets")
+TWO_UVICORNS = (
+    "{python} -m uvicorn --host 127.0.0.1 --port {port} --log-level warning --backlog 2048 "
+    "--ws-ping-interval 3600 --timeout-keep-alive 75 --workers 2"
+)
+TWO_DAPHNES = (
+    TWICE + "{python} -m daphne --verbosity 0 --fd {{fd}} --ping-interval 3600 "
+    "--websocket_connect_timeout 60"
+)
+SOCKETIO: dict[str, Any] = {
+    "path": "/socket.io/?EIO=4&transport=websocket",
+    "socketio": True,
+    "special": True,
+    "peer": True,
+}
 
 
 def client(name: str, command: str, **values: Any) -> Server:
@@ -110,6 +137,19 @@ def deployed(name: str, path: str) -> Server:
         special=True,
         modules=(*FLASK, "redis"),
         check=("--path", "/subscribed"),
+    )
+
+
+def django_channels(name: str, start: str, layer: str, *pip: str) -> Server:
+    """Django Channels in two processes, with one of the two layers of channels_redis."""
+    return Server(
+        name,
+        WITH_REDIS + start + " peer_channels:application",
+        path="/broadcast",
+        special=True,
+        peer=True,
+        pip=("django", "channels", "channels_redis", *pip),
+        environment=(("CHANNEL_LAYER", f"channels_redis.{layer}"),),
     )
 
 
@@ -212,6 +252,38 @@ SERVERS = (
         modules=(*FLASK, "redis"),
     ),
     Server(
+        "Flask-SocketIO",
+        WITH_REDIS
+        + TWICE
+        + gunicorn(WORKER, "peer_flask_socketio:app").replace("127.0.0.1:{port}", "fd://{{fd}}"),
+        pip=(*GUNICORN, "flask-socketio", "redis", "gevent-websocket", "wsaccel"),
+        **SOCKETIO,
+    ),
+    django_channels("Django Channels", TWO_UVICORNS, "core.RedisChannelLayer", *UVLOOP),
+    django_channels(
+        "Django Channels, Pub/Sub", TWO_UVICORNS, "pubsub.RedisPubSubChannelLayer", *UVLOOP
+    ),
+    django_channels("Django Channels, daphne", TWO_DAPHNES, "core.RedisChannelLayer", "daphne"),
+    Server(
+        "faye_wsgi, channels, EventSource",
+        with_redis("ours_channels:app", 2),
+        modules=(*FLASK, "redis"),
+        **CHANNEL_EVENTS,
+    ),
+    Server(
+        "django-eventstream",
+        WITH_REDIS + TWO_UVICORNS + " peer_eventstream:application",
+        peer=True,
+        pip=("django", "django-eventstream", "redis", *UVLOOP),
+        **CHANNEL_EVENTS,
+    ),
+    Server(
+        "Node Socket.IO",
+        WITH_REDIS + "node peer_socketio.js {port}",
+        npm=("socket.io", "@socket.io/redis-adapter", "redis"),
+        **SOCKETIO,
+    ),
+    Server(
         "faye_wsgi, subscribed",
         with_redis("ours_channels:app", 2),
         path="/subscribed",
@@ -219,6 +291,8 @@ SERVERS = (
         modules=(*FLASK, "redis"),
     ),
     deployed("faye_wsgi, resumed", "/resume"),
+    deployed("faye_wsgi, resumed, one channel each", "/resume_own"),
+    deployed("faye_wsgi, resumed, with presence", "/resume_present"),
     deployed("faye_wsgi, connected again", "/connect"),
     publisher("faye_wsgi publish", "ours"),
     publisher("redis-py PUBLISH + XADD", "bare"),

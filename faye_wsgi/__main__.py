@@ -4,7 +4,7 @@ python -m faye_wsgi ws://127.0.0.1:8000/echo
 echo hi | python -m faye_wsgi wss://example.com/echo
 python -m faye_wsgi http://127.0.0.1:8000/ticks
 
-``listen`` and ``publish`` are for channels; see ``commands.py``.
+``listen`` and ``publish`` are for channels; see ``cli/channels.py``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any
 import gevent
 import gevent.socket
 
-from faye_wsgi import commands
+from faye_wsgi.cli import channels
+from faye_wsgi.cli.arguments import INTERRUPTED, USAGE, Parser, read_header
 from faye_wsgi.client import Client
-from faye_wsgi.commands import INTERRUPTED, USAGE, Parser, read_header
 from faye_wsgi.driver.events import Data
 from faye_wsgi.driver.eventstream import ServerEvent
 from faye_wsgi.driver.frames import CloseCode
@@ -86,7 +86,7 @@ def _make_parser() -> argparse.ArgumentParser:
         prog="python -m faye_wsgi",
         description="Send lines of standard input to a WebSocket and print its messages, or "
         "print the events of an event stream.",
-        epilog=f"{STATUS_HELP}\n\nchannels:\n{commands.HELP}",
+        epilog=f"{STATUS_HELP}\n\nchannels:\n{channels.HELP}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -129,8 +129,8 @@ def _make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the client; the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments and arguments[0] in commands.COMMANDS:
-        return commands.main(arguments)
+    if arguments and arguments[0] in channels.COMMANDS:
+        return channels.main(arguments)
     parser = _make_parser()
     options = parser.parse_args(arguments)
     _open_streams()

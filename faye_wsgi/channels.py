@@ -123,8 +123,8 @@ class Channels:
             raise ValueError(f"slow is 'close', 'reset' or 'latest', not {slow!r}")
         if high_water < 1:
             raise ValueError("high_water is a number of bytes, from 1 on")
-        self._max_message = max_message
-        self._max_channels = max_channels
+        self.max_message = max_message
+        self.max_channels = max_channels
         self._max_name = max_name
         self._max_history = max_history
         self._keeping = []
@@ -167,7 +167,7 @@ class Channels:
 
     def _prepare(self, channel: str, data: Any, key: str | None) -> Callable[[], str]:
         """Check and encode a publication; what is returned sends it."""
-        self._check_name(channel)
+        self.check_name(channel)
         payload = self._encode(data)
         history, ttl = self._keep(channel)
         index = self._partition(channel)
@@ -186,8 +186,8 @@ class Channels:
         except UnicodeEncodeError:  # halves of surrogate pairs, which JSON can escape
             payload = json.dumps(data, separators=(",", ":"), allow_nan=False)
             size = len(payload)
-        if size > self._max_message:
-            raise ValueError(f"a message has {self._max_message} bytes at most, not {size}")
+        if size > self.max_message:
+            raise ValueError(f"a message has {self.max_message} bytes at most, not {size}")
         return payload
 
     def _keep(self, channel: str) -> tuple[int, float]:
@@ -277,11 +277,14 @@ class Channels:
             checked and get its author; its ValueError refuses it. Without ``authorize`` only names
             from ``sign`` are allowed, and nothing is published.
         :param origins: which pages may use it: 'same' (default), a list, or None for any.
-        :param trust_forwarded: believe ``X-Forwarded-Host``, behind a proxy that sets it.
+        :param trust_forwarded: believe ``X-Forwarded-Host`` and ``X-Forwarded-For``, behind a
+            proxy that sets them.
         :param max_length: bytes of a client's message. Default: twice ``max_message`` and 16 KiB.
         :param max_history: the most messages of the past at once. Default 100.
         :param rate: messages a second that a connection may send, and channels that it may
-            subscribe to. Above it the connection is served more slowly. Default 50.
+            subscribe to. Above it the connection is served more slowly. Default 50. So many
+            single requests (POST) may come from an address in each worker; above it they get
+            429. Behind a proxy all have one address, without ``trust_forwarded``.
         :param burst: how many of them at once. Default 256.
         :param ping: seconds between pings of WebSockets. Default 25.
         :param release: called after each message, to give back what ``authorize`` has used, such as
@@ -320,7 +323,7 @@ class Channels:
             raise TypeError("cursor needs the names of channels")
         asked: dict[int, list[Request]] = {}
         for channel in channels:
-            self._check_name(channel)
+            self.check_name(channel)
             asked.setdefault(self._partition(channel), []).append(Request(channel, None, 0))
         brokers = self._use().brokers
         return str(self._cursor({i: brokers[i].read(asks).now for i, asks in asked.items()}))
@@ -331,7 +334,7 @@ class Channels:
         With ``since``, a cursor: what came after it, ``limit`` at most. Without, the newest
         ``limit``. Raises BrokerError where the broker cannot be asked.
         """
-        self._check_name(channel)
+        self.check_name(channel)
         if not 0 <= limit <= self._max_history:
             raise ValueError(f"limit is a number from 0 to {self._max_history}, not {limit!r}")
         index = self._partition(channel)
@@ -345,7 +348,7 @@ class Channels:
 
     def presence(self, channel: str) -> dict[str, Member]:
         """Who is in a channel, by id. Raises BrokerError where the broker cannot be asked."""
-        self._check_name(channel)
+        self.check_name(channel)
         members = self._use().brokers[self._partition(channel)].members(channel)
         return {
             member: Member(member, [json.loads(data) for data in connections])
@@ -387,7 +390,7 @@ class Channels:
         Put it into a page, whose user may subscribe to the channel without being asked again. With
         ``ttl`` None it is for ever. Raises RuntimeError where there is no ``secret``.
         """
-        self._check_name(channel)
+        self.check_name(channel)
         return signing.sign(self._key(), channel, ttl)
 
     def verify(self, signed: str) -> str:
@@ -435,7 +438,7 @@ class Channels:
                         timeout=self._timeout,
                         high_water=self._high_water,
                         slow=self._slow,
-                        max_channels=self._max_channels,
+                        max_channels=self.max_channels,
                     )
                     self._control = Control(self._delivery)
                     self._process = os.getpid()
@@ -472,7 +475,8 @@ class Channels:
             raise TypeError(f"a cursor is str, not {type(cursor).__name__}")
         return Cursor.parse(cursor, len(self._brokers))
 
-    def _check_name(self, channel: str) -> None:
+    def check_name(self, channel: str) -> None:
+        """Raise ValueError, or TypeError, where this may not be the name of a channel."""
         if not isinstance(channel, str):
             raise TypeError(f"the name of a channel is str, not {type(channel).__name__}")
         try:
@@ -554,15 +558,20 @@ class Subscription:
         if self._kind == "function":
             self._target.close()
 
-    def _tell(self, make: Callable[[str], str]) -> None:
-        """Send the connection a text, in order with its messages; see ``Delivery.tell``."""
+    def tell(self, make: Callable[[str], str]) -> None:
+        """Send the connection a text of its own, behind all that was delivered to it.
+
+        ``make`` gets the cursor that vouches for that in all its channels: '' where there is none,
+        since something was left out for a slow connection, and its reset is still to come. Does
+        not wait.
+        """
         self._delivery.tell(self._target, make)
 
     def _begin(self, names: Sequence[str], cursor: Cursor | None, last: int) -> bool | None:
         if self._is_closed:
             raise RuntimeError("this subscription is closed")
         for name in names:
-            self._owner._check_name(name)
+            self._owner.check_name(name)
         entries = [Entry(name, self._format, self._member, self._watches) for name in names]
         self._owner._control.listen()
         recovered = self._delivery.subscribe(

@@ -208,7 +208,9 @@ class Client(Endpoint):
         if options.get("headers") is not None:  # which may be an iterator
             options["headers"] = check_headers(options["headers"], RESERVED_HEADERS)
         options["extensions"] = check_extensions(options.get("extensions"))
-        _prepare(url, offer, **options)  # now, and not when the loop begins
+        arguments = signature(Client).bind(url, offer, **options)
+        arguments.apply_defaults()
+        _prepare(**arguments.arguments)  # now, and not when the loop begins
         backoff = Backoff(first_delay, max_delay)
         return Reconnecting(lambda: cls(url, offer, **options), backoff, retry)
 
@@ -297,13 +299,13 @@ def _prepare(
     url: str,
     protocols: str | Iterable[str] | None,
     *,
-    headers: HeadersLike = None,
-    extensions: Extensions = (),
-    proxy: ProxyOption = None,
-    tls: TlsOption = None,
-    ca: Any = None,
-    max_redirects: int = 0,
-    open_timeout: float | None = 10.0,
+    headers: HeadersLike,
+    extensions: Extensions,
+    proxy: ProxyOption,
+    tls: TlsOption,
+    ca: Any,
+    max_redirects: int,
+    open_timeout: float | None,
     **options: Unpack[Options],
 ) -> tuple[Settings, Opening]:
     """The constructor's arguments, checked; nothing is connected yet."""

@@ -19,6 +19,7 @@ from faye_wsgi.wsgi import handover
 from .support import certs, servers
 from .support.browser import new_page
 from .support.peer import Peer
+from .support.redis import find_redis
 from .support.servers import Server, raise_descriptor_limit
 from .support.servers import serve as run_server
 
@@ -92,8 +93,11 @@ def program() -> Callable[[str], str]:
 def find_program(name: str) -> str:
     if not servers.MAY_START:
         pytest.skip(f"it starts {name}")
-    places: Any = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
-    found = shutil.which(name, path=places)
+    if name == "redis-server":
+        found = find_redis()
+    else:
+        places: Any = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
+        found = shutil.which(name, path=places)
     if not found:
         pytest.skip(f"{name} is not installed")
     return found

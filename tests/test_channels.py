@@ -211,7 +211,7 @@ def test_who_comes_and_goes() -> None:
         assert got.next().joined == {"7": {"name": "Ada"}}
         assert one.next().joined == {"7": {"name": "Ada"}}
         second = channels.subscribe(two, "a", presence={"id": 7, "name": "Ada, again"})
-        assert two.next().joined == {"7": {"name": "Ada"}}
+        assert got.next().joined == two.next().joined == {"7": {"name": "Ada, again"}}
         members = channels.presence("a")
         assert [data["name"] for data in members["7"].data] == ["Ada", "Ada, again"]
         first.close()
@@ -433,10 +433,10 @@ def test_a_text_of_its_own_has_the_cursor_of_what_came_before(channels: Channels
     def app(environ: dict[str, Any], start_response: Any) -> Any:
         ws = WebSocket(environ)
         with channels.subscribe(ws, "a") as subscription:
-            subscription._tell(lambda cursor: f"first {bool(cursor)}")
+            subscription.tell(lambda cursor: f"first {bool(cursor)}")
             id = channels.publish("a", 1)
             ws.receive()
-            subscription._tell(lambda cursor: f"then {cursor >= id}")
+            subscription.tell(lambda cursor: f"then {cursor >= id}")
             ws.receive()
         return ws.response(environ, start_response)
 

@@ -24,7 +24,7 @@ import pytest
 from faye_wsgi import Channels, Client, Subscription
 from faye_wsgi.brokers import engines
 from faye_wsgi.brokers.base import Position
-from faye_wsgi.commands import _make_parser
+from faye_wsgi.cli.channels import _make_parser
 from faye_wsgi.gateway import protocol, session
 from faye_wsgi.gateway.protocol import Refusal, parse
 from faye_wsgi.testing import connect

@@ -41,8 +41,8 @@ ARROWS = BELOW | {
     "pytest_plugin": {"testing", "testkit"},
     "testing": FLAT | {"client", "eventsource_client", "testkit"},
     "__init__": set(),
-    "commands": FLAT | {"client", "channels", "delivery"},
-    "__main__": FLAT | {"client", "commands", "eventsource_client"},
+    "cli": FLAT | {"client", "channels", "delivery"},
+    "__main__": FLAT | {"cli", "client", "eventsource_client"},
 }
 
 IO = {
@@ -89,7 +89,7 @@ THIRD_PARTY = {
     "pytest_plugin": {"pytest"},
     "testing": {"gevent"},
     "__init__": set(),
-    "commands": {"gevent"},
+    "cli": set(),
     "__main__": {"gevent"},
 }
 

@@ -33,7 +33,8 @@ BACK = 1.0  # seconds, within which a client comes back
 PATIENCE = 100.0
 MESSAGE = "news"
 HEAD = (
-    "GET {}?since={} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "GET {}?since={}&id={} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    "Upgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 # The client's half of the closing handshake: 1001, with a masking key of zeros.
@@ -50,17 +51,17 @@ class Crowd:
         self.news = 0
         self.last_resumed = 0.0
         self._slots = gevent.lock.Semaphore(OPENING)
-        self.greenlets = [gevent.spawn(self._live) for _ in range(count)]
+        self.greenlets = [gevent.spawn(self._live, number) for number in range(count)]
 
-    def _live(self) -> None:
+    def _live(self, number: int) -> None:
         with self._slots:
-            client, reader, since = self._open("")
+            client, reader, since = self._open("", number)
         self.opened += 1
         self._read(client, reader)
         while True:
             gevent.sleep(random.random() * BACK)
             try:
-                client, reader, _ = self._open(since)
+                client, reader, _ = self._open(since, number)
                 break
             except (OSError, EOFError):
                 continue
@@ -68,10 +69,10 @@ class Crowd:
         self.last_resumed = time.monotonic()
         self._read(client, reader)
 
-    def _open(self, since: str) -> tuple[socket.socket, Any, str]:
+    def _open(self, since: str, number: int) -> tuple[socket.socket, Any, str]:
         """Connect, and wait for the place that the server names."""
         client = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
-        client.sendall(HEAD.format(self.path, since).encode())
+        client.sendall(HEAD.format(self.path, since, number).encode())
         reader = client.makefile("rb")
         line = reader.readline()
         if b"101" not in line:
@@ -124,6 +125,11 @@ def calls_of(server: redis.Redis) -> int:
     return int(sum(found.get(f"cmdstat_{name}", {}).get("calls", 0) for name in COMMANDS))
 
 
+def reads_of(server: redis.Redis) -> int:
+    """How often Redis has read from a connection; one for each pipeline. 0 before Redis 7."""
+    return int(server.info("stats").get("total_reads_processed", 0))
+
+
 def wait_for(crowd: Crowd, name: str, count: int) -> None:
     deadline = time.monotonic() + PATIENCE
     while getattr(crowd, name) < count:
@@ -140,7 +146,8 @@ def main() -> None:
     crowd = Crowd(port, path, count)
     wait_for(crowd, "opened", count)
     gevent.sleep(1)
-    cpu, calls, started = cpu_of(master), calls_of(server), time.monotonic()
+    cpu, calls, reads = cpu_of(master), calls_of(server), reads_of(server)
+    started = time.monotonic()
     os.kill(master, signal.SIGHUP)
     wait_for(crowd, "resumed", 1)
     channels.publish("all", MESSAGE)
@@ -151,6 +158,7 @@ def main() -> None:
         "seconds": crowd.last_resumed - started,
         "cpu_us": (cpu_of(master) - cpu) * 1e6 / count,
         "calls": (calls_of(server) - calls) / count,
+        "reads": (reads_of(server) - reads) / count,
         "news": crowd.news,
     }
     print(json.dumps(figures), flush=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Flask, request
 
-from faye_wsgi import Channels, Message, WebSocket
+from faye_wsgi import Channels, EventSource, Message, WebSocket
 
 app = Flask(__name__)
 channels = Channels(os.environ["CHANNELS_URL"], history=1000)
@@ -26,6 +26,19 @@ def to_many() -> Any:
     return ws.response
 
 
+@app.get("/events")
+def events() -> Any:
+    es = EventSource(request)
+    channels.subscribe(es, "all", format=text)
+    return es.response
+
+
+@app.post("/publish")
+def publish() -> Any:
+    channels.publish("all", request.get_data(as_text=True))
+    return "", 204
+
+
 @app.route("/subscribed", websocket=True)
 def subscribed() -> Any:
     ws = WebSocket(request)
@@ -39,6 +52,24 @@ def resume() -> Any:
     ws = WebSocket(request)
     since = request.args.get("since")
     ws.send(channels.subscribe(ws, "all", since=since).cursor)
+    return ws.response
+
+
+@app.route("/resume_own", websocket=True)
+def resume_own() -> Any:
+    """Each client has a channel of its own."""
+    ws = WebSocket(request)
+    name, since = f"user:{request.args['id']}", request.args.get("since")
+    ws.send(channels.subscribe(ws, name, since=since).cursor)
+    return ws.response
+
+
+@app.route("/resume_present", websocket=True)
+def resume_present() -> Any:
+    """Each client is a member of the one channel."""
+    ws = WebSocket(request)
+    member, since = {"id": request.args["id"]}, request.args.get("since")
+    ws.send(channels.subscribe(ws, "all", since=since, presence=member).cursor)
     return ws.response
 
 

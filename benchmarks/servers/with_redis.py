@@ -1,7 +1,7 @@
 """Run a command beside a Redis of its own, whose URL it finds in CHANNELS_URL.
 
 with_redis.py PORT COMMAND…; Redis listens on a Unix socket whose place follows from the port, so
-that a client finds it, too. It keeps nothing on a disk. Its processor time counts as the server's.
+that a client finds it, too. It keeps nothing on a disk.
 """
 
 from __future__ import annotations

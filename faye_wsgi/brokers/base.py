@@ -45,9 +45,11 @@ KEY_SECONDS = 300  # how long an idempotency key is remembered
 LAST_SECONDS = 86_400  # how long a channel's last number outlives its history, at least
 LEAVE_SECONDS = 5.0  # how late a leave is announced
 WORKER_SECONDS = 45.0  # after which a process that has not called ``beat`` is dead
+PRESENCE_SECONDS = 3600.0  # how long presence is kept when all processes have gone
 
 _CURSOR_LENGTH = 8192
 _POSITION = re.compile(r"([0-9]{1,16})-([0-9a-z]{1,16})", re.ASCII)
+_DIFFERENCE = re.compile(r"(-?[0-9a-f]{1,14})-([0-9a-z]{1,16})", re.ASCII)
 
 
 # Positions
@@ -74,16 +76,35 @@ class Position(NamedTuple):
 class Cursor(tuple[Optional[Position], ...]):
     """A position in each partition of a broker, or None where there is none.
 
-    Its text is that of the position where there is one partition. Else it is
-    ``PARTITION.POSITION``, joined by ``_``, for those that have one.
+    Its text begins with the position of the message that it belongs to, its ``head``: a client
+    can tell by the number, which rises in a channel, that it has a message already. Where there
+    is one partition, that is all. Else ``_PARTITION`` follows for each that has a position: alone
+    where that is the head, or with ``.DIFFERENCE-EPOCH``, in hexadecimal digits: how far the
+    number is before the head's. In 16 partitions that is about 330 bytes; with whole numbers it
+    would be 460.
     """
 
-    __slots__ = ()
+    head: Position | None = None  # by default, the first that there is
 
     def __str__(self) -> str:
         if len(self) == 1:
             return str(self[0])
-        return "_".join(f"{index}.{one}" for index, one in enumerate(self) if one is not None)
+        head = self.head or next(filter(None, self), None)
+        if head is None:
+            return ""
+        parts = [str(head)]
+        for index, one in enumerate(self):
+            if one == head:
+                parts.append(str(index))
+            elif one is not None:
+                parts.append(f"{index}.{head.number - one.number:x}-{one.epoch}")
+        return "_".join(parts)
+
+    def of(self, head: Position) -> Cursor:
+        """The same cursor, for the message at a position."""
+        made = Cursor(self)
+        made.head = head
+        return made
 
     def before(self, number: int) -> Cursor:
         """The cursor right before the publication with this number."""
@@ -98,14 +119,31 @@ class Cursor(tuple[Optional[Position], ...]):
         if partitions == 1:
             return cls((Position.parse(text),))
         positions: list[Position | None] = [None] * partitions
-        for part in text[:_CURSOR_LENGTH].split("_"):
-            index, _, position = part.partition(".")
+        first, *parts = text[:_CURSOR_LENGTH].split("_")
+        head = None
+        if "." in first:  # of an earlier version: whole numbers, without a head
+            parts = [first, *parts]
+        else:
+            head = Position.parse(first)
+        for part in parts:
+            index, _, rest = part.partition(".")
             if not (index.isascii() and index.isdigit()) or len(index) > 4:
                 raise ValueError(f"this is not a cursor: {text[:40]!r}")
             if int(index) >= partitions or positions[int(index)] is not None:
                 raise ValueError(f"this is not a cursor of this broker: {text[:40]!r}")
-            positions[int(index)] = Position.parse(position)
+            positions[int(index)] = Position.parse(rest) if head is None else _before(head, rest)
         return cls(positions)
+
+
+def _before(head: Position, text: str) -> Position:
+    """The position that a part of a cursor names; an empty part is the head."""
+    if not text:
+        return head
+    match = _DIFFERENCE.fullmatch(text)
+    number = head.number - int(match[1], 16) if match is not None else -1
+    if match is None or not 0 <= number < 10**16:
+        raise ValueError(f"this is not a cursor: {text[:40]!r}")
+    return Position(number, match[2])
 
 
 # What is published and read
@@ -175,7 +213,7 @@ class Signal(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """A member has come to a channel with its first connection."""
+    """A member has come to a channel with its first connection, or with other data."""
 
     channel: str
     member: str
@@ -242,9 +280,10 @@ class Broker(ABC):
     def change_presence(self, changes: Sequence[Change]) -> None:
         """Note which connections of this process have come and gone, in this order.
 
-        A member's first connection is announced by ``Joined`` to all feeds of the channel. When
-        its last one has gone, ``Left`` is announced ``leave_seconds`` later by some process's
-        ``beat``, unless it is back by then; then ``Joined`` is not announced again either.
+        A member's first connection is announced by ``Joined`` to all feeds of the channel, and so
+        is each connection that brings other data than was announced last. When the last one has
+        gone, ``Left`` is announced ``leave_seconds`` later by some process's ``beat``, unless it
+        is back by then; then ``Joined`` is not announced again either, if its data are the same.
         """
 
     @abstractmethod
@@ -252,10 +291,18 @@ class Broker(ABC):
         """The data, as JSON, of each connection of each member; without those that have left."""
 
     @abstractmethod
+    def rosters(self, channels: Sequence[str]) -> list[dict[str, str]]:
+        """The members of channels as they were announced, with their data; in one round trip.
+
+        Members whose leave is still to be announced are included.
+        """
+
+    @abstractmethod
     def beat(self) -> int:
         """Say that this process lives, and announce the leaves that are due; call it each second.
 
-        The connections of processes that have not called it for ``worker_seconds`` leave.
+        The connections of processes that have not called it for ``worker_seconds`` leave. Where
+        no process is left to call it, presence is forgotten after an hour, or more.
         Returns the number of processes alive.
         """
 

@@ -43,7 +43,7 @@ SWEEP_SECONDS = 60.0
 class _Channel:
     """What is kept of a channel."""
 
-    __slots__ = ("expires", "feeds", "forgotten", "last", "log", "members")
+    __slots__ = ("expires", "feeds", "forgotten", "last", "log", "members", "roster")
 
     def __init__(self, birth: int, now: float) -> None:
         self.last = birth
@@ -52,6 +52,7 @@ class _Channel:
         self.forgotten = now + LAST_SECONDS  # when ``last`` is dropped, too
         self.feeds: set[MemoryFeed] = set()
         self.members: dict[str, dict[str, str]] = {}  # member → connection → data
+        self.roster: dict[str, str] = {}  # member → data, as announced
 
 
 class MemoryBroker(Broker):
@@ -186,10 +187,11 @@ class MemoryBroker(Broker):
                 kept = self._channel(channel, now)
                 connections = kept.members.setdefault(member, {})
                 if data is not None:
-                    is_back = self._leaving.pop((channel, member), None) is not None
-                    if not connections and not is_back:
-                        self._send(kept, Joined(channel, member, data))
+                    self._leaving.pop((channel, member), None)
                     connections[connection] = data
+                    if kept.roster.get(member) != data:
+                        kept.roster[member] = data
+                        self._send(kept, Joined(channel, member, data))
                 elif connections.pop(connection, None) is not None and not connections:
                     self._leaving[channel, member] = now + self._leave_seconds
                 if not connections:
@@ -202,6 +204,12 @@ class MemoryBroker(Broker):
             members = {} if kept is None else kept.members
             return {member: list(data.values()) for member, data in members.items()}
 
+    def rosters(self, channels: Sequence[str]) -> list[dict[str, str]]:
+        """The members of channels as they were announced."""
+        with self._begin():
+            kept = [self._channels.get(channel) for channel in channels]
+            return [{} if one is None else dict(one.roster) for one in kept]
+
     def beat(self) -> int:
         """Announce the leaves that are due, and forget the channels that nothing uses."""
         with self._begin():
@@ -209,7 +217,9 @@ class MemoryBroker(Broker):
             due = [key for key, when in self._leaving.items() if when <= now]
             for channel, member in due:
                 del self._leaving[channel, member]
-                self._send(self._channel(channel, now), Left(channel, member))
+                kept = self._channel(channel, now)
+                del kept.roster[member]
+                self._send(kept, Left(channel, member))
             if now >= self._next_sweep:
                 self._next_sweep = now + SWEEP_SECONDS
                 self._forget_channels(now)
@@ -217,7 +227,7 @@ class MemoryBroker(Broker):
 
     def _forget_channels(self, now: float) -> None:
         for name, kept in list(self._channels.items()):
-            if kept.forgotten <= now and not kept.feeds and not kept.members:
+            if kept.forgotten <= now and not kept.feeds and not kept.roster:
                 del self._channels[name]
 
     def close(self) -> None:

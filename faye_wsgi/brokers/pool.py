@@ -207,10 +207,9 @@ class Caller:
                     pool.give(link)
             except self._errors.kinds as error:
                 may_repeat = is_repeatable or not is_sent
-                if (
-                    not self._errors.may_pass(error, may_repeat)
-                    or time.monotonic() + pause > deadline
-                ):
+                # A try that has no time would only say that it has had none.
+                is_late = time.monotonic() + 2 * pause > deadline
+                if is_late or not self._errors.may_pass(error, may_repeat):
                     raise BrokerError(self._errors.explain(error)) from error
             time.sleep(pause)
             pause, is_fresh = min(2 * pause, LONGEST_PAUSE), True

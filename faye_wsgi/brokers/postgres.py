@@ -94,6 +94,7 @@ FUNCTIONS = {
     "change": f"{HEAD} bigint text bigint bigint bytea[] bytea[] bytea[] bytea[]",
     "beat": f"{HEAD} bigint text bigint bigint bigint",
     "members": "bytea bigint",
+    "rosters": "bytea[]",
 }
 
 TRUE = b"\x01"
@@ -258,6 +259,14 @@ class PostgresBroker(Broker):
         for member, data in self._ask("members", (channel.encode(), self._worker_time)):
             members.setdefault(member.decode(), []).append(data.decode())
         return members
+
+    def rosters(self, channels: Sequence[str]) -> list[dict[str, str]]:
+        """The members of channels as they were announced."""
+        rosters: list[dict[str, str]] = [{} for _ in channels]
+        names = pack_array([channel.encode() for channel in channels], BYTEA)
+        for place, member, data in self._ask("rosters", (names,)):
+            rosters[unpack_int(place) - 1][member.decode()] = data.decode()
+        return rosters
 
     def beat(self) -> int:
         """Say that this process lives, announce leaves, and sweep up after dead processes."""

@@ -9,7 +9,7 @@
 --         never updated, but for "forgotten": a row that each publication updates would have
 --         thousands of dead versions while some long transaction runs elsewhere.
 -- life    the epochs, by the number at which each began; alive: see v1_epoch
--- worker, here, leaving   presence. After a crash they are empty, and processes note all again.
+-- worker, here, roster, leaving   presence. After a crash they are empty, and processes note all again.
 --
 -- What numbers anything holds one lock until its commit can be seen (v1_enter). So the order of
 -- numbers is the order in which rows become visible: a reader that sees a number sees all below.
@@ -59,6 +59,11 @@ CREATE UNLOGGED TABLE IF NOT EXISTS faye.here (
   PRIMARY KEY (channel, member, worker, connection)
 );
 CREATE INDEX IF NOT EXISTS here_worker ON faye.here (worker);
+-- The members as they were announced, until their leave is announced.
+CREATE UNLOGGED TABLE IF NOT EXISTS faye.roster (
+  channel bytea, member bytea, data bytea NOT NULL,
+  PRIMARY KEY (channel, member)
+);
 CREATE UNLOGGED TABLE IF NOT EXISTS faye.leaving (
   channel bytea, member bytea, due bigint NOT NULL,
   PRIMARY KEY (channel, member)
@@ -374,7 +379,6 @@ CREATE OR REPLACE FUNCTION faye.v1_change(
 #variable_conflict use_variable
 DECLARE
   known boolean;
-  is_first boolean;
 BEGIN
   PERFORM faye.v1_enter(durable, patience, fresh);
   known := faye.v1_live(worker, worker_time);
@@ -387,15 +391,14 @@ BEGIN
       END IF;
       CONTINUE;
     END IF;
-    is_first := NOT EXISTS (
-      SELECT FROM faye.here h WHERE h.channel = channels[i] AND h.member = members[i]);
     INSERT INTO faye.here VALUES (channels[i], members[i], worker, connections[i], data[i])
       ON CONFLICT ON CONSTRAINT here_pkey DO UPDATE SET data = excluded.data;
-    IF is_first THEN
-      DELETE FROM faye.leaving v WHERE v.channel = channels[i] AND v.member = members[i];
-      IF NOT FOUND THEN
-        PERFORM faye.v1_announce(channels[i], members[i], data[i], transit);
-      END IF;
+    DELETE FROM faye.leaving v WHERE v.channel = channels[i] AND v.member = members[i];
+    INSERT INTO faye.roster AS r VALUES (channels[i], members[i], data[i])
+      ON CONFLICT ON CONSTRAINT roster_pkey
+      DO UPDATE SET data = excluded.data WHERE r.data <> excluded.data;
+    IF FOUND THEN
+      PERFORM faye.v1_announce(channels[i], members[i], data[i], transit);
     END IF;
   END LOOP;
   RETURN known;
@@ -432,6 +435,7 @@ BEGIN
       RETURNING v.channel, v.member
     LOOP
       count := count + 1;
+      DELETE FROM faye.roster r WHERE r.channel = gone.channel AND r.member = gone.member;
       PERFORM faye.v1_announce(gone.channel, gone.member, NULL, transit);
     END LOOP;
   END IF;
@@ -466,4 +470,15 @@ BEGIN
     SELECT h.member, h.data FROM faye.here h
     WHERE h.channel = channel AND EXISTS (
       SELECT FROM faye.worker w WHERE w.id = h.worker AND w.seen > clock - worker_time);
+END $body$;
+
+-- The members of several channels, by the place of these, as they were announced.
+CREATE OR REPLACE FUNCTION faye.v1_rosters(channels bytea[])
+RETURNS TABLE (place int, member bytea, data bytea) LANGUAGE plpgsql AS $body$
+#variable_conflict use_variable
+BEGIN
+  RETURN QUERY
+    SELECT c.place::int, r.member, r.data
+    FROM unnest(channels) WITH ORDINALITY AS c(name, place)
+    JOIN faye.roster r ON r.channel = c.name;
 END $body$;

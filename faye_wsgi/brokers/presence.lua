@@ -1,19 +1,24 @@
 -- Who is in which channel. memory.py says in Python what is announced when.
 --
--- ARGV  5 what to do (change, beat, members), 6 start of keys, 7 start of topics, 8 ms until a leave
---       is announced, 9 ms until a silent process is dead, 10 this process; then what the function
---       below says
+-- ARGV  5 what to do (change, keep, beat, members, roster), 6 start of keys, 7 start of topics,
+--       8 ms until a leave is announced, 9 ms until a silent process is dead, 10 ms until all is
+--       forgotten, 11 this process; then what the function below says
 --
 -- Keys behind their start, which has the clock's hash tag, so that they are on the same server:
 --   workers        processes, by the time of their last beat (ms)
 --   worker:ID      the connections of a process: {channel}{field}
 --   here:CHANNEL   {member}WORKER:CONNECTION → data as JSON
 --   count:CHANNEL  member → how many connections it has
+--   known:CHANNEL  member → its data, as announced, until its leave is announced
 --   leaving        {channel}MEMBER, by the time at which it has left (ms)
 -- {x} is the length of x in bytes, a colon, and x: names may contain anything.
+--
+-- All of them expire, or they would stay for ever when the last process has died. Processes that
+-- live prolong them: what is theirs at each beat, those of their channels by 'keep'.
 
-local start, topics, leave_ms, worker_ms, worker = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
-local workers, leaving = start .. 'workers', start .. 'leaving'
+local start, topics, leave_ms, worker_ms, keep_ms = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local worker = ARGV[11]
+local workers, leaving, mine = start .. 'workers', start .. 'leaving', start .. 'worker:' .. worker
 local ms = math.floor(now / 1000)
 local CHUNK = 500  -- of a dead process's connections, and of leaves, in one step
 
@@ -28,14 +33,25 @@ local function split(text)
   return string.sub(text, colon + 1, stop), string.sub(text, stop + 1)
 end
 
-local function come(channel, member, field, data)
-  redis.call('SADD', start .. 'worker:' .. worker, sized(channel) .. field)
-  if redis.call('HSET', start .. 'here:' .. channel, field, data) == 0 then
-    return
+local function prolong(...)
+  for _, key in ipairs({...}) do
+    redis.call('PEXPIRE', key, keep_ms)
   end
-  local is_first = redis.call('HINCRBY', start .. 'count:' .. channel, member, 1) == 1
-  local is_back = redis.call('ZREM', leaving, sized(channel) .. member) == 1
-  if is_first and not is_back then
+end
+
+local function prolong_channel(channel)
+  prolong(start .. 'here:' .. channel, start .. 'count:' .. channel, start .. 'known:' .. channel)
+end
+
+local function come(channel, member, field, data)
+  redis.call('SADD', mine, sized(channel) .. field)
+  if redis.call('HSET', start .. 'here:' .. channel, field, data) == 1 then
+    if redis.call('HINCRBY', start .. 'count:' .. channel, member, 1) == 1 then
+      redis.call('ZREM', leaving, sized(channel) .. member)
+    end
+  end
+  if redis.call('HGET', start .. 'known:' .. channel, member) ~= data then
+    redis.call('HSET', start .. 'known:' .. channel, member, data)
     redis.call(command, topics .. channel, '+' .. sized(member) .. data)
   end
 end
@@ -59,18 +75,31 @@ end
 
 -- For each change: channel, member, connection, '+' or '-', data.
 local function change()
-  local is_known = live()
-  for i = 11, #ARGV, 5 do
+  local is_known, touched = live(), {}
+  for i = 12, #ARGV, 5 do
     local channel, member = ARGV[i], ARGV[i + 1]
+    touched[channel] = true
     local field = sized(member) .. worker .. ':' .. ARGV[i + 2]
     if ARGV[i + 3] == '+' then
       come(channel, member, field, ARGV[i + 4])
     else
-      redis.call('SREM', start .. 'worker:' .. worker, sized(channel) .. field)
+      redis.call('SREM', mine, sized(channel) .. field)
       go(channel, member, field)
     end
   end
+  for channel in pairs(touched) do
+    prolong_channel(channel)
+  end
+  prolong(workers, leaving, mine)
   return is_known
+end
+
+-- ARGV[12] and so on: the channels in which this process has members.
+local function keep()
+  for i = 12, #ARGV do
+    prolong_channel(ARGV[i])
+  end
+  return 1
 end
 
 -- Whether this process was known, how many are alive, whether there is more to do at once.
@@ -80,6 +109,7 @@ local function beat()
   for _, pair in ipairs(due) do
     local channel, member = split(pair)
     redis.call('ZREM', leaving, pair)
+    redis.call('HDEL', start .. 'known:' .. channel, member)
     redis.call(command, topics .. channel, '-' .. member)
   end
   local dead = redis.call('ZRANGEBYSCORE', workers, '-inf', ms - worker_ms, 'LIMIT', 0, 1)[1]
@@ -96,16 +126,17 @@ local function beat()
   if dead or #due == CHUNK then
     is_more = 1
   end
+  prolong(workers, leaving, mine)
   return {is_known, redis.call('ZCARD', workers), is_more}
 end
 
--- ARGV[11]: a channel. The members of living processes: member, data, …
+-- ARGV[12]: a channel. The members of living processes: member, data, …
 local function members()
   local alive, answer = {}, {}
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', workers, '(' .. ms - worker_ms, '+inf')) do
     alive[id] = true
   end
-  local here = redis.call('HGETALL', start .. 'here:' .. ARGV[11])
+  local here = redis.call('HGETALL', start .. 'here:' .. ARGV[12])
   for i = 1, #here, 2 do
     local member, rest = split(here[i])
     if alive[string.match(rest, '^[^:]*')] then
@@ -116,4 +147,10 @@ local function members()
   return answer
 end
 
-return ({change = change, beat = beat, members = members})[ARGV[5]]()
+-- ARGV[12]: a channel. The members as they were announced: member, data, …
+local function roster()
+  return redis.call('HGETALL', start .. 'known:' .. ARGV[12])
+end
+
+local actions = {change = change, keep = keep, beat = beat, members = members, roster = roster}
+return actions[ARGV[5]]()

@@ -28,6 +28,11 @@ class Present:
         """In the child of a fork: they are the parent's."""
         self._data: dict[tuple[str, str, str], str] = {}
 
+    @property
+    def channels(self) -> list[str]:
+        """The channels in which they are."""
+        return sorted({channel for channel, _member, _connection in list(self._data)})
+
     def change(self, changes: Sequence[Change]) -> None:
         """Note changes."""
         was_empty = not self._data

@@ -42,6 +42,7 @@ from faye_wsgi.brokers.base import (
     KEY_SECONDS,
     LAST_SECONDS,
     LEAVE_SECONDS,
+    PRESENCE_SECONDS,
     WORKER_SECONDS,
     Arrival,
     Broker,
@@ -122,6 +123,7 @@ class RedisBroker(Broker):
         self._durable = int(durable)
         self._leave_ms = round(leave_seconds * 1000)
         self._worker_ms = round(worker_seconds * 1000)
+        self._keep_ms = round(max(PRESENCE_SECONDS, 4 * worker_seconds) * 1000)
         self._feeds: weakref.WeakSet[RedisFeed] = weakref.WeakSet()
         self._present = Present(self._note)
         self.begin_process()
@@ -131,6 +133,7 @@ class RedisBroker(Broker):
         """Be a worker with connections of its own: at first, and in the child of a fork."""
         self.worker = secrets.token_hex(8)
         self._present.forget()
+        self._next_keeping = time.monotonic() + self._keep_ms / 3000
         self._server.reset()
 
     # Publishing and reading
@@ -213,6 +216,14 @@ class RedisBroker(Broker):
             members.setdefault(member.decode(), []).append(data.decode())
         return members
 
+    def rosters(self, channels: Sequence[str]) -> list[dict[str, str]]:
+        """The members of channels as they were announced."""
+        replies = self._run(PRESENCE, [self._presence_call("roster", [one]) for one in channels])
+        return [
+            {member.decode(): data.decode() for member, data in zip(flat[::2], flat[1::2])}
+            for flat in replies
+        ]
+
     def beat(self) -> int:
         """Say that this process lives, announce leaves, and sweep up after dead processes."""
         for _ in range(SWEEPS):
@@ -221,7 +232,18 @@ class RedisBroker(Broker):
                 self._present.note_all()
             if not is_more:
                 break
+        if time.monotonic() >= self._next_keeping:
+            self._keep()
         return int(alive)
+
+    def _keep(self) -> None:
+        """Prolong what is kept of the channels that have members here."""
+        channels = self._present.channels
+        steps = range(0, len(channels), CHANGES)
+        calls = [self._presence_call("keep", channels[step : step + CHANGES]) for step in steps]
+        if calls:
+            self._run(PRESENCE, calls)
+        self._next_keeping = time.monotonic() + self._keep_ms / 3000
 
     def _note(self, changes: Sequence[Change]) -> bool:
         """Whether this process was known before."""
@@ -234,7 +256,8 @@ class RedisBroker(Broker):
         return bool(self._run(PRESENCE, calls)[0])
 
     def _presence_call(self, what: str, arguments: Sequence[str]) -> Call:
-        common = [what, self._start, self._topics, self._leave_ms, self._worker_ms, self.worker]
+        seconds = [self._leave_ms, self._worker_ms, self._keep_ms]
+        common = [what, self._start, self._topics, *seconds, self.worker]
         return Call([f"{self._start}clock"], [*common, *arguments])
 
     # Asking the server

@@ -93,7 +93,7 @@ class Delivery:
             return Cursor((position,))
         positions = [relay.position for relay in self.relays]
         positions[index] = position
-        return Cursor(positions)
+        return Cursor(positions).of(position)
 
     @property
     def subscribers(self) -> list[Subscriber]:

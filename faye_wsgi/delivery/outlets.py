@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from itertools import count
 from typing import Any, Callable, Literal
 
@@ -27,7 +27,7 @@ from faye_wsgi.delivery.messages import Format, Item, Message, encode_item
 from faye_wsgi.driver.eventstream import encode_event
 from faye_wsgi.errors import ConnectionClosed
 
-__all__ = ["Mailbox", "Outlet", "Slow", "send_to_all"]
+__all__ = ["Audience", "Mailbox", "Outlet", "Slow", "send_to_all"]
 
 log = logging.getLogger("faye_wsgi")
 
@@ -293,6 +293,34 @@ def send_to_all(outlets: Iterable[Outlet], item: Item) -> None:
             outlet.fail(FAILED, "")
     for outlet in waiting:
         outlet.push(item)
+
+
+class Audience:
+    """The subscribers of a channel, by what is encoded for them."""
+
+    __slots__ = ("groups", "watchers")
+
+    def __init__(self) -> None:
+        self.groups: dict[tuple[str, Format | None], dict[Outlet, None]] = {}
+        self.watchers: dict[tuple[str, Format | None], dict[Outlet, None]] = {}
+
+    def __iter__(self) -> Iterator[Outlet]:
+        return (outlet for group in self.groups.values() for outlet in group)
+
+    def add(self, outlet: Outlet, format: Format | None, watches: bool) -> None:
+        """An outlet gets the channel; with ``watches`` who comes and goes, too."""
+        key = (outlet.kind, format)
+        self.groups.setdefault(key, {})[outlet] = None
+        if watches:
+            self.watchers.setdefault(key, {})[outlet] = None
+
+    def discard(self, outlet: Outlet) -> None:
+        """An outlet gets nothing more of the channel."""
+        for groups in (self.groups, self.watchers):
+            for key, group in list(groups.items()):
+                group.pop(outlet, None)
+                if not group:
+                    del groups[key]
 
 
 class Mailbox:

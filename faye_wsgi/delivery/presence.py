@@ -17,7 +17,10 @@ class Roster:
     """The members of a channel, as this process knows them.
 
     ``joined`` and ``left`` take what arrives. ``take_change`` gives one message for all of it:
-    who has come and gone again meanwhile is not in it.
+    who has come and gone again meanwhile is not in it. A member with other data joins again.
+
+    A member that a reading lacks may have left; or the broker has lost its data, and another
+    process has still to note its members again. So it stays in doubt, until a later reading.
     """
 
     def __init__(self, channel: str) -> None:
@@ -25,7 +28,6 @@ class Roster:
         self._members: dict[str, str] = {}  # member → data, as JSON
         self._announced: dict[str, str] | int = {}  # or their number
         self._changed: set[str] = set()
-        self.is_known = False  # else the members must be read
 
     def joined(self, member: str, data: str) -> None:
         """A member has come."""
@@ -37,17 +39,19 @@ class Roster:
         self._members.pop(member, None)
         self._changed.add(member)
 
-    def replace(self, members: Mapping[str, list[str]]) -> None:
-        """The members were read anew, as JSON of each of their connections."""
-        now = {member: data[0] for member, data in members.items() if data}
-        self._changed |= self._members.keys() ^ now.keys()
-        self._members = now
-        self.is_known = True
+    def replace(self, members: Mapping[str, str], *, is_settled: bool) -> bool:
+        """The members were read anew, each with its data as JSON.
 
-    @property
-    def is_changed(self) -> bool:
-        """Whether there may be something to announce."""
-        return bool(self._changed)
+        Returns whether some of those that were known are missing. With ``is_settled`` they have
+        left; else they are in doubt.
+        """
+        missing = self._members.keys() - members.keys()
+        self._changed |= {member for member, _data in members.items() - self._members.items()}
+        if is_settled:
+            self._changed |= missing
+            self._members.clear()
+        self._members.update(members)
+        return bool(missing)
 
     def take_change(self) -> Message | None:
         """What must be announced to those who know what was announced before."""
@@ -64,10 +68,10 @@ class Roster:
         joined = {}
         left = []
         for member in changed:
-            is_known, is_here = member in announced, member in self._members
-            if is_here and not is_known:
-                joined[member] = announced[member] = self._members[member]
-            elif is_known and not is_here:
+            before, now = announced.get(member), self._members.get(member)
+            if now is not None and now != before:
+                joined[member] = announced[member] = now
+            elif now is None and before is not None:
                 left.append(member)
                 del announced[member]
         if not joined and not left:

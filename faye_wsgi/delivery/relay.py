@@ -1,14 +1,17 @@
 """One thread for each partition of a broker and each process, which delivers its publications.
 
-It is a greenlet where threads are patched. It owns the feed, the timeline and the audiences, and
-does everything in one loop, so that none of them needs a lock. Others leave requests for it, and
-wake it by a signal through the feed. It begins with the first subscription, and ends after the last
-one.
+It is a greenlet where threads are patched. It owns the feed, and does everything in one loop.
+Others leave requests for it, and wake it by a signal through the feed. It begins with the first
+subscription, and ends after the last one.
+
+A subscriber that comes back, and has missed only what is known here, joins in its own thread. So
+the audiences, and the timeline's position, change under ``delivering`` alone.
 
 A new subscription and a repair are the same thing, a *reading*: subscribe to what is new, wait
 until that is confirmed, read all that is wanted in one call, send a signal, and take what arrives
 until the signal does. Then the timeline says what follows what, and subscribers join. So all that
-subscribe at the same time (after a deploy: thousands) share one reading.
+subscribe at the same time (after a deploy: thousands) share one reading. Those who come back later
+with a cursor that the reading covers share it, too: see ``recent.py``.
 
 A lost feed is not repaired by anything else: another one is opened, and all channels are read.
 """
@@ -30,8 +33,6 @@ from faye_wsgi.brokers.base import (
     Change,
     Cursor,
     Feed,
-    Joined,
-    Left,
     Position,
     Publication,
     Replay,
@@ -40,8 +41,9 @@ from faye_wsgi.brokers.base import (
     Subscribed,
 )
 from faye_wsgi.delivery.messages import Format, Item, Message, encode_item
-from faye_wsgi.delivery.outlets import Outlet, send_to_all
-from faye_wsgi.delivery.presence import Roster
+from faye_wsgi.delivery.outlets import Audience, Outlet, send_to_all
+from faye_wsgi.delivery.recent import Recent
+from faye_wsgi.delivery.rosters import Rosters
 from faye_wsgi.delivery.timeline import (
     PAGE,
     Timeline,
@@ -60,7 +62,9 @@ log = logging.getLogger("faye_wsgi")
 _allocate_lock = get_original("_thread", "allocate_lock")
 
 BEAT = 1.0  # seconds between two calls of ``Broker.beat``
-GATHER = 0.01  # seconds between two readings for subscribers: each costs three calls of the broker
+GATHER = 0.01  # seconds between two turns, for each request of the first: each is a few calls
+GATHER_MOST = 0.1  # seconds between two turns, at most
+RECENT = 524_288  # characters of publications that are kept for those who come back
 CHECK = 10.0  # seconds, on average, between two looks for what the feed has not brought
 ANNOUNCE = 0.1  # seconds that changes of presence are gathered
 REPLAY = 262_144  # characters of a replay that a subscriber gets at once
@@ -181,32 +185,6 @@ class Replayed(NamedTuple):
     has_more: bool
 
 
-class Audience:
-    """The subscribers of a channel, by what is encoded for them."""
-
-    __slots__ = ("groups", "watchers")
-
-    def __init__(self) -> None:
-        self.groups: dict[tuple[str, Format | None], dict[Outlet, None]] = {}
-        self.watchers: dict[tuple[str, Format | None], dict[Outlet, None]] = {}
-
-    def __iter__(self) -> Any:
-        return (outlet for group in self.groups.values() for outlet in group)
-
-    def add(self, outlet: Outlet, entry: Entry) -> None:
-        key = (outlet.kind, entry.format)
-        self.groups.setdefault(key, {})[outlet] = None
-        if entry.watches:
-            self.watchers.setdefault(key, {})[outlet] = None
-
-    def discard(self, outlet: Outlet) -> None:
-        for groups in (self.groups, self.watchers):
-            for key, group in list(groups.items()):
-                group.pop(outlet, None)
-                if not group:
-                    del groups[key]
-
-
 class Relay:
     """What delivers a partition's publications in this process.
 
@@ -237,17 +215,20 @@ class Relay:
         self._joins: list[Join] = []
         self._leaves: list[tuple[Outlet, str]] = []
         self._changes: list[Change] = []
+        self._welcomes: list[tuple[Outlet, str]] = []  # watchers that know no members yet
         self._is_running = False
         self._is_forgotten = False  # in the child of a fork
-        self._is_signalled = False
+        self._is_awake = False  # it looks at the requests before it waits for the feed
         self._feed: Feed | None = None
         self._woken = threading.Event()  # for the time without a feed
-        # The thread's own.
+        # Shared with other threads, under ``delivering``.
         self._timeline = Timeline()
         self._audiences: dict[str, Audience] = {}
+        self._recent = Recent(RECENT)
+        # The thread's own.
         self._subscribed: set[str] = set()  # channels that the feed brings
-        self._rosters: dict[str, Roster] = {}
-        self._welcomes: list[tuple[Outlet, str]] = []  # watchers that know no members yet
+        self._has_unwanted = False  # some of them may have no subscriber
+        self._rosters = Rosters(broker, self._audiences, delivering, clock)
         self._token = 0
 
     # From any thread
@@ -258,10 +239,33 @@ class Relay:
         return self._timeline.position
 
     def join(self, join: Join) -> None:
-        """Leave a request, which ``join.wait`` waits for."""
+        """Answer a request to join at once, or leave it; ``join.wait`` waits for the answer."""
+        if self._resume(join):
+            return
         with self._lock:
             self._joins.append(join)
         self._wake()
+
+    def _resume(self, join: Join) -> bool:
+        """Answer a join from what is known here, if that is all that it needs."""
+        with self._delivering:
+            now = self._timeline.position
+            if now is None or not self._timeline.is_whole:
+                return False
+            self._drop_leaves()  # or those of the same outlet would take what it gets now
+            replays = {}
+            for entry in join.entries:
+                start = join.starts[entry.channel]
+                if start is None or start.epoch != now.epoch or start.number > now.number:
+                    return False
+                found = self._recent.since(entry.channel, start.number)
+                if found is None:
+                    return False
+                replays[join.key(entry.channel)] = Replay(found, 0)
+            join.answer(partial(self._replay, join, now, replays, {}, {}))
+        if any(entry.watches for entry in join.entries):
+            self._wake()
+        return True
 
     def leave(self, outlet: Outlet, channels: Iterable[str], changes: Iterable[Change]) -> None:
         """An outlet leaves channels, and its member with it: in a second, or at ``hurry``."""
@@ -288,18 +292,18 @@ class Relay:
         # Nothing that may switch to another greenlet happens under the lock, which is native.
         with self._lock:
             must_start, self._is_running = not self._is_running, True
-            is_signalled, self._is_signalled = self._is_signalled, True
+            is_awake, self._is_awake = self._is_awake, True
             feed = self._feed
         if must_start:
             threading.Thread(target=self._run, name="faye_wsgi.channels", daemon=True).start()
             return
         self._woken.set()
-        if feed is not None and not is_signalled:
+        if feed is not None and not is_awake:
             try:
                 feed.signal()
             except BrokerError:
                 # The relay notices it itself, or looks at the requests when it wakes up.
-                self._is_signalled = False
+                self._is_awake = False
 
     # The thread
 
@@ -310,7 +314,7 @@ class Relay:
                 feed = self.broker.open_feed()
                 with self._lock:
                     self._feed = feed
-                    self._is_signalled = False
+                    self._is_awake = True
                 try:
                     if self._serve(feed):
                         return
@@ -344,8 +348,7 @@ class Relay:
     def _lose(self) -> None:
         self._timeline.lose()
         self._subscribed.clear()
-        for roster in self._rosters.values():
-            roster.is_known = False
+        self._rosters.lose()
 
     def _may_end(self) -> bool:
         """Whether nothing is left to do; then the next request begins another thread."""
@@ -355,40 +358,39 @@ class Relay:
             if self._audiences or self._joins or self._leaves or self._changes:
                 return False
             self._lose()  # before another thread begins
+            self._recent.clear()
+            self._rosters.drop_unwatched()
             self._is_running = False
             return True
 
     def _serve(self, feed: Feed) -> bool:
         """Deliver what the feed brings; True when there is nothing left to do."""
-        now = self._clock()
+        now = next_turn = self._clock()
         next_beat, next_check, next_announcement = now, now + self._check_delay(), 0.0
-        self._read(feed)
-        next_reading = self._clock() + GATHER
         while not self._is_forgotten:
             now = self._clock()
             if now >= next_check:
                 self._timeline.suspect()
                 next_check = now + self._check_delay()
-            self._unsubscribe(feed)
-            if not self._timeline.is_whole or (self._has_joins() and now >= next_reading):
-                self._read(feed)
-                next_reading = self._clock() + GATHER
+            if not self._timeline.is_whole or (now >= next_turn and self._has_requests()):
+                count = self._take_turn(feed)
+                # Who comes alone waits for nothing; of a crowd the more, the more come together.
+                next_turn = self._clock() + min(count * GATHER, GATHER_MOST)
             if now >= next_beat:
                 self.alive = self.broker.beat()
                 next_beat = now + BEAT
-            self._change_presence()
-            if any(roster.is_changed for roster in self._rosters.values()):
+            if self._rosters.is_changed:
                 next_announcement = next_announcement or now + ANNOUNCE
                 if now >= next_announcement:
                     next_announcement = 0.0
-                    self._announce()
+                    self._rosters.announce(self._number)
             if self._may_end():
                 return True
             if not self._timeline.is_whole:
                 continue
             due = min(next_beat, next_check, next_announcement or next_check)
-            if self._has_joins():
-                due = min(due, next_reading)
+            if self._has_requests():
+                due = min(due, next_turn)
             self._receive(feed, max(0.001, due - now))
             # In a patched process, a feed that always has something would never let others run.
             time.sleep(0)
@@ -399,7 +401,9 @@ class Relay:
 
     def _receive(self, feed: Feed, timeout: float) -> None:
         publications = []
-        for arrival in feed.receive(timeout):
+        arrivals = feed.receive(timeout)
+        self._is_awake = True
+        for arrival in arrivals:
             if type(arrival) is Publication:
                 publications.append(arrival)
             else:
@@ -412,39 +416,51 @@ class Relay:
         """Everything that arrives, but for publications."""
         if type(arrival) is Subscribed:
             self._subscribed.add(arrival.channel)
-        elif type(arrival) is Signal:
-            if not arrival.token:
-                self._is_signalled = False
-        elif arrival.channel in self._rosters:
-            roster = self._rosters[arrival.channel]
-            if type(arrival) is Joined:
-                roster.joined(arrival.member, arrival.data)
-            elif type(arrival) is Left:
-                roster.left(arrival.member)
+        elif type(arrival) is not Signal:
+            self._rosters.note(arrival)
 
     # Requests
 
-    def _has_joins(self) -> bool:
+    def _has_requests(self) -> bool:
+        """Whether there are any. If not, the next one wakes it by a signal."""
         with self._lock:
-            return bool(self._joins)
+            requests = self._joins or self._changes or self._welcomes or self._has_unwanted
+            self._is_awake = bool(requests)
+            return self._is_awake
+
+    def _take_turn(self, feed: Feed) -> int:
+        """Deal with all requests; returns how many there were."""
+        count = 0
+        if self._joins or not self._timeline.is_whole:
+            count += self._read(feed)
+        self._unsubscribe(feed)
+        return max(count, self._change_presence())
 
     def _take_leaves(self) -> None:
-        if not self._leaves:
-            return
+        if self._leaves:
+            with self._delivering:
+                self._drop_leaves()
+
+    def _drop_leaves(self) -> None:
+        """The outlets that have left get nothing more; the feed and the rosters are for a turn."""
         with self._lock:
             leaves, self._leaves = self._leaves, []
         for outlet, channel in leaves:
             audience = self._audiences.get(channel)
             if audience is not None:
                 audience.discard(outlet)
-                if not audience.watchers:
-                    self._rosters.pop(channel, None)
+                self._has_unwanted |= not audience.watchers
                 if not audience.groups:
                     del self._audiences[channel]
                     self._timeline.discard(channel)
+                    self._recent.discard(channel)
 
     def _unsubscribe(self, feed: Feed) -> None:
         self._take_leaves()
+        if not self._has_unwanted:
+            return
+        self._has_unwanted = False
+        self._rosters.drop_unwatched()
         unwanted = self._subscribed - self._audiences.keys()
         if unwanted:
             feed.unsubscribe(unwanted)
@@ -452,12 +468,13 @@ class Relay:
 
     # Readings
 
-    def _read(self, feed: Feed) -> None:
-        """A reading: for those who want to join, and for what is missing."""
+    def _read(self, feed: Feed) -> int:
+        """A reading: for those who want to join, and for what is missing. Returns how many join."""
         self._take_leaves()
         with self._lock:
             joins, self._joins = self._joins, []
         joins = [join for join in joins if not join.is_withdrawn]
+        count = len(joins)
         try:
             self._subscribe(feed, joins)
             repairs = [] if self._timeline.is_whole else self._timeline.requests()
@@ -472,8 +489,10 @@ class Relay:
                 held = by_channel(self._timeline.held, reading.now.epoch)
                 if self._settle(reading.now, None if was_whole else repaired):
                     self._answer(joins, reading.now, read, held)
+                    self._keep(wanted, reading.now, read, held)
                     joins = []
                 self._deliver(self._timeline.receive(()))
+            return count
         finally:
             if joins:
                 with self._lock:
@@ -485,6 +504,7 @@ class Relay:
         }
         new = wanted - self._subscribed
         if new:
+            self._has_unwanted = True  # a join may come to nothing
             feed.subscribe(new)
             self._hold_until(feed, lambda: new <= self._subscribed)
 
@@ -518,6 +538,9 @@ class Relay:
         settled = self._timeline.settle(now, replays)
         if settled is None:
             return False
+        if before is not None and (before.epoch != now.epoch or before.number > now.number):
+            self._recent.clear()
+            self._rosters.lose()  # presence is lost, too, and each process notes it again
         self._reset(settled.resets, before, now, bool(settled.publications))
         self._deliver(settled.publications)
         return self._timeline.is_whole
@@ -532,6 +555,7 @@ class Relay:
         """
         outlets: dict[Outlet, list[str]] = {}
         for channel in channels:
+            self._recent.lose(channel, now.number)
             for outlet in self._audiences.get(channel, ()):
                 outlets.setdefault(outlet, []).append(channel)
         start = self._cursor(before or now)
@@ -557,6 +581,23 @@ class Relay:
         encoded: dict[Any, Item | None] = {}
         for join in joins:
             join.answer(partial(self._replay, join, now, replays, held, encoded))
+
+    def _keep(
+        self,
+        requests: Mapping[Any, Request],
+        now: Position,
+        replays: Mapping[Any, Replay],
+        held: Mapping[str, list[Publication]],
+    ) -> None:
+        """Remember what was read, for those who come back later."""
+        for key, (channel, since, _limit) in requests.items():
+            replay = replays[key]
+            if since is None or key[1] != now.epoch or is_page(replay):
+                continue
+            if channel in self._audiences:
+                found = merge(replay.publications, held.get(channel, ()), since)
+                found = [one for one in found if one.number <= now.number]
+                self._recent.begin(channel, find_floor(found, replay.last), found)
 
     def _replay(
         self,
@@ -616,7 +657,8 @@ class Relay:
         """The item of a replayed publication: one for all who join and have the same encoding."""
         key = (publication.number, join.outlet.kind, format, join.base)
         if key not in encoded:
-            place = join.base or self._cursor(Position(publication.number, publication.epoch))
+            position = Position(publication.number, publication.epoch)
+            place = self._cursor(position) if join.base is None else join.base.of(position)
             message = Message(publication.channel, str(place), publication.payload)
             encoded[key] = encode_item(
                 join.outlet.kind, format, message, publication.number, place, join.base
@@ -628,14 +670,15 @@ class Relay:
         audience = self._audiences.get(channel)
         if audience is None:
             audience = self._audiences[channel] = Audience()
-        audience.add(outlet, entry)
-        self._timeline.add(channel)
-        if entry.member is not None:
-            member, data = entry.member
-            with self._lock:
+        audience.add(outlet, entry.format, entry.watches)
+        position = self._timeline.add(channel)
+        self._recent.begin(channel, position)
+        with self._lock:
+            if entry.member is not None:
+                member, data = entry.member
                 self._changes.append(Change(channel, member, outlet.id, data))
-        if entry.watches:
-            self._welcomes.append((outlet, channel))
+            if entry.watches:
+                self._welcomes.append((outlet, channel))
 
     # Delivery
 
@@ -645,6 +688,7 @@ class Relay:
             audience = self._audiences.get(publication.channel)
             if audience is None:
                 continue
+            self._recent.add(publication)
             number = publication.number
             place = self._cursor(Position(number, publication.epoch))
             message = Message(publication.channel, str(place), publication.payload)
@@ -655,55 +699,19 @@ class Relay:
 
     # Presence
 
-    def _change_presence(self) -> None:
-        """Tell the broker whose connections have come and gone, and welcome new watchers."""
+    def _change_presence(self) -> int:
+        """Deal with the connections that have come and gone; returns how many there were."""
         with self._lock:
             changes, self._changes = self._changes, []
-        if changes:
-            try:
-                self.broker.change_presence(changes)
-            except BaseException:
-                with self._lock:  # to say it again does no harm
-                    self._changes = changes + self._changes
-                raise
-        welcomes, self._welcomes = self._welcomes, []
-        for _, channel in welcomes:
-            if channel in self._audiences:
-                # Read anew: the announcement of the watcher itself may still be on its way.
-                self._rosters.setdefault(channel, Roster(channel)).is_known = False
-        for channel, roster in self._rosters.items():
-            if not roster.is_known:
-                roster.replace(self.broker.members(channel))
-        for outlet, channel in welcomes:
-            self._welcome(outlet, channel)
-
-    def _welcome(self, outlet: Outlet, channel: str) -> None:
-        roster = self._rosters.get(channel)
-        if roster is None:
-            return
-        change = roster.take_change()
-        with self._delivering:
-            if change is not None:
-                self._tell(change, leaving_out=outlet)
-            item = outlet.make(roster.everyone(), self._number)
-            if item is not None:
-                outlet.push(item)
-
-    def _announce(self) -> None:
-        with self._delivering:
-            for roster in self._rosters.values():
-                change = roster.take_change() if roster.is_changed else None
-                if change is not None:
-                    self._tell(change)
-
-    def _tell(self, change: Message, leaving_out: Outlet | None = None) -> None:
-        audience = self._audiences.get(change.channel)
-        if audience is None:
-            return
-        for (kind, format), outlets in audience.watchers.items():
-            item = encode_item(kind, format, change, self._number, None)
-            if item is not None:
-                send_to_all((one for one in outlets if one is not leaving_out), item)
+            welcomes, self._welcomes = self._welcomes, []
+        try:
+            self._rosters.change(changes, welcomes, self._number)
+        except BaseException:
+            with self._lock:  # to say it again does no harm
+                self._changes = changes + self._changes
+                self._welcomes = welcomes + self._welcomes
+            raise
+        return len(changes)
 
     @property
     def _number(self) -> int:

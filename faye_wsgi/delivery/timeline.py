@@ -69,10 +69,11 @@ class Timeline:
         """Up to where a channel was delivered; None if it is not."""
         return self._seen.get(channel)
 
-    def add(self, channel: str) -> None:
-        """Deliver a channel, too, from ``position`` on."""
+    def add(self, channel: str) -> int:
+        """Deliver a channel, too, from ``position`` on; returns the number of it."""
         assert self.position is not None
         self._seen.setdefault(channel, self.position.number)
+        return self.position.number
 
     def discard(self, channel: str) -> None:
         """Deliver a channel no more."""

@@ -8,10 +8,11 @@ connection stays open. docs/channels-messages.md has the tables for the authors 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Union
 
-__all__ = ["Budget", "Command", "Refusal", "encode", "parse", "parse_json"]
+__all__ = ["Budget", "Budgets", "Command", "Refusal", "encode", "parse", "parse_json"]
 
 MAX_DEPTH = 64  # levels of arrays and objects in a message
 MAX_REF = 64  # characters
@@ -41,8 +42,9 @@ class Command(NamedTuple):
 class Refusal(Exception):
     """A message that is not obeyed, or not for some channel.
 
-    ``code`` is 'invalid' (the message is wrong), 'forbidden', 'limit' (too many or too large) or
-    'unavailable' (the broker cannot be asked: again, later).
+    ``code`` is 'invalid' (the message is wrong), 'forbidden', 'limit' (too many or too large),
+    'rate' (too many requests: again, later) or 'unavailable' (the broker cannot be asked: again,
+    later).
     """
 
     def __init__(self, code: str, reason: str, channel: str | None = None, ref: Ref = None) -> None:
@@ -214,11 +216,11 @@ def _is_number(value: Any) -> bool:
     return type(value) is int and abs(value) < 2**53
 
 
-# How much a connection may ask for
+# How much a client may ask for
 
 
 class Budget:
-    """What a connection may ask for: ``burst`` at once, and ``rate`` a second after that.
+    """What a client may ask for: ``burst`` at once, and ``rate`` a second after that.
 
     ``spend`` says how long to wait. So who asks for more is served more slowly, and the queue of
     its own connection fills. A client that goes on to subscribe and unsubscribe is a fault, and
@@ -234,18 +236,47 @@ class Budget:
         self._filled = now
         self._delayed = 0
 
+    def wait(self, cost: int, now: float) -> float:
+        """Seconds until something of a ``cost`` may be done; nothing is spent."""
+        self._left = min(self._burst, self._left + (now - self._filled) * self._rate)
+        self._filled = now
+        return max(0.0, (cost - self._left) / self._rate)
+
     def spend(self, cost: int, now: float) -> float:
         """Seconds to wait before something of a ``cost`` is done."""
-        self._left = min(self._burst, self._left + (now - self._filled) * self._rate) - cost
-        self._filled = now
+        seconds = self.wait(cost, now)
+        self._left -= cost
         if self._left >= self._burst / 2:
             self._delayed = 0  # it has paused
-        if self._left >= 0:
-            return 0.0
-        self._delayed += 1
-        return -self._left / self._rate
+        if seconds:
+            self._delayed += 1
+        return seconds
 
     @property
     def is_flooded(self) -> bool:
         """Whether too many messages had to wait, without a pause between."""
         return self._delayed > self.PATIENCE
+
+
+class Budgets:
+    """The budgets of clients without a connection, of the ``MOST`` that came last.
+
+    Any thread may call this.
+    """
+
+    MOST = 10_000
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._budgets: dict[str, Budget] = {}  # the one that was used last is last
+        self._lock = threading.Lock()
+
+    def spend(self, client: str, now: float) -> float:
+        """Spend 1 for a request, and return 0; or the seconds until it may come again."""
+        with self._lock:
+            budget = self._budgets.pop(client, None) or Budget(self._rate, self._burst, now)
+            self._budgets[client] = budget
+            if len(self._budgets) > self.MOST:
+                del self._budgets[next(iter(self._budgets))]
+            return budget.wait(1, now) or budget.spend(1, now)

@@ -44,13 +44,13 @@ class Site:
     @property
     def max_channels(self) -> int:
         """How many channels a connection may have."""
-        return self.channels._max_channels
+        return self.channels.max_channels
 
     @property
     def max_length(self) -> int:
         """Bytes of a client's message. In JSON, a letter of two bytes may be written with six."""
         length = self._max_length
-        return 2 * self.channels._max_message + 16384 if length is None else length
+        return 2 * self.channels.max_message + 16384 if length is None else length
 
 
 class Plan(NamedTuple):
@@ -164,7 +164,7 @@ class Session:
                 answer["id"] = cursor
             return encode(_with_ref({**answer, "recovered": recovered}, command))
 
-        subscription._tell(text)
+        subscription.tell(text)
 
     def _unsubscribe(self, command: Command) -> dict[str, Any]:
         for channel in command.channels:
@@ -231,7 +231,7 @@ class Session:
 
     def _check_name(self, channel: str) -> None:
         try:
-            self._channels._check_name(channel)
+            self._channels.check_name(channel)
         except ValueError as error:
             raise Refusal("invalid", str(error), channel) from None
 

@@ -12,18 +12,28 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import sys
+import time
 from functools import cache
 from pathlib import Path
-from time import monotonic
 from typing import Any, Callable
 from urllib.parse import parse_qs
 
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.errors import ConnectionClosed
 from faye_wsgi.eventsource import EventSource
-from faye_wsgi.gateway.protocol import Budget, Command, Refusal, encode, parse, parse_json
+from faye_wsgi.gateway.protocol import (
+    Budget,
+    Budgets,
+    Command,
+    Refusal,
+    encode,
+    parse,
+    parse_json,
+)
 from faye_wsgi.gateway.session import Session, Site
+from faye_wsgi.http.headers import split_list
 from faye_wsgi.http.origins import Origins, is_allowed
 from faye_wsgi.websocket import WebSocket
 from faye_wsgi.wsgi.environ import Environ, environ_of, host_of, is_websocket
@@ -34,8 +44,8 @@ __all__ = ["SCRIPT", "ViewOptions", "make_view"]
 log = logging.getLogger("faye_wsgi")
 
 SCRIPT = Path(__file__).resolve().parents[1] / "static" / "channels.js"
-_STATUS = {"invalid": 400, "forbidden": 403, "limit": 413, "unavailable": 503}
-_LISTS = ("channel", "token")  # query parameters that may be repeated
+_STATUS = {"invalid": 400, "forbidden": 403, "limit": 413, "rate": 429, "unavailable": 503}
+_BLOCK = 65_536  # bytes that are read at once of a body that is not wanted
 Headers = list[tuple[str, str]]
 
 
@@ -56,6 +66,7 @@ class ViewOptions:
         self.trust_forwarded = trust_forwarded
         self.rate = rate
         self.burst = burst
+        self.budgets = Budgets(rate, burst)  # of single requests
         self.release = release
         self.websocket = websocket
 
@@ -87,16 +98,22 @@ def _serve(site: Site, options: ViewOptions, request: Any) -> Any:
         return _serve_websocket(site, options, request)
     answer = _Answer(request, _cross_origin(environ, options))
     if answer.headers is None:
+        _discard_body(environ)
         return answer.page(403, {"error": "forbidden", "message": "this origin may not connect"})
     method = environ.get("REQUEST_METHOD")
     accepts_events = "text/event-stream" in environ.get("HTTP_ACCEPT", "")
     try:
+        if method == "POST" and accepts_events:
+            messages = _as_list(_read_body(site, request, environ), site)
+            commands = [parse(one, site.max_channels) for one in messages]
+            return _serve_events(site, options, request, answer, commands)
         if method == "POST":
-            messages = _read_body(site, request, environ)
-            if accepts_events:
-                commands = [parse(one, site.max_channels) for one in _as_list(messages, site)]
-                return _serve_events(site, options, request, answer, commands)
-            return _serve_post(site, options, request, answer, messages)
+            client = _client_of(environ, options.trust_forwarded)
+            seconds = options.budgets.spend(client, time.monotonic())
+            if seconds:
+                _discard_body(environ)
+                return answer.wait(seconds)
+            return _serve_post(site, options, request, answer, _read_body(site, request, environ))
         if method in ("GET", "HEAD"):
             if accepts_events:
                 commands = [_read_query(site, environ)]
@@ -136,17 +153,17 @@ def _serve_websocket(site: Site, options: ViewOptions, request: Any) -> Any:
 
 def _converse(ws: WebSocket, session: Session, site: Site, options: ViewOptions) -> None:
     release = _release_for(options, ws)
-    budget = Budget(options.rate, options.burst, monotonic())
+    budget = Budget(options.rate, options.burst, time.monotonic())
     for message in ws:
         try:
             if not isinstance(message, str):
                 raise Refusal("invalid", "a message is text")
             command = parse(message, site.max_channels)
         except Refusal as refusal:
-            _wait(ws, budget.spend(1, monotonic()))
+            _wait(ws, budget.spend(1, time.monotonic()))
             ws.send(encode(refusal.answer))
             continue
-        _wait(ws, budget.spend(max(1, len(command.channels)), monotonic()))
+        _wait(ws, budget.spend(max(1, len(command.channels)), time.monotonic()))
         if budget.is_flooded and command.action in ("subscribe", "unsubscribe"):
             log.info("%r is closed: it subscribes and unsubscribes without an end", ws)
             ws.close(CloseCode.POLICY_VIOLATION, "too many subscriptions")
@@ -241,15 +258,24 @@ def _serve_post(
     return answer.page(_STATUS.get(answers[0].get("error", ""), 200), answers[0])
 
 
+def _client_of(environ: Environ, trust_forwarded: bool) -> str:
+    """The address of the client: what all that it sends has in common."""
+    forwarded = environ.get("HTTP_X_FORWARDED_FOR", "") if trust_forwarded else ""
+    # The last one is the one that our proxy has seen. Others are what it was told.
+    return (split_list(forwarded) or [environ.get("REMOTE_ADDR", "")])[-1][:64]
+
+
 def _read_body(site: Site, request: Any, environ: Environ) -> Any:
     # Another type could be sent by a form of any page, and without a preflight request.
     kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if kind != "application/json":
+        _discard_body(environ)
         raise Refusal("invalid", "the Content-Type of a message is application/json")
     length = environ.get("CONTENT_LENGTH") or ""
     if not (length.isascii() and length.isdigit()):
         raise Refusal("invalid", "a message needs a Content-Length")
     if len(length) > 18 or int(length) > site.max_length:
+        _discard_body(environ)
         raise Refusal("limit", f"a message has {site.max_length} bytes at most")
     if hasattr(request, "get_data"):  # Flask's and Werkzeug's
         body = request.get_data()
@@ -258,6 +284,22 @@ def _read_body(site: Site, request: Any, environ: Environ) -> Any:
     else:
         body = request.body
     return parse_json(body)
+
+
+def _discard_body(environ: Environ) -> None:
+    """Read a body that is not wanted, and let others run between its blocks.
+
+    Else gunicorn does it, in one go and a KiB at a time: 10 MB stopped a gevent worker for a
+    second.
+    """
+    length = environ.get("CONTENT_LENGTH") or ""
+    left = int(length) if length.isascii() and length.isdigit() and len(length) < 19 else 0
+    if "HTTP_EXPECT" in environ:
+        return  # the client sends it only if it is asked to
+    stream = environ["wsgi.input"]
+    while left > 0 and (block := stream.read(min(left, _BLOCK))):
+        left -= len(block)
+        time.sleep(0)
 
 
 def _as_list(messages: Any, site: Site) -> list[Any]:
@@ -297,8 +339,9 @@ class _Answer:
         self.headers = headers
         self._responses = responses_for(request)
 
-    def page(self, status: int, value: dict[str, Any]) -> Any:
+    def page(self, status: int, value: dict[str, Any], *more: tuple[str, str]) -> Any:
         headers = [
+            *more,
             ("Content-Type", "application/json"),
             ("Cache-Control", "no-store"),
             *(self.headers or []),
@@ -307,6 +350,10 @@ class _Answer:
 
     def refuse(self, refusal: Refusal) -> Any:
         return self.page(_STATUS[refusal.code], refusal.answer)
+
+    def wait(self, seconds: float) -> Any:
+        refusal = Refusal("rate", "too many requests: try again later")
+        return self.page(429, refusal.answer, ("Retry-After", str(math.ceil(seconds))))
 
     def preflight(self) -> Any:
         headers = [

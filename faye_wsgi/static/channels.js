@@ -12,28 +12,29 @@
  * the last cursor that it has got. What was published meanwhile comes first; where that is not
  * possible, the callbacks of `onReset` are called.
  *
- * Two rules make the resuming safe:
- * - The last id that came vouches for everything before it, in all channels that are confirmed
- *   (`subscribed` has come). One cursor, and one message, resumes all of them.
- * - A channel that is not confirmed yet has a cursor of its own, and moves no other one.
+ * `Channels` and `Subscription` are what a page uses. A `Line` keeps the connection: it opens,
+ * watches and changes it. `Socket` and `EventStream` are its two kinds.
  *
  * @typedef {{channel: string, id: string, data: any}} Message
  * @typedef {'connecting' | 'online' | 'waiting' | 'offline' | 'closed'} State
  */
 
-const FIRST_DELAY = 1_000; // ms; doubled with each failure, and multiplied by a random number
-const LONGEST_DELAY = 30_000;
-const SPREAD = 3_000; // of those that a server sends away when it stops
-const OPEN_TIMEOUT = 15_000;
-const QUIET = 25_000; // after which the connection is tested
-const ANSWER_TIMEOUT = 10_000;
-const HEALTHY = 10_000; // a connection that lived so long was none of the failures
+/** In ms. Another value may be given to `connect`, as `times: { webSocketAgain: 5_000 }`. */
+const TIMES = {
+  firstDelay: 1_000, // at most, before coming back; doubled with each failure in a row
+  longestDelay: 30_000,
+  spread: 3_000, // the first delay where a server sends all its clients away, since it stops
+  openTimeout: 15_000,
+  quiet: 25_000, // after which a connection is tested
+  answerTimeout: 10_000, // of that test
+  healthy: 10_000, // a connection that lived so long was none of the failures
+  webSocketAgain: 60_000, // between two looks, from an event stream, whether a WebSocket passes
+};
 const WEBSOCKET_FAILURES = 2; // in a row, before the event stream is tried
-const WEBSOCKET_AGAIN = 60_000;
 const KEY_LIFETIME = 240_000; // the server knows a key for 300 s
 const GONE = { code: 1006, reason: '' };
 
-/** What was refused: `code` is 'forbidden', 'invalid', 'limit', 'unavailable', 'unknown' or 'closed'. */
+/** What was refused. `code` is 'forbidden', 'invalid', 'limit', 'unknown' or 'closed'. */
 export class ChannelsError extends Error {
   constructor(code, message, channel) {
     super(message);
@@ -46,56 +47,58 @@ export class ChannelsError extends Error {
 /**
  * Connect to the endpoint of the server, by default the one that this script came from.
  * @param {string} [url]
- * @param {{since?: string}} [options] `since`: the cursor of the page's state, the default for
- *   subscriptions that name neither `since` nor `last`.
+ * @param {{since?: string, times?: Object<string, number>}} [options] `since`: the cursor of the
+ *   page's state, the default for subscriptions that name neither `since` nor `last`. `times`:
+ *   some of `TIMES`.
  */
 export function connect(url = import.meta.url, options = {}) {
   return new Channels(new URL(url, document.baseURI), options);
 }
 
-/** The channels that are subscribed, the requests that wait, and the connection for them. */
+/**
+ * What the page subscribes to, and what it has asked for.
+ *
+ * The last id that has come vouches for everything before it, in all channels that are confirmed
+ * (`subscribed` has come, in this connection). So one cursor resumes all of them. A channel that is
+ * not confirmed has a cursor of its own, and its messages do not move that of the others.
+ */
 class Channels {
-  #url;
   #since;
   #cursor = null; // everything up to here has come, in all confirmed channels
   #subscriptions = new Map(); // channel → Subscription
-  #requests = new Map(); // ref → Request
+  #requests = new Map(); // ref → what waits for an answer
   #lastRef = 0;
   #listeners = new Set();
-  #transport = null;
-  #openedAt = 0;
-  #heardAt = 0;
-  #timer = 0; // the next attempt, or the test of a quiet connection
-  #isAsked = false; // a ping is out
-  #failures = 0;
-  #webSocketFailures = 0;
-  #triedStream = false;
-  #trial = null; // a WebSocket that would replace the event stream
-  #trialTimer = 0;
-  #changed = false; // the event stream must be opened with other channels
+  #line;
+
+  constructor(url, { since = null, times = {} }) {
+    this.#since = since;
+    this.#line = new Line(url, { ...TIMES, ...times }, {
+      greet: () => this.#greet(),
+      receive: (message) => this.#receive(message),
+      fail: (ref, error) => this.#settle(ref, error),
+      changed: (state) => this.#changed(state),
+    });
+  }
 
   /** @type {State} */
-  state = 'connecting';
-  /** The code and the reason of the last end: of a WebSocket, or 1006. */
-  closed = GONE;
-  /** When the next attempt is made, as of Date.now(). */
-  retryAt = 0;
-
-  constructor(url, { since = null } = {}) {
-    this.#url = url;
-    this.#since = since;
-    addEventListener('online', this.#online);
-    addEventListener('offline', this.#offline);
-    addEventListener('pagehide', this.#hide);
-    addEventListener('pageshow', this.#show);
-    document.addEventListener('visibilitychange', this.#visible);
-    // What is subscribed in this turn goes out with the first message.
-    this.#timer = setTimeout(() => this.#open(), 0);
+  get state() {
+    return this.#line.state;
   }
 
   /** 'websocket', 'eventsource' or '' while there is no connection. */
   get transport() {
-    return this.state === 'online' ? this.#transport.name : '';
+    return this.#line.transport;
+  }
+
+  /** The code and the reason of the last end: of a WebSocket, or 1006. */
+  get closed() {
+    return this.#line.closed;
+  }
+
+  /** When the next attempt is made, as of Date.now(). */
+  get retryAt() {
+    return this.#line.retryAt;
   }
 
   /**
@@ -127,7 +130,7 @@ class Channels {
       const since = options.since ?? (options.last ? null : this.#since);
       found = new Subscription(channel, { ...options, since }, () => this.#unsubscribe(found));
       this.#subscriptions.set(channel, found);
-      this.#enter([found]);
+      for (const message of requestsFor([found])) this.#line.change(message);
     }
     found.add(listener);
     return found;
@@ -168,95 +171,47 @@ class Channels {
 
   /** Try to connect now, instead of at `retryAt`. */
   retry() {
-    if (this.state === 'waiting' || this.state === 'offline') this.#open();
+    this.#line.retry();
   }
 
   /** End it. Promises that wait are rejected. */
   close() {
-    this.#end({ code: 1000, reason: '' });
+    this.#line.end({ code: 1000, reason: '' });
   }
 
-  // Subscriptions
+  #check() {
+    if (this.state === 'closed') throw new ChannelsError('closed', 'these channels are closed');
+  }
 
   #unsubscribe(subscription) {
     const { channel } = subscription;
     if (this.#subscriptions.get(channel) !== subscription) return;
     this.#subscriptions.delete(channel);
-    this.#change({ unsubscribe: channel });
+    this.#line.change({ unsubscribe: channel });
   }
 
-  /** Ask for subscriptions: those that can share a message do. */
-  #enter(subscriptions) {
-    if (this.state !== 'online') return;
-    for (const message of this.#messages(subscriptions)) this.#change(message);
-  }
+  // The connection
 
-  #change(message) {
-    if (this.state !== 'online') return;
-    if (this.#transport.name === 'websocket') {
-      this.#transport.send(message);
-    } else if (!this.#changed) {
-      // An event stream is opened anew with all channels, once for all changes of this turn.
-      this.#changed = true;
-      setTimeout(() => {
-        this.#changed = false;
-        if (this.state === 'online' && this.#transport.name === 'eventsource') this.#open();
-      }, 0);
-    }
-  }
-
-  #messages(subscriptions) {
-    const groups = new Map();
+  /** What a new connection begins with: all channels, each from where it is. */
+  #greet() {
+    const subscriptions = [...this.#subscriptions.values()];
     for (const one of subscriptions) {
-      one.begin();
-      const { presence, last } = one.options;
-      const since = one.isConfirmed ? this.#cursor : one.cursor;
-      const details = { since: since || undefined, presence: presence || undefined };
-      if (!since && last) details.last = last;
-      const group = JSON.stringify(details);
-      if (!groups.has(group)) groups.set(group, { subscribe: [], ...details, token: [] });
-      groups.get(group).subscribe.push(one.channel);
-      if (one.options.token) groups.get(group).token.push(one.options.token);
+      if (one.isConfirmed) one.cursor = this.#cursor;
+      one.isConfirmed = false;
     }
-    return [...groups.values()];
+    return requestsFor(subscriptions);
   }
 
-  // Requests
-
-  #request(message) {
-    return new Promise((resolve, reject) => {
-      this.#check();
-      const ref = ++this.#lastRef;
-      const request = { message: { ...message, ref }, resolve, reject, sentAt: 0 };
-      JSON.stringify(request.message); // now, where its error belongs
-      this.#requests.set(ref, request);
-      if (this.state === 'online') this.#ask(request);
-    });
-  }
-
-  #ask(request) {
-    const { message } = request;
-    if (message.publish && request.sentAt && Date.now() - request.sentAt > KEY_LIFETIME) {
-      const text = 'it is not known whether this was published, and its key is too old';
-      this.#settle(message.ref, new ChannelsError('unknown', text, message.publish));
-      return;
+  #changed(state) {
+    for (const listener of [...this.#listeners]) call(listener, state, this);
+    const waiting = [...this.#requests.keys()];
+    if (state === 'online') {
+      for (const ref of waiting) this.#ask(ref);
+    } else if (state === 'closed') {
+      const { code, reason } = this.closed;
+      const error = new ChannelsError('closed', `closed with ${code} ${reason}`.trim());
+      for (const ref of waiting) this.#settle(ref, error);
     }
-    request.sentAt ||= Date.now();
-    this.#transport.ask(message);
-  }
-
-  #settle(ref, error, answer) {
-    const request = this.#requests.get(ref);
-    if (!request) return;
-    if (error?.code === 'unavailable') {
-      setTimeout(() => {
-        if (this.state === 'online' && this.#requests.has(ref)) this.#ask(request);
-      }, 500 + Math.random() * 2_500);
-      return;
-    }
-    this.#requests.delete(ref);
-    if (error) request.reject(error);
-    else request.resolve(answer);
   }
 
   // What comes
@@ -271,7 +226,7 @@ class Channels {
   #deliver(message) {
     const subscription = this.#subscriptions.get(message.channel);
     if (message.id) {
-      if (subscription?.isConfirmed ?? true) this.#cursor = message.id;
+      if (!subscription || subscription.isConfirmed) this.#cursor = message.id;
       if (subscription) subscription.cursor = message.id;
     }
     subscription?.deliver(message);
@@ -281,23 +236,22 @@ class Channels {
     for (const channel of [subscribed].flat()) {
       const subscription = this.#subscriptions.get(channel);
       if (!subscription) continue; // it was given up meanwhile
-      if (id) {
-        subscription.isConfirmed = true;
-        subscription.cursor = id;
-      }
       subscription.recovered = recovered;
+      if (!id) continue;
+      subscription.isConfirmed = true;
+      subscription.cursor = id;
     }
     if (id) this.#cursor = id;
   }
 
   #refused({ error, message, channel, ref }) {
     const reason = new ChannelsError(error, message, channel);
+    const subscription = this.#subscriptions.get(channel);
     if (ref !== undefined) {
       this.#settle(ref, reason);
     } else if (error === 'unavailable') {
-      this.#lose({ code: 1013, reason: message }); // all comes back, and asks again
-    } else if (this.#subscriptions.has(channel)) {
-      const subscription = this.#subscriptions.get(channel);
+      this.#line.lose({ code: 1013, reason: message }); // all comes back, and asks again
+    } else if (subscription) {
       this.#subscriptions.delete(channel);
       subscription.refuse(reason);
     } else {
@@ -305,206 +259,62 @@ class Channels {
     }
   }
 
-  // The connection
+  // Requests
 
-  #open() {
-    this.#drop();
-    const subscriptions = [...this.#subscriptions.values()];
-    for (const subscription of subscriptions) subscription.begin();
-    this.#changed = false;
-    this.#triedStream = this.#webSocketFailures >= WEBSOCKET_FAILURES && !this.#triedStream;
-    const Transport = this.#triedStream ? EventStream : Socket;
-    this.#become('connecting');
-    this.#openedAt = 0;
-    this.#adopt(new Transport(this.#url, this.#messages(subscriptions)));
-    this.#timer = setTimeout(() => this.#lose(GONE), OPEN_TIMEOUT);
-  }
-
-  /** Use a transport from now on. */
-  #adopt(transport) {
-    this.#transport = transport;
-    // One that was dropped may still report something.
-    const ifPresent = (handle) => (value) => {
-      if (this.#transport === transport) handle(value);
-    };
-    transport.onmessage = ifPresent((message) => {
-      this.#hear();
-      this.#receive(message);
+  #request(message) {
+    return new Promise((resolve, reject) => {
+      this.#check();
+      JSON.stringify(message); // now, where its error belongs
+      const ref = ++this.#lastRef;
+      const request = { message: { ...message, ref }, resolve, reject, sentAt: 0, failures: 0 };
+      this.#requests.set(ref, request);
+      this.#ask(ref);
     });
-    transport.onlife = ifPresent(() => this.#hear());
-    transport.onfailure = ifPresent(({ ref, error }) => this.#settle(ref, error));
-    transport.onclose = ifPresent((end) => this.#lose(end));
   }
 
-  /** Something has come. */
-  #hear() {
-    this.#heardAt = Date.now();
-    this.#isAsked = false;
-    if (this.state === 'online') return;
-    this.#openedAt = Date.now();
-    if (this.#transport.name === 'websocket') this.#triedStream = false;
-    else this.#tryWebSocket(1_000 + Math.random() * 5_000); // the server may just have been away
-    this.#become('online');
-    if (this.#missed()) this.#change({}); // subscribed while it was opened
-    for (const request of [...this.#requests.values()]) this.#ask(request);
-    this.#watch();
-  }
-
-  /** What was subscribed or given up since the transport was opened. */
-  #missed() {
-    const asked = new Set(this.#transport.messages.flatMap((message) => message.subscribe));
-    const isSame =
-      asked.size === this.#subscriptions.size && [...asked].every((c) => this.#subscriptions.has(c));
-    if (isSame) return false;
-    if (this.#transport.name === 'eventsource') return true;
-    const given = [...asked].filter((channel) => !this.#subscriptions.has(channel));
-    if (given.length) this.#transport.send({ unsubscribe: given });
-    this.#enter([...this.#subscriptions.values()].filter((one) => !asked.has(one.channel)));
-    return false;
-  }
-
-  /** Look after a while whether the connection still lives. */
-  #watch(delay = QUIET) {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      const quiet = Date.now() - this.#heardAt;
-      if (this.#isAsked) {
-        this.#lose(GONE);
-      } else if (quiet < QUIET) {
-        this.#watch(QUIET - quiet);
-      } else {
-        this.#test();
-      }
-    }, delay);
-  }
-
-  /** Something must come soon: the answer to a ping, or a comment of an event stream. */
-  #test() {
-    this.#isAsked = true;
-    if (this.#transport.name === 'websocket') this.#transport.send({ ping: 1 });
-    this.#watch(ANSWER_TIMEOUT);
-  }
-
-  #lose({ code, reason }) {
-    const { name } = this.#transport ?? {};
-    const lived = this.#openedAt ? Date.now() - this.#openedAt : 0;
-    const isSentAway = code === 1001 || code === 1012 || code === 1013;
-    this.#drop();
-    this.closed = { code, reason };
-    if (code === 1008 || (code >= 4400 && code < 4500)) {
-      this.#end(this.closed);
+  /** Send a request, if there is a connection; else when there is one. */
+  #ask(ref) {
+    const request = this.#requests.get(ref);
+    if (!request || this.state !== 'online') return;
+    const { message } = request;
+    if (message.publish && request.sentAt && Date.now() - request.sentAt > KEY_LIFETIME) {
+      const text = 'it is not known whether this was published, and its key is too old';
+      this.#settle(ref, new ChannelsError('unknown', text, message.publish));
       return;
     }
-    if (name === 'websocket' && !isSentAway) {
-      this.#webSocketFailures = lived > HEALTHY ? 0 : this.#webSocketFailures + 1;
-    } else if (name === 'eventsource' && lived) {
-      this.#triedStream = false; // it works, so the next attempt is one, too
+    request.sentAt ||= Date.now();
+    this.#line.ask(message);
+  }
+
+  #settle(ref, error, answer) {
+    const request = this.#requests.get(ref);
+    if (!request) return;
+    if (error?.code === 'unavailable' || error?.code === 'rate') {
+      request.failures++;
+      const delay = 1_000 * (error.retryAfter ?? 0) + jitter(request.failures, TIMES.firstDelay);
+      setTimeout(() => this.#ask(ref), delay);
+      return;
     }
-    this.#failures = lived > HEALTHY ? 0 : this.#failures + 1;
-    this.#retry(isSentAway ? SPREAD : FIRST_DELAY);
+    this.#requests.delete(ref);
+    if (error) request.reject(error);
+    else request.resolve(answer);
   }
+}
 
-  #retry(shortest, state = navigator.onLine === false ? 'offline' : 'waiting') {
-    // Full jitter: the browsers of a restarted server must not come back at the same time.
-    const longest = Math.min(LONGEST_DELAY, shortest * 2 ** Math.max(0, this.#failures - 1));
-    const delay = state === 'offline' ? LONGEST_DELAY : Math.random() * longest;
-    this.retryAt = Date.now() + delay;
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#open(), delay);
-    this.#become(state);
+/** The messages that ask for subscriptions: those that can share a message do. */
+function requestsFor(subscriptions) {
+  const groups = new Map();
+  for (const one of subscriptions) {
+    one.begin();
+    const { presence, last, token } = one.options;
+    const details = { since: one.cursor || undefined, presence: presence || undefined };
+    if (!one.cursor && last) details.last = last;
+    const group = JSON.stringify(details);
+    if (!groups.has(group)) groups.set(group, { subscribe: [], ...details, token: [] });
+    groups.get(group).subscribe.push(one.channel);
+    if (token) groups.get(group).token.push(token);
   }
-
-  #drop() {
-    clearTimeout(this.#timer);
-    clearTimeout(this.#trialTimer);
-    this.#trial?.close();
-    const transport = this.#transport;
-    this.#transport = this.#trial = null;
-    transport?.close();
-  }
-
-  #end(closed) {
-    if (this.state === 'closed') return;
-    this.#drop();
-    this.closed = closed;
-    removeEventListener('online', this.#online);
-    removeEventListener('offline', this.#offline);
-    removeEventListener('pagehide', this.#hide);
-    removeEventListener('pageshow', this.#show);
-    document.removeEventListener('visibilitychange', this.#visible);
-    const error = new ChannelsError('closed', `closed with ${closed.code} ${closed.reason}`.trim());
-    for (const ref of [...this.#requests.keys()]) this.#settle(ref, error);
-    this.#become('closed');
-  }
-
-  /** From time to time, look whether a WebSocket passes by now. */
-  #tryWebSocket(delay = WEBSOCKET_AGAIN) {
-    clearTimeout(this.#trialTimer);
-    this.#trialTimer = setTimeout(() => {
-      this.#trial?.close();
-      const trial = (this.#trial = new Socket(this.#url, []));
-      const give_up = () => {
-        trial.close();
-        if (this.#trial === trial) this.#tryWebSocket();
-      };
-      const timer = setTimeout(give_up, OPEN_TIMEOUT);
-      trial.onclose = () => {
-        clearTimeout(timer);
-        give_up();
-      };
-      trial.onmessage = () => {
-        clearTimeout(timer);
-        if (this.#trial !== trial) return;
-        this.#webSocketFailures = 0;
-        this.#triedStream = false;
-        this.#open();
-      };
-    }, delay);
-  }
-
-  // The browser
-
-  #online = () => {
-    if (this.state === 'waiting' || this.state === 'offline') {
-      clearTimeout(this.#timer);
-      this.#timer = setTimeout(() => this.#open(), Math.random() * 500);
-    } else if (this.state === 'online') {
-      if (this.#transport.name === 'eventsource') this.#tryWebSocket(Math.random() * 500);
-      this.#test(); // the address of this computer may have changed
-    }
-  };
-
-  #offline = () => {
-    this.#drop();
-    this.#retry(FIRST_DELAY, 'offline'); // slowly, for some browsers are wrong about it
-  };
-
-  #hide = () => {
-    // A page with a connection could not be kept for the way back (bfcache).
-    this.#drop();
-    this.#become('waiting');
-  };
-
-  #show = (event) => {
-    if (event.persisted && this.state === 'waiting') this.#open();
-  };
-
-  #visible = () => {
-    if (document.visibilityState !== 'visible') return;
-    // The timers of a hidden page are late, or did not run at all.
-    if (this.state === 'online' && Date.now() - this.#heardAt > QUIET) this.#test();
-    else if (this.state === 'waiting' && this.#timer) this.#online();
-  };
-
-  #become(state) {
-    if (this.state === state) return;
-    this.state = state;
-    for (const listener of [...this.#listeners]) call(listener, state, this);
-  }
-
-  #check() {
-    if (this.state === 'closed') throw new ChannelsError('closed', 'these channels are closed');
-  }
+  return [...groups.values()];
 }
 
 /** A channel of a page. */
@@ -514,9 +324,9 @@ class Subscription {
   #seen = null; // the number of the last message
   #isStale = true; // the members are of an earlier connection
 
-  /** The cursor up to which everything has come. */
+  /** The cursor of its last message. */
   cursor;
-  isConfirmed = false;
+  isConfirmed = false; // in this connection
   /** Whether nothing was missed since the last connection; null where that is not known. */
   recovered = null;
   /** Who is there, where that was asked for: the data by id. */
@@ -598,43 +408,278 @@ class Subscription {
   }
 }
 
-// The transports: each is made with the messages that subscribe, and calls `onmessage(message)`,
-// `onlife()`, `onfailure({ref, error})` and `onclose({code, reason})`.
+/**
+ * The connection: one transport at a time, opened again whenever it is lost.
+ *
+ * Its owner has `greet()`, what each transport begins with; `receive(message)`; `fail(ref, error)`
+ * of a request; and `changed(state)`.
+ */
+class Line {
+  state = 'connecting';
+  closed = GONE;
+  retryAt = 0;
+
+  #url;
+  #times;
+  #owner;
+  #transport = null;
+  #Next = Socket; // the kind of the next transport
+  #timer = 0; // the next attempt, or the next look at a quiet connection
+  #openedAt = 0; // 0 until something has come
+  #heardAt = 0;
+  #isAsked = false; // a ping is out
+  #isChanging = false; // the event stream will be opened with other channels
+  #failures = 0; // in a row
+  #webSocketFailures = 0; // in a row
+  #trial = null; // a WebSocket that would take the place of the event stream
+  #trialTimer = 0;
+
+  constructor(url, times, owner) {
+    this.#url = url;
+    this.#times = times;
+    this.#owner = owner;
+    addEventListener('online', this.#online);
+    addEventListener('offline', this.#offline);
+    addEventListener('pagehide', this.#hide);
+    addEventListener('pageshow', this.#show);
+    document.addEventListener('visibilitychange', this.#visible);
+    // What is subscribed in this turn goes out with the first message.
+    this.#timer = setTimeout(() => this.#open(), 0);
+  }
+
+  get transport() {
+    return this.state === 'online' ? this.#transport.name : '';
+  }
+
+  /** Tell the server of a subscription that has begun or ended. */
+  change(message) {
+    if (this.#transport?.name === 'websocket') {
+      this.#transport.ask(message);
+    } else if (this.#transport && !this.#isChanging) {
+      // An event stream is opened anew with all channels, once for all changes of this turn.
+      this.#isChanging = true;
+      setTimeout(() => {
+        this.#isChanging = false;
+        if (this.#transport?.name === 'eventsource') this.#open();
+      }, 0);
+    }
+  }
+
+  /** Send a request. Its answer comes as a message, or to `fail`. */
+  ask(message) {
+    this.#transport.ask(message);
+  }
+
+  retry() {
+    if (this.state === 'waiting' || this.state === 'offline') this.#open();
+  }
+
+  /** The connection is of no use any more: come back later, unless the server forbids it. */
+  lose({ code, reason }) {
+    const { name } = this.#transport ?? {};
+    const wasOpen = this.#openedAt > 0;
+    const isHealthy = wasOpen && Date.now() - this.#openedAt > this.#times.healthy;
+    const isSentAway = code === 1001 || code === 1012 || code === 1013;
+    this.#drop();
+    this.closed = { code, reason };
+    if (code === 1008 || (code >= 4400 && code < 4500)) {
+      this.end(this.closed);
+      return;
+    }
+    this.#failures = isHealthy ? 0 : this.#failures + 1;
+    if (name === 'websocket' && !isSentAway) {
+      this.#webSocketFailures = isHealthy ? 0 : this.#webSocketFailures + 1;
+    }
+    // Where WebSockets fail, both kinds take turns, until an event stream lives.
+    const isStream = name === 'websocket' || wasOpen;
+    this.#Next = isStream && this.#webSocketFailures >= WEBSOCKET_FAILURES ? EventStream : Socket;
+    this.#wait(isSentAway ? this.#times.spread : this.#times.firstDelay);
+  }
+
+  /** End it for good. */
+  end(closed) {
+    if (this.state === 'closed') return;
+    this.#drop();
+    this.closed = closed;
+    removeEventListener('online', this.#online);
+    removeEventListener('offline', this.#offline);
+    removeEventListener('pagehide', this.#hide);
+    removeEventListener('pageshow', this.#show);
+    document.removeEventListener('visibilitychange', this.#visible);
+    this.#become('closed');
+  }
+
+  #become(state) {
+    if (this.state === state) return;
+    this.state = state;
+    this.#owner.changed(state);
+  }
+
+  // From an attempt to the next
+
+  #open() {
+    this.#drop();
+    this.#become('connecting');
+    this.#openedAt = 0;
+    const transport = new this.#Next(this.#url, this.#owner.greet);
+    // One that was dropped may still report something.
+    const ifPresent = (handle) => (value) => {
+      if (this.#transport === transport) handle(value);
+    };
+    transport.onmessage = ifPresent((message) => {
+      this.#hear();
+      this.#owner.receive(message);
+    });
+    transport.onlife = ifPresent(() => this.#hear());
+    transport.onfailure = ifPresent(({ ref, error }) => this.#owner.fail(ref, error));
+    transport.onclose = ifPresent((end) => this.lose(end));
+    this.#transport = transport;
+    this.#timer = setTimeout(() => this.lose(GONE), this.#times.openTimeout);
+  }
+
+  #drop() {
+    clearTimeout(this.#timer);
+    clearTimeout(this.#trialTimer);
+    this.#trial?.close();
+    const transport = this.#transport;
+    this.#transport = this.#trial = null;
+    transport?.close();
+  }
+
+  #wait(shortest, state = navigator.onLine === false ? 'offline' : 'waiting') {
+    const { longestDelay } = this.#times;
+    // When it is offline the browser tells when it is not; but some browsers are wrong about it.
+    const delay =
+      state === 'offline' ? longestDelay : jitter(this.#failures, shortest, longestDelay);
+    this.retryAt = Date.now() + delay;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#open(), delay);
+    this.#become(state);
+  }
+
+  // While it is open
+
+  /** Something has come. */
+  #hear() {
+    this.#heardAt = Date.now();
+    this.#isAsked = false;
+    if (this.state === 'online') return;
+    this.#openedAt = Date.now();
+    // From an event stream: the server may just have been away.
+    if (this.#transport.name === 'eventsource') this.#tryWebSocket(this.#times.webSocketAgain / 20);
+    this.#watch(this.#times.quiet);
+    this.#become('online');
+  }
+
+  /** Look after a while whether the connection still lives. */
+  #watch(delay) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      const quiet = Date.now() - this.#heardAt;
+      if (this.#isAsked) this.lose(GONE);
+      else if (quiet < this.#times.quiet) this.#watch(this.#times.quiet - quiet);
+      else this.#test();
+    }, delay);
+  }
+
+  /** It was quiet for long, or this computer may have another address. */
+  #test() {
+    if (this.#transport.name === 'eventsource') {
+      this.#open(); // it cannot be asked
+      return;
+    }
+    this.#isAsked = true;
+    this.#transport.ask({ ping: 1 });
+    this.#watch(this.#times.answerTimeout);
+  }
+
+  /** From time to time, look from an event stream whether a WebSocket passes by now. */
+  #tryWebSocket(delay = this.#times.webSocketAgain) {
+    clearTimeout(this.#trialTimer);
+    this.#trialTimer = setTimeout(
+      () => {
+        const trial = (this.#trial = new Socket(this.#url, () => []));
+        const giveUp = () => {
+          clearTimeout(timer);
+          trial.close();
+          if (this.#trial === trial) this.#tryWebSocket();
+        };
+        const timer = setTimeout(giveUp, this.#times.openTimeout);
+        trial.onclose = giveUp;
+        trial.onmessage = () => {
+          clearTimeout(timer);
+          if (this.#trial !== trial) return;
+          this.#webSocketFailures = 0;
+          this.#Next = Socket;
+          this.#open();
+        };
+      },
+      delay * (0.5 + Math.random()),
+    );
+  }
+
+  // What the browser tells
+
+  #online = () => {
+    if (this.state === 'waiting' || this.state === 'offline') {
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#open(), Math.random() * 500);
+    } else if (this.state === 'online') {
+      this.#test();
+    }
+  };
+
+  #offline = () => {
+    this.#drop();
+    this.#wait(0, 'offline');
+  };
+
+  #hide = () => {
+    // A page with a connection could not be kept for the way back (bfcache).
+    this.#drop();
+    this.#become('waiting');
+  };
+
+  #show = (event) => {
+    if (event.persisted && this.state === 'waiting') this.#open();
+  };
+
+  #visible = () => {
+    if (document.visibilityState !== 'visible') return;
+    // The timers of a hidden page are late, or did not run at all.
+    if (this.state === 'waiting') this.#online();
+    else if (this.state === 'online' && Date.now() - this.#heardAt > this.#times.quiet) this.#test();
+  };
+}
+
+// The transports. Each gets the function that makes the messages that it begins with, and calls
+// `onmessage(message)`, `onlife()`, `onfailure({ref, error})` and `onclose({code, reason})`.
 
 class Socket {
   name = 'websocket';
   #socket;
 
-  constructor(url, messages) {
-    this.messages = messages;
+  constructor(url, greet) {
     const target = new URL(url);
     target.protocol = target.protocol.replace('http', 'ws');
     target.hash = '';
     this.#socket = new WebSocket(target.href);
     this.#socket.onopen = () => {
-      this.send({ ping: 1 }); // its answer says that messages pass
-      for (const message of messages) this.send(message);
+      this.ask({ ping: 1 }); // its answer says that messages pass
+      for (const message of greet()) this.ask(message);
     };
-    this.#socket.onmessage = ({ data }) => this.onmessage(JSON.parse(data));
-    this.#socket.onclose = ({ code, reason }) => this.onclose({ code, reason });
+    this.#socket.onmessage = ({ data }) => this.onmessage?.(JSON.parse(data));
+    this.#socket.onclose = ({ code, reason }) => this.onclose?.({ code, reason });
   }
 
-  send(message) {
-    if (this.#socket.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
-  }
-
+  /** Send a message; before it is open there is no need, for it begins with all that is wanted. */
   ask(message) {
-    this.send(message);
+    if (this.#socket.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
   }
 
   close() {
     this.#socket.close();
   }
-
-  onmessage() {}
-  onlife() {}
-  onfailure() {}
-  onclose() {}
 }
 
 /** Server-sent events, read by fetch: an EventSource does not tell why it could not be opened. */
@@ -642,51 +687,57 @@ class EventStream {
   name = 'eventsource';
   #url;
   #abort = new AbortController();
+  #asked = Promise.resolve();
 
-  constructor(url, messages) {
-    this.messages = messages;
+  constructor(url, greet) {
     this.#url = url;
-    this.#read().then(
-      () => this.onclose(GONE),
-      () => this.onclose(GONE),
+    this.#read(greet()).then(
+      (end) => this.onclose?.(end),
+      () => this.onclose?.(GONE),
     );
   }
 
-  async #read() {
-    const response = await this.#post(this.messages, 'text/event-stream');
+  /** Read the stream; how it ended. */
+  async #read(messages) {
+    const response = await this.#post(messages, 'text/event-stream');
     if (response.status === 401 || response.status === 403) {
-      this.#refuse(response.status, await response.json().catch(() => ({})));
-      return;
+      const { message = '' } = await response.json().catch(() => ({}));
+      return { code: 4000 + response.status, reason: message };
     }
-    if (!response.ok) return;
+    if (!response.ok) return GONE;
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let rest = ''; ; ) {
       const { done, value } = await reader.read();
-      if (done) return;
+      if (done) return GONE;
       const lines = (rest + value).split(/\r\n|\n/);
       rest = lines.pop();
-      this.onlife();
+      this.onlife?.();
       for (const line of lines) {
-        if (line.startsWith('data:')) this.onmessage(JSON.parse(line.slice(5)));
+        if (line.startsWith('data:')) this.onmessage?.(JSON.parse(line.slice(5)));
       }
     }
   }
 
-  #refuse(status, { message = '' }) {
-    this.onclose({ code: 4000 + status, reason: message });
+  /** Send a request, when the one before has its answer: what is published keeps its order. */
+  ask(message) {
+    this.#asked = this.#asked.then(() => this.#ask(message));
   }
 
-  async ask(message) {
-    const { ref } = message;
+  async #ask(message) {
     try {
       const response = await this.#post(message, 'application/json');
       const answer = await response.json();
-      if (answer.error) throw new ChannelsError(answer.error, answer.message, answer.channel);
-      this.onmessage(answer);
-    } catch (error) {
+      if (!answer.error) {
+        this.onmessage?.(answer);
+        return;
+      }
+      const error = new ChannelsError(answer.error, answer.message, answer.channel);
+      error.retryAfter = Number(response.headers.get('Retry-After'));
+      this.onfailure?.({ ref: message.ref, error });
+    } catch (cause) {
       if (this.#abort.signal.aborted) return; // it is sent again by the next transport
-      const unknown = new ChannelsError('unavailable', String(error));
-      this.onfailure({ ref, error: error instanceof ChannelsError ? error : unknown });
+      const error = new ChannelsError('unavailable', String(cause));
+      this.onfailure?.({ ref: message.ref, error });
     }
   }
 
@@ -701,16 +752,17 @@ class EventStream {
     });
   }
 
-  send() {}
-
   close() {
     this.#abort.abort();
   }
+}
 
-  onmessage() {}
-  onlife() {}
-  onfailure() {}
-  onclose() {}
+/**
+ * A random delay in ms, at most `first`, and twice that with each further failure: full jitter, for
+ * the browsers of a restarted server must not come back at the same time.
+ */
+function jitter(failures, first, longest = TIMES.longestDelay) {
+  return Math.random() * Math.min(longest, first * 2 ** Math.max(0, failures - 1));
 }
 
 function call(listener, ...values) {
@@ -728,8 +780,8 @@ function randomKey() {
     .join('');
 }
 
-/** The number and the epoch of a cursor of one partition; null for others, which have no order. */
-function parseNumber(cursor) {
-  const match = /^(\d+)-(\w+)$/.exec(cursor ?? '');
+/** The number of a message, which rises in its channel as long as the epoch is the same. */
+function parseNumber(id) {
+  const match = /^(\d+)-([^_]+)/.exec(id ?? '');
   return match && { number: Number(match[1]), epoch: match[2] };
 }

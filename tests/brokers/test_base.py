@@ -11,6 +11,7 @@ import pytest
 from faye_wsgi.brokers.base import (
     Broker,
     Change,
+    Cursor,
     Joined,
     Left,
     Position,
@@ -42,6 +43,55 @@ def test_a_position_is_read_from_its_text(text: str) -> None:
 def test_other_text_is_no_position(text: str) -> None:
     with pytest.raises(ValueError, match="not a cursor"):
         Position.parse(text)
+
+
+def places(*numbers: int | None) -> Cursor:
+    """A cursor with these numbers, each with an epoch of its own."""
+    return Cursor(
+        None if number is None else Position(number, f"e{index}")
+        for index, number in enumerate(numbers)
+    )
+
+
+@pytest.mark.parametrize(
+    ("cursor", "text"),
+    [
+        (places(None, 100, 90, 130), "100-e1_1_2.a-e2_3.-1e-e3"),
+        (places(100, 90).of(Position(90, "e1")), "90-e1_0.-a-e0_1"),
+        # In a replay, it vouches for less than the message: another one may still be missing.
+        (places(100, 90).of(Position(120, "e1")), "120-e1_0.14-e0_1.1e-e1"),
+        (places(100, 100), "100-e0_0_1.0-e1"),
+        (Cursor([Position(7, "e"), Position(7, "e")]), "7-e_0_1"),
+    ],
+)
+def test_a_cursor_of_several_partitions_begins_with_its_message(cursor: Cursor, text: str) -> None:
+    assert str(cursor) == text
+    assert Cursor.parse(text, len(cursor)) == cursor
+
+
+def test_a_cursor_of_an_earlier_version_is_read() -> None:
+    assert Cursor.parse("1.100-e1_3.130-e3", 4) == places(None, 100, None, 130)
+
+
+def test_a_cursor_of_one_server_vouches_for_nothing_in_a_cluster() -> None:
+    assert Cursor.parse("100-e0", 4) == (None,) * 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "_", "1-e_", "1-e_x", "1-e_4", "1-e_0_0", "1-e_0.2-e", "1-e_0.-" + "f" * 14 + "-e"]
+    + ["1-e_0.1", "1-e_0.1-E", "1-e_0.g-e", "1-e_0.1-e\n", "0.1-e_0.1-e", "0.1-e_1", "1.-1-e"],
+)
+def test_other_text_is_no_cursor(text: str) -> None:
+    with pytest.raises(ValueError, match="not a cursor"):
+        Cursor.parse(text, 4)
+
+
+def test_the_cursor_of_many_partitions_is_short() -> None:
+    hour = 3_600 * 10**6
+    start = 1764054000123456
+    positions = [Position(start - hour * index, "3f9a01bc") for index in range(16)]
+    assert len(str(Cursor(positions))) <= 350
 
 
 def replay(*pairs: tuple[int, int], last: int = 0) -> Replay:
@@ -316,6 +366,7 @@ CALLS: list[Callable[[Broker], object]] = [
     lambda broker: broker.open_feed(),
     lambda broker: broker.change_presence([Change("a", "m", "1", "{}")]),
     lambda broker: broker.members("a"),
+    lambda broker: broker.rosters(["a"]),
     lambda broker: broker.beat(),
 ]
 
@@ -352,18 +403,38 @@ def go(member: str, connection: str, channel: str = "a") -> Change:
 
 def test_a_member_joins_once(broker: Broker) -> None:
     feed = subscribed(broker.open_feed(), "a", "b")
-    broker.change_presence([come("7", "x", '{"n":1}'), come("7", "y", '{"n":2}')])
-    broker.change_presence([come("7", "z", '{"n":3}'), come("8:+ ü", "x", '"€"')])
-    broker.change_presence([come("7", "x", '{"n":4}'), come("7", "x", "{}", "b")])
+    broker.change_presence([come("7", "x", '{"n":1}'), come("7", "y", '{"n":1}')])
+    broker.change_presence([come("7", "z", '{"n":1}'), come("8:+ ü", "x", '"€"')])
+    broker.change_presence([come("7", "x", '{"n":1}'), come("7", "x", "{}", "b")])
     assert arrived(feed) == [
         Joined("a", "7", '{"n":1}'),
         Joined("a", "8:+ ü", '"€"'),
         Joined("b", "7", "{}"),
     ]
-    members = {member: sorted(data) for member, data in broker.members("a").items()}
-    assert members == {"7": ['{"n":2}', '{"n":3}', '{"n":4}'], "8:+ ü": ['"€"']}
+    assert broker.members("a") == {"7": ['{"n":1}'] * 3, "8:+ ü": ['"€"']}
+    assert broker.rosters(["b", "a", "c"]) == [{"7": "{}"}, {"7": '{"n":1}', "8:+ ü": '"€"'}, {}]
+
+
+def test_other_data_of_a_member_are_announced(engine: Engine) -> None:
+    broker = engine.connect(leave_seconds=0.1)
+    feed = subscribed(broker.open_feed(), "a")
+    broker.change_presence([come("7", "x", "1"), come("7", "y", "2"), come("7", "x", "3")])
+    assert arrived(feed) == [Joined("a", "7", "1"), Joined("a", "7", "2"), Joined("a", "7", "3")]
+    assert sorted(broker.members("a")["7"]) == ["2", "3"]
+    assert broker.rosters(["a"]) == [{"7": "3"}]
+    broker.change_presence([go("7", "x"), go("7", "y")])
+    assert broker.members("a") == {} and broker.rosters(["a"]) == [{"7": "3"}]
+    broker.change_presence([come("7", "z", "4")])
+    assert arrived(feed) == [Joined("a", "7", "4")]
+    broker.change_presence([go("7", "z")])
+    assert wait_for(feed, [Left("a", "7")], broker.beat) == [Left("a", "7")]
+    assert broker.rosters(["a"]) == [{}]
+
+
+def test_members_of_other_channels(broker: Broker) -> None:
+    broker.change_presence([come("7", "x", "{}", "b")])
     assert broker.members("b") == {"7": ["{}"]}
-    assert broker.members("c") == {}
+    assert broker.members("a") == broker.members("c") == {}
 
 
 def test_the_last_connection_takes_the_member_with_it_later(engine: Engine) -> None:
@@ -434,7 +505,7 @@ def test_a_member_in_two_processes_is_one(processes: Callable[..., Broker]) -> N
     one.change_presence([go("7", "x")])
     assert one.members("a") == {"7": ["2"]}
     one.beat()
-    assert arrived(feed) == [Joined("a", "7", "1")]
+    assert arrived(feed) == [Joined("a", "7", "1"), Joined("a", "7", "2")]
     two.change_presence([go("7", "x")])
     assert wait_for(feed, [Left("a", "7")], one.beat) == [Left("a", "7")]
 

@@ -15,6 +15,7 @@ import pytest
 
 from faye_wsgi.brokers.base import Broker, Change, Joined, Position, Request, is_complete
 from faye_wsgi.brokers.engines import connect
+from faye_wsgi.brokers.redis import RedisBroker
 from faye_wsgi.errors import BrokerError, PublishError
 
 from ..support.redis import Meddler, RedisServer
@@ -44,6 +45,31 @@ def meddler(redis_server: RedisServer) -> Iterator[Meddler]:
 def vouches(broker: Broker, since: Position, channel: str = "a") -> bool:
     reading = broker.read([Request(channel, since.number)])
     return is_complete(since, reading, reading.replays[0])
+
+
+def seconds_left(server: RedisServer, key: str) -> float:
+    return int(server.ask("PTTL", key)[1:]) / 1000
+
+
+def test_presence_expires_where_no_process_is_left(broker: Broker, server: RedisServer) -> None:
+    """And lives on as long as one does, also where nothing changes."""
+    broker.change_presence([Change("a", "7", "x", "{}"), Change("a", "8", "x", "{}")])
+    broker.change_presence([Change("a", "8", "x", None)])
+    assert isinstance(broker, RedisBroker)
+    of_process = ["workers", "leaving", f"worker:{broker.worker}"]
+    of_channel = ["here:a", "count:a", "known:a"]
+    keys = [f"{{faye}}:{name}" for name in of_process + of_channel]
+    assert set(server.ask("KEYS", "{faye}:*").split()[2::2]) == {*keys, "{faye}:clock"}
+    for key in keys:
+        assert 3500 < seconds_left(server, key) <= 3600
+        server.ask("EXPIRE", key, 100)
+    broker.beat()
+    left = [seconds_left(server, key) > 3500 for key in keys]
+    assert left == [True] * len(of_process) + [False] * len(of_channel)
+    broker._next_keeping = time.monotonic()
+    broker.beat()
+    assert all(seconds_left(server, key) > 3500 for key in keys)
+    assert broker._next_keeping > time.monotonic() + 1000
 
 
 # Numbers

@@ -12,10 +12,11 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from typing import Any, Callable
+from urllib.parse import urlencode
 
 import pytest
 
-from faye_wsgi import Channels
+from faye_wsgi import Channels, WebSocket
 
 from ..conftest import find_program
 from ..support.browser import Page, page
@@ -38,8 +39,16 @@ addEventListener('unhandledrejection', ({ reason }) => faults.push('rejection ' 
 addEventListener('error', ({ message }) => faults.push('error ' + message));
 addEventListener('securitypolicyviolation', ({ blockedURI }) => faults.push('CSP ' + blockedURI));
 const options = new URLSearchParams(location.search);
-window.channels = connect('/channels', { since: options.get('since') });
-channels.onState((state) => states.push(state));
+window.delays = [];
+window.connectTo = (url) => {
+  const times = JSON.parse(options.get('times') ?? '{}');
+  window.channels = connect(url, { since: options.get('since'), times });
+  channels.onState((state) => {
+    states.push(state);
+    if (state === 'waiting') delays.push(channels.retryAt - Date.now());
+  });
+};
+connectTo('/channels');
 window.joined = {};
 window.join = (channel, options) => {
   const listener = (data) => got.push([channel, data]);
@@ -68,6 +77,10 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     path = environ["PATH_INFO"]
     if path == "/channels":
         return endpoint(environ, start_response)  # type: ignore[no-any-return]
+    if path == "/busy":
+        busy = WebSocket(environ)
+        busy.close(1013, "too slow")
+        return busy.response(environ, start_response)  # type: ignore[no-any-return]
     kind, body = {
         "/page.js": ("text/javascript", SCRIPT),
         "/cursor": ("text/plain", channels.cursor("a", "b")),
@@ -229,14 +242,6 @@ def wait_more(window: Page) -> None:
     window.wait(lambda w: len(got(w)) > start + 50, 40, "more messages")
 
 
-def emulate_offline(window: Page, offline: bool) -> None:
-    window.driver.execute_cdp_cmd("Network.enable", {})
-    window.driver.execute_cdp_cmd(
-        "Network.emulateNetworkConditions",
-        {"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1},
-    )
-
-
 def test_offline_and_online(server: Server, new_page: Any) -> None:
     ada, ben = new_page(server.url("/")), new_page(server.url("/"))
     join(ada, "a")
@@ -245,12 +250,12 @@ def test_offline_and_online(server: Server, new_page: Any) -> None:
     wait_online(ben)
     publish(ada, "a", 1)
     wait_got(ben, ["a", 1])
-    emulate_offline(ben, True)
+    ben.offline(True)
     ben.wait(lambda w: w.run("return channels.state") == "offline")
     ben.run("window.sent = channels.publish('a', 'from offline')")
     for number in range(2, 20):
         publish(ada, "a", number)
-    emulate_offline(ben, False)
+    ben.offline(False)
     wait_online(ben)
     assert ben.run("return sent.then((id) => id.includes('-'))")
     expected = [["a", number] for number in range(1, 20)] + [["a", "from offline"]]
@@ -258,10 +263,15 @@ def test_offline_and_online(server: Server, new_page: Any) -> None:
     wait_got(ada, *expected)
 
 
+def with_times(**times: int) -> str:
+    """The path of the page, with other times of channels.js, in milliseconds."""
+    return "/?" + urlencode({"times": json.dumps(times)})
+
+
 def test_a_proxy_that_strips_upgrade(server: Server, new_page: Any, tmp_path: Any) -> None:
-    """It changes to an event stream, and misses nothing."""
+    """It changes to an event stream, and back when WebSockets pass; it misses nothing."""
     with nginx(find_program("nginx"), server, strips_upgrade=True) as proxy:
-        ada = new_page(f"http://{proxy.host_header}/")
+        ada = new_page(f"http://{proxy.host_header}" + with_times(webSocketAgain=500))
         join(ada, "a", "secret")
         wait_online(ada, "eventsource")
         assert publish(ada, "a", 1).count("-") == 1
@@ -271,6 +281,97 @@ def test_a_proxy_that_strips_upgrade(server: Server, new_page: Any, tmp_path: An
         ada.wait(lambda w: len(got(w)) >= 3)
         assert sorted(map(json.dumps, got(ada)))[:2] == ['["a", 1]', '["a", 2]']
         assert publish(ada, "secret", 1) == "failed forbidden"
+        ada.run("window.sent = Promise.all([...Array(60)].map((_, n) => channels.publish('n', n)))")
+        join(ada, "n", last=100)
+        proxy.let_upgrades_pass()
+        wait_online(ada, "websocket")
+        assert ada.run("return sent.then((ids) => ids.length)") == 60
+        publish(ada, "n", 60)
+        wait_numbers(ada, "n", range(61))
+
+
+def test_a_connection_that_is_silent(server: Server, new_page: Any) -> None:
+    """Nothing closes it, and nothing comes: the page notices, and comes back when it can."""
+    ada = new_page(server.url(with_times(quiet=300, answerTimeout=300, openTimeout=1000)))
+    join(ada, "a")
+    publish(ada, "a", 1)
+    (worker,) = server.worker_pids()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        ada.wait(lambda w: w.run("return channels.state") == "waiting", 10, "the loss")
+        # It is the ping that found it, and not the end of the test's patience.
+        ada.run("window.sent = channels.publish('a', 2)")
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert ada.run("return sent.then((id) => id.includes('-'))")
+    wait_got(ada, ["a", 1], ["a", 2])
+
+
+def test_a_server_that_is_busy_is_not_hammered(server: Server, new_page: Any) -> None:
+    """1013, again and again: the longest delay doubles, up to a bound, and is cut at random."""
+    ada = new_page(server.url(with_times(spread=100, longestDelay=500)))
+    ada.run("const now = Date.now(); Date.now = () => now")  # or a delay would be shown as shorter
+    for random in (0.25, 1.0):
+        ada.run(
+            "const random = arguments[0]; Math.random = () => random;"
+            "channels.close(); window.delays = []; connectTo('/busy')",
+            random,
+        )
+        ada.wait(lambda w: w.run("return delays.length") >= 5, 20, "five attempts")
+        delays = ada.run("channels.close(); return delays.slice(0, 5)")
+        assert delays == [longest * random for longest in (100, 200, 400, 500, 500)]
+
+
+# A server that says what the test wants, and keeps what the page says.
+SCRIPTED = """
+window.sockets = [];
+window.WebSocket = class {
+  static OPEN = 1;
+  readyState = 1;
+  asked = [];
+  constructor() {
+    sockets.push(this);
+    setTimeout(() => { this.onopen(); this.say({ pong: 1 }); });
+  }
+  send(text) { this.asked.push(JSON.parse(text)); }
+  say(message) { this.onmessage({ data: JSON.stringify(message) }); }
+  close() {}
+};
+connectTo('/channels');
+"""
+
+
+def test_a_resume_that_is_cut_loses_nothing(server: Server, new_page: Any) -> None:
+    """What one channel has got since does not move the place of one that waits for its turn."""
+    ada = new_page(server.url(with_times(spread=1)))
+    ada.run("channels.close();" + SCRIPTED)
+    ada.run("join('a', {presence: true}); join('b')")
+    for ended in (["10-e", "10-e"], ["20-e"]):
+        ada.wait(lambda w: w.run("return sockets.at(-1)?.asked.length") == 3, what="both asked for")
+        for channel, id in zip("ab", ended):
+            confirm = {"subscribed": channel, "id": id, "recovered": True}
+            ada.run("sockets.at(-1).say(arguments[0])", confirm)
+        ada.run("sockets.at(-1).say({channel: 'a', id: arguments[0], data: 1})", ended[0])
+        count = ada.run(
+            "const it = sockets.at(-1); it.onclose({code: 1001, reason: ''}); return sockets.length"
+        )
+        ada.wait(lambda w: w.run("return sockets.length") > count, what="another one")  # noqa: B023
+    ada.wait(lambda w: w.run("return sockets.at(-1).asked.length") == 3)
+    asked = ada.run("return sockets.at(-1).asked")
+    places = {name: one["since"] for one in asked for name in one.get("subscribe", ())}
+    assert places == {"a": "20-e", "b": "10-e"}
+
+
+def test_what_comes_again_is_left_out(server: Server, new_page: Any) -> None:
+    """Where a replay was cut, in a Cluster too: the ids are those of the place before it."""
+    ada = new_page(server.url("/"))
+    ada.run("channels.close();" + SCRIPTED + "join('a')")
+    ada.wait(lambda w: w.run("return sockets.at(-1)?.asked.length") == 2)
+    for number in (11, 12, 11, 12, 13):
+        message = {"channel": "a", "id": f"{number}-e_0.1-e_1.3-f", "data": number}
+        ada.run("sockets.at(-1).say(arguments[0])", message)
+    ada.run("sockets.at(-1).say({channel: 'a', id: '5-f_0_1.3-f', data: 14})")  # a new life
+    assert numbers(ada, "a") == [11, 12, 13, 14]
 
 
 def test_a_page_that_is_left_and_comes_back(server: Server, new_page: Any) -> None:

@@ -5,6 +5,7 @@ Each test talks in a channel of its own, so the pages and the server can be shar
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from ..conftest import find_program
 from ..support.browser import Page, page
+from ..support.nginx import Nginx, nginx
 from ..support.redis import RedisServer
 from ..support.servers import ROOT, Server, serve
 from ..support.waiting import wait_until
@@ -24,8 +26,8 @@ STATUS = "return document.documentElement.dataset.status"
 ENTER = "\ue007"
 
 
-def serve_chat(port: int = 0, env: dict[str, str] | None = None) -> Any:
-    return serve("gunicorn-gevent", "app:app", cwd=EXAMPLE, port=port, env=env)
+def serve_chat(port: int = 0, env: dict[str, str] | None = None, workers: int = 1) -> Any:
+    return serve("gunicorn-gevent", "app:app", cwd=EXAMPLE, port=port, env=env, workers=workers)
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +50,10 @@ def ben(server: Server) -> Iterator[Page]:
         assert window.console() == []
 
 
-def join(window: Page, server: Server, name: str) -> Page:
-    window.open(server.url("/"))
+def join(window: Page, server: Server | Nginx, name: str) -> Page:
+    window.open(f"http://{server.host_header}/")
     window.find("#name-dialog[open] #name").send_keys(name + ENTER)
-    wait_online(window)
+    wait_online(window, timeout=30)
     return window
 
 
@@ -472,3 +474,65 @@ def test_nothing_is_lost_while_workers_are_restarted() -> None:
 
 def wait_gone(worker: int, server: Server) -> None:
     wait_until(lambda: worker not in server.worker_pids(), what=f"the end of worker {worker}")
+
+
+# Say the next number every 300 ms, which is less than the chat's rate.
+COUNT = """
+window.count = 0;
+window.counter = setInterval(() => {
+  document.getElementById('text').value = String(++window.count);
+  document.getElementById('composer').requestSubmit();
+}, 300);
+"""
+
+
+def test_all_numbers_come_whatever_happens() -> None:
+    """One counts, on two workers. All are restarted, one is killed, Redis is restarted with its
+    data, a lid is closed; and one has a proxy that lets no WebSocket pass."""
+    keeps_all = ("--appendonly", "yes", "--appendfsync", "always")
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+        redis = enter(RedisServer(find_program("redis-server"), *keeps_all))
+        server = enter(serve_chat(env={"CHANNELS": f"{redis.url}?durable=1"}, workers=2))
+        proxy = enter(nginx(find_program("nginx"), server, strips_upgrade=True))
+        ada = join(enter(page()), server, "Ada")
+        ben = join(enter(page()), server, "Ben")
+        cleo = join(enter(page()), proxy, "Cleo")
+        ada.run(COUNT)
+
+        def wait_more(*windows: Page) -> None:
+            """Wait until windows show what is said from now on."""
+            last = ada.run("return count")
+            for window in windows:
+                window.wait(lambda w: str(last + 3) in messages(w), 40, f"{last + 3}")
+
+        wait_more(ada, ben, cleo)
+        before = set(server.worker_pids())
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: not before & set(server.worker_pids()), 20, "other workers")
+        wait_more(ada, ben, cleo)
+
+        os.kill(max(server.worker_pids(), key=count_descriptors), signal.SIGKILL)
+        wait_more(ada, ben, cleo)
+
+        redis.restart()
+        wait_more(ada, ben, cleo)
+
+        ben.offline(True)
+        ben.wait(lambda w: w.run(STATUS) == "offline", what="the loss")
+        wait_more(ada, cleo)
+        ben.offline(False)
+        wait_more(ben)
+
+        said = [
+            str(number + 1) for number in range(ada.run("clearInterval(counter); return count"))
+        ]
+        for window in (ada, ben, cleo):
+            window.wait(lambda w: len(messages(w, ".message:not(.unsent)")) >= len(said), 20)
+        assert sorted(messages(ada), key=int) == said
+        assert messages(ada) == messages(ben) == messages(cleo)
+
+
+def count_descriptors(pid: int) -> int:
+    """Most are connections."""
+    return len(os.listdir(f"/proc/{pid}/fd"))

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable
 from unittest import mock
 
-from faye_wsgi.brokers.base import Cursor, Position
+from faye_wsgi.brokers.base import Change, Cursor, Position
 from faye_wsgi.brokers.memory import MemoryBroker
+from faye_wsgi.delivery.messages import Message
 from faye_wsgi.delivery.outlets import Mailbox, Outlet
-from faye_wsgi.delivery.relay import GATHER, Entry, Join, Relay
+from faye_wsgi.delivery.relay import CHECK, GATHER, Entry, Join, Relay
+from faye_wsgi.delivery.rosters import DOUBT
 
 from ..support.waiting import wait_until
 
@@ -81,6 +83,75 @@ def test_subscribers_that_come_at_the_same_time_share_a_reading() -> None:
     wait_until(lambda: not relay._is_running)
 
 
+def end(relay: Relay, *outlets: Outlet) -> None:
+    for outlet in outlets:
+        relay.leave(outlet, ["a"], [])
+    relay.hurry()
+    wait_until(lambda: not relay._is_running)
+
+
+def payloads(outlet: Outlet) -> list[str]:
+    return [item.message.payload for item in outlet.take_held()]
+
+
+def test_what_one_reading_covers_is_not_read_again() -> None:
+    broker, relay = make()
+    cursors = [broker.publish("a", str(number), history=100, ttl=60) for number in range(10)]
+    first, wanted = join(relay, cursors[3])
+    assert wanted.wait(TIMEOUT)
+    broker.publish("a", "10", history=100, ttl=60)
+    wait_until(lambda: len(payloads(first)) in (1, 7))
+    with mock.patch.object(broker, "read") as read, mock.patch.object(broker, "signal") as signal:
+        late, one = join(relay, cursors[5])
+        last, other = join(relay, relay.position)
+        assert one.wait(0) and one.is_complete and one.position == relay.position
+        assert other.wait(0) and other.is_complete
+        assert payloads(late) == ["6", "7", "8", "9", "10"]
+        assert payloads(last) == []
+        assert not read.called and not signal.called
+    older, wanted = join(relay, cursors[1])
+    assert wanted.wait(TIMEOUT) and wanted.is_complete
+    assert payloads(older) == [str(number) for number in range(2, 11)]
+    broker.publish("a", "11", history=100, ttl=60)
+    for outlet in (first, late, last, older):
+        wait_until(lambda one=outlet: one._held)  # type: ignore[misc]
+        assert payloads(outlet)[-1] == "11"
+    end(relay, first, late, last, older)
+
+
+def test_a_cursor_that_is_not_known_here_is_read() -> None:
+    broker, relay = make()
+    broker.publish("a", "0", history=1, ttl=60)
+    first, wanted = join(relay)
+    assert wanted.wait(TIMEOUT) and relay.position is not None
+    number, epoch = relay.position
+    others = []
+    for start in (Position(number + 10**12, epoch), Position(number, "other"), Position(1, epoch)):
+        with mock.patch.object(broker, "read", side_effect=broker.read) as read:
+            outlet, wanted = join(relay, start)
+            assert wanted.wait(TIMEOUT) and not wanted.is_complete
+        assert read.called
+        others.append(outlet)
+    end(relay, first, *others)
+
+
+def test_a_crowd_wakes_the_thread_once() -> None:
+    """Each signal is a call of the broker, and the thread looks at all requests anyway."""
+    now = [100.0]
+    broker, relay = make(lambda: now[0])
+    first, wanted = join(relay)
+    assert wanted.wait(TIMEOUT)
+    relay.hurry()
+    wait_until(lambda: not relay._is_awake)
+    with mock.patch.object(broker, "signal", side_effect=broker.signal) as signal:
+        others = [join(relay) for _ in range(50)]
+        wakes = [call for call in signal.call_args_list if not call.args[1]]
+        assert len(wakes) == 1
+    now[0] += GATHER
+    assert all(one.wait(TIMEOUT) for _, one in others)
+    end(relay, first, *(outlet for outlet, _ in others))
+
+
 def test_a_long_replay_comes_in_pages() -> None:
     broker, relay = make()
     start = broker.publish("a", "0", history=1000, ttl=60)
@@ -98,3 +169,63 @@ def test_a_long_replay_comes_in_pages() -> None:
     relay.leave(outlet, ["a"], [])
     relay.hurry()
     wait_until(lambda: not relay._is_running)
+
+
+# Presence: step by step, in this thread
+
+
+class Watchers:
+    """A relay with watchers, whose loop is called step by step; and what each was told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.broker = MemoryBroker(clock=lambda: self.now)
+        self.relay = Relay(
+            self.broker, lambda one: Cursor((one,)), threading.Lock(), clock=lambda: self.now
+        )
+        self.relay._is_running = True
+        self.feed = self.broker.open_feed()
+
+    def watch(self) -> list[tuple[list[str], list[str]]]:
+        """One more watcher."""
+        told: list[tuple[list[str], list[str]]] = []
+        outbox = mock.Mock()
+
+        def send(message: Message, shared: object) -> bool:
+            if not message.reset:
+                told.append((sorted(message.joined), sorted(message.left)))
+            return True
+
+        outbox.send_shared = send
+        outlet = Outlet(outbox, "function", outbox, 1000, "close")
+        self.relay.join(Join(outlet, [Entry("a", None, None, True)], None, 0, None))
+        self.relay._read(self.feed)
+        return told
+
+    def note(self, *changes: tuple[str, str | None]) -> None:
+        noted = [Change("a", member, "x", data) for member, data in changes]
+        self.broker.change_presence(noted)
+
+    def step(self, seconds: float = 0.0) -> None:
+        self.now += seconds
+        self.relay._receive(self.feed, 0)
+        self.relay._change_presence()
+        self.relay._rosters.announce(self.relay._number)
+
+
+def test_members_that_the_broker_has_lost_stay_until_they_are_noted_again() -> None:
+    world = Watchers()
+    world.note(("1", "{}"), ("2", "{}"))
+    told = world.watch()
+    world.step()
+    # The data are lost: the next look finds another epoch, and no members.
+    world.broker._now = Position(world.broker._now.number, "other")
+    world.broker._channels["a"].members.clear()
+    world.broker._channels["a"].roster.clear()
+    world.relay._timeline.suspect()
+    world.relay._read(world.feed)
+    world.step(CHECK)
+    assert told == [(["1", "2"], [])]
+    world.note(("1", "{}"))
+    world.step(DOUBT)
+    assert told[1:] == [([], ["2"])]

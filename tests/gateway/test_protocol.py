@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faye_wsgi.gateway.protocol import MAX_DEPTH, Budget, Command, Refusal, parse
+from faye_wsgi.gateway.protocol import MAX_DEPTH, Budget, Budgets, Command, Refusal, parse
 
 MAX_CHANNELS = 4
 
@@ -157,3 +157,22 @@ def test_a_flood_is_noticed() -> None:
     assert budget.is_flooded
     budget.spend(0, now + 10)
     assert not budget.is_flooded
+
+
+def test_budgets_are_of_clients() -> None:
+    budgets = Budgets(rate=10, burst=2)
+    assert [budgets.spend("ada", 0.0) for _ in range(2)] == [0, 0]
+    assert budgets.spend("ben", 0.0) == 0
+    # What is refused costs nothing: the client waits no longer for it.
+    assert [budgets.spend("ada", 0.0) for _ in range(3)] == pytest.approx([0.1] * 3)
+    assert budgets.spend("ada", 0.1) == 0
+    assert budgets.spend("ada", 0.1) > 0
+
+
+def test_budgets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Budgets, "MOST", 100)
+    budgets = Budgets(rate=1, burst=1)
+    for number in range(1000):
+        budgets.spend(f"client {number}", 0.0)
+    assert len(budgets._budgets) == 100
+    assert budgets.spend("client 999", 0.0) > 0

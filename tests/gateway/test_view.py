@@ -354,6 +354,56 @@ def test_a_post_is_refused(
     assert channels.history("a") == []
 
 
+def test_posts_have_a_rate(channels: Channels) -> None:
+    """As messages of a WebSocket have. An address has it; the next one is served."""
+    view = channels.view(authorize, rate=0.1, burst=3)
+    here = {"REMOTE_ADDR": "192.0.2.1"}
+    for message in ({"publish": "a", "data": 1}, {"history": "a"}, {"nonsense": 1}):
+        send(view, message, here)
+    response = send(view, {"publish": "a", "data": 2}, here)
+    assert response.status_code == 429 and response.json["error"] == "rate"
+    assert 1 <= int(response.headers["Retry-After"]) <= 10
+    response = send(view, {"publish": "a", "data": 3}, {**here, "HTTP_X_FORWARDED_FOR": "1.1.1.1"})
+    assert response.status_code == 429  # a header that a client can write
+    assert send(view, {"publish": "a", "data": 4}, {"REMOTE_ADDR": "192.0.2.2"}).status_code == 200
+    assert [message.data for message in channels.history("a")] == [1, 4]
+
+
+def test_behind_a_proxy_the_rate_is_of_the_address_that_it_names(channels: Channels) -> None:
+    view = channels.view(authorize, rate=0.1, burst=1, trust_forwarded=True)
+    said = ["1.1.1.1", "2.2.2.2", "2.2.2.2", "3.3.3.3, 2.2.2.2", "2.2.2.2, 3.3.3.3"]
+    answers = [send(view, {"history": "a"}, {"HTTP_X_FORWARDED_FOR": one}) for one in said]
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 429, 200]
+
+
+def send(view: Any, message: Any, environ: dict[str, str]) -> Any:
+    body = json.dumps(message).encode()
+    kind = "application/json"
+    request = Request.blank("/", environ, method="POST", body=body, content_type=kind)
+    return request.get_response(view)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"HTTP_ORIGIN": "https://evil.example"},
+        {"CONTENT_TYPE": "text/plain"},
+        {"REMOTE_ADDR": "192.0.2.9"},  # too fast
+    ],
+)
+def test_a_body_that_is_not_wanted_is_discarded(channels: Channels, more: dict[str, str]) -> None:
+    """The server would do that, and nothing else meanwhile."""
+    view = channels.view(authorize, rate=0.1, burst=1)
+    send(view, {"history": "a"}, {"REMOTE_ADDR": "192.0.2.9"})
+    body = io.BytesIO(b"x" * 300_000 + b"the next request")
+    kinds = {"content_type": "application/json", "content_length": 300_000}
+    request = Request.blank("/", method="POST", **kinds)
+    request.environ.update({"wsgi.input": body, **more})
+    assert request.get_response(view).status_code in (400, 403, 413, 429)
+    assert body.read() == b"the next request"
+
+
 def test_a_body_without_its_length_is_not_read(view: Any) -> None:
     request = Request.blank("/", method="POST", content_type="application/json")
     request.environ.pop("CONTENT_LENGTH", None)

@@ -1,6 +1,8 @@
 """The application that a round serves: a WebSocket or an EventSource for channels, and a POST.
 
-`/channels?channel=…&channel=…&since=…` subscribes; when it has, it says so with `started`.
+`/channels?channel=…&channel=…&since=…&member=…` subscribes, and enters the member in the lobby;
+when it has, it says so with `started`. A WebSocket may send `{"add": channel, "since": cursor}`,
+which is answered so, too, and `{"remove": channel}`.
 `POST /publish?channel=…&value=…&key=…` publishes the body.
 """
 
@@ -20,6 +22,8 @@ from faye_wsgi import Channels, EventSource, WebSocket
 from faye_wsgi.errors import BrokerError, ConnectionClosed, PublishError
 
 StartResponse = Callable[..., Any]
+
+LOBBY = "lobby"
 
 channels = Channels(os.environ["SOAK_URL"], **json.loads(os.environ["SOAK_OPTIONS"]))
 
@@ -43,8 +47,23 @@ def application(environ: dict[str, Any], start_response: StartResponse) -> Itera
     return answer(start_response, "404 Not Found", "")
 
 
-def started(subscription: Any) -> str:
-    return json.dumps({"started": subscription.cursor, "recovered": subscription.recovered})
+def started(subscription: Any, recovered: bool | None, **more: Any) -> str:
+    return json.dumps({"started": subscription.cursor, "recovered": recovered, **more})
+
+
+def enter(connection: Any, values: Any) -> None:
+    """Let a member be present."""
+    for member in values.get("member", ()):
+        channels.subscribe(connection, LOBBY, presence={"id": member})
+
+
+def obey(subscription: Any, order: Any) -> str | None:
+    """Add or remove a channel; what there is to say."""
+    if "remove" in order:
+        subscription.remove(order["remove"])
+        return None
+    recovered = subscription.add(order["add"], since=order["since"])
+    return started(subscription, recovered, added=order["add"])
 
 
 def websocket(environ: Any, start_response: StartResponse, values: Any) -> Iterable[bytes]:
@@ -52,9 +71,11 @@ def websocket(environ: Any, start_response: StartResponse, values: Any) -> Itera
     since = values.get("since", [None])[0]
     try:
         with channels.subscribe(ws, values["channel"], since=since) as subscription:
-            ws.send(started(subscription))
-            for _ in ws:
-                pass
+            enter(ws, values)
+            ws.send(started(subscription, subscription.recovered))
+            for text in ws:
+                if said := obey(subscription, json.loads(text)):
+                    ws.send(said)
     except BrokerError:
         ws.close(1013, "no broker")
     except ConnectionClosed:
@@ -67,7 +88,8 @@ def eventsource(environ: Any, start_response: StartResponse, values: Any) -> Ite
     es = EventSource(environ)
     try:
         subscription = channels.subscribe(es, values["channel"], since=es.last_event_id)
-        es.send(started(subscription))
+        enter(es, values)
+        es.send(started(subscription, subscription.recovered))
     except BrokerError:
         es.close()
     except ConnectionClosed:

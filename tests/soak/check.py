@@ -2,11 +2,14 @@
 
 1. **Order.** In a session, the number of each publication is above all that came before it, and
    above the cursor with which the client has come. So nothing comes twice, and since a number is
-   of one value, all clients see one order.
-2. **No silent loss.** A session covers what came after its cursor (or without one, after the place
-   that the server named when it had subscribed), up to the last id that it got: that is the
-   cursor with which the client comes back. Each publication in between has come before any
-   message with a higher id, or else a ``reset`` of its channel has, which was made after it.
+   of one value, all clients see one order. This holds in each partition of the broker. Where a
+   channel was added with an older cursor, it holds in each span.
+2. **No silent loss.** A client has a channel for a *span* of a session: all of it, or from when it
+   added the channel until it removed it. A span covers what came after its cursor (or without one,
+   after the place that the server named when it had subscribed), up to the highest id that the
+   client got: that is the cursor with which it comes back. Each publication in between has come
+   before any message with a higher id, or else a ``reset`` of its channel has, which was made after
+   it.
 3. **Once.** A value has one place, whatever the publisher was told. With a key it may have
    another one in another epoch: the key was lost with the data.
 4. **Never a false True.** Where the server says that a client has recovered, all that was published
@@ -15,6 +18,11 @@
 
 What counts as published is what was acknowledged, and what any client got: a publication that
 raised must reach all, or none.
+
+An id is a position in each partition. The position in the partition of its channel is where a
+publication is, but for a replay of several partitions: its ids are the cursor from before it.
+
+Who is present is checked in ``presence.py``.
 """
 
 from __future__ import annotations
@@ -24,9 +32,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from faye_wsgi.brokers.base import Position
+from faye_wsgi.brokers.base import Cursor, Position
+from faye_wsgi.brokers.engines import partition
 
-from .records import Got, Sent, Session
+from .records import Sent, Session, Span
 
 __all__ = ["Fault", "Taken", "check", "tell"]
 
@@ -48,31 +57,65 @@ class Fault(NamedTuple):
     session: Session | None = None
 
 
-def check(sent: Iterable[Sent], sessions: Sequence[Session], *, is_lossless: bool) -> list[Fault]:
+def check(
+    sent: Iterable[Sent], sessions: Sequence[Session], *, is_lossless: bool, partitions: int = 1
+) -> list[Fault]:
     """All faults. ``is_lossless``: no data was lost, so that nothing may have been reset."""
     by_value = {one.value: one for one in sent}
-    taken = find_taken(by_value.values(), sessions)
+    taken = find_taken(by_value.values(), sessions, partitions)
     faults = [*check_values(by_value, taken)]
     channels = by_channel(taken)
+    places: dict[str, Position | None] = {}  # None where there are two
+    for one in taken:
+        places[one.value] = None if one.value in places else one.place
     for session in sessions:
-        faults += check_order(session)
-        faults += check_losses(session, channels)
-        faults += check_recovered(session, channels)
+        faults += check_order(session, places, partitions)
+        for span in session.spans:
+            here = partition(span.channel, partitions)
+            published = channels.get(span.channel, [])
+            faults += check_losses(session, span, published, here)
+            faults += check_recovered(session, span, published, here)
         if is_lossless:
             faults += check_resets(session)
     return faults
 
 
-def find_taken(sent: Iterable[Sent], sessions: Iterable[Session]) -> set[Taken]:
+def find_taken(
+    sent: Iterable[Sent], sessions: Iterable[Session], partitions: int = 1
+) -> set[Taken]:
     """What was acknowledged, and what was received."""
-    taken = {
-        Taken(Position.parse(one.cursor), one.channel, one.value) for one in sent if one.cursor
-    }
+    taken = set()
+    for one in sent:
+        if one.cursor:
+            place = number_at(
+                Cursor.parse(one.cursor, partitions), partition(one.channel, partitions)
+            )
+            assert place is not None
+            taken.add(Taken(place, one.channel, one.value))
     for session in sessions:
-        for got in session.got:
-            if got.value is not None:
-                taken.add(Taken(got.place, got.channel, got.value))
+        for index, got in enumerate(session.got):
+            place = number_at(got.id, partition(got.channel, partitions))
+            if got.value is not None and place and (partitions == 1 or is_live(session, index)):
+                taken.add(Taken(place, got.channel, got.value))
     return taken
+
+
+def is_live(session: Session, index: int) -> bool:
+    """Whether a message surely came when it was published, and not from a replay."""
+    span = span_of(session, index)
+    return span is not None and span.joined is not None and span.joined <= index
+
+
+def span_of(session: Session, index: int) -> Span | None:
+    """The latest span in which a message may have come."""
+    channel = session.got[index].channel
+    asked = (span for span in session.spans if span.channel == channel and span.first <= index)
+    return max(asked, key=lambda span: span.first, default=None)
+
+
+def number_at(cursor: Cursor | None, index: int) -> Position | None:
+    """The position of a cursor in a partition."""
+    return None if cursor is None else cursor[index]
 
 
 def by_channel(taken: Iterable[Taken]) -> dict[str, list[Taken]]:
@@ -105,46 +148,70 @@ def check_values(sent: dict[str, Sent], taken: Iterable[Taken]) -> Iterator[Faul
             yield Fault("twice", f"it is also at {found[0].place}", found[-1])
 
 
-def check_order(session: Session) -> Iterator[Fault]:
+def check_order(
+    session: Session, places: dict[str, Position | None], partitions: int = 1
+) -> Iterator[Fault]:
     """Numbers rise, and the channels are those that were asked for."""
-    highest = -1 if session.since is None else session.since.number
-    for got in session.got:
-        if got.channel not in session.channels:
+    has_old = any(span.first and span.since is not None for span in session.spans)
+    highest: dict[object, int] = {}
+    if session.since is not None:
+        for index, start in enumerate(session.since):
+            highest[index] = -1 if start is None else start.number
+    for count, got in enumerate(session.got):
+        index = partition(got.channel, partitions)
+        if got.channel not in {span.channel for span in session.spans}:
             yield Fault("not asked for", f"{got} came", None, session)
-        if got.value is not None and got.place.number <= highest:
-            text = f"{highest} had come before"
-            yield Fault("order", text, Taken(got.place, got.channel, got.value), session)
-        highest = max(highest, got.place.number)
-
-
-def check_losses(session: Session, channels: dict[str, list[Taken]]) -> Iterator[Fault]:
-    """Each publication that the session covers has come, or a reset instead."""
-    start = session.since or session.started
-    if start is None or not session.got:
-        return
-    highs = running_maximum(session.got)
-    here = {(got.channel, got.place) for got in session.got if got.value is not None}
-    for channel in session.channels:
-        taken = channels.get(channel, [])
-        resets = [
-            (index, got.at)
-            for index, got in enumerate(session.got)
-            if got.value is None and got.channel == channel
-        ]
-        for one in taken[_after(taken, start.number) : _after(taken, highs[-1])]:
-            if (channel, one.place) in here:
+        place = places.get(got.value or "") if partitions > 1 else got.id[index]
+        if got.value is None or place is None:
+            if partitions == 1 and not has_old:
+                assert got.id[0] is not None
+                highest[0] = max(highest.get(0, -1), got.id[0].number)
+            continue
+        line: object = index
+        if has_old:
+            # What came before a channel was given back may come again with its older cursor.
+            span = span_of(session, count)
+            if span is None or (span.first and not is_live(session, count)):
                 continue
-            overtaken = bisect_left(highs, one.place.number)
-            if not any(i <= overtaken and one.place.number <= at for i, at in resets):
-                text = f"the client got {session.got[overtaken].place} instead, and no reset"
-                yield Fault("lost", text, one, session)
+            line = got.channel, span.first
+        if place.number <= highest.get(line, -1):
+            text = f"{highest[line]} had come before"
+            yield Fault("order", text, Taken(place, got.channel, got.value), session)
+        highest[line] = max(highest.get(line, -1), place.number)
 
 
-def running_maximum(got: Iterable[Got]) -> list[int]:
-    """The highest number so far, after each message."""
+def check_losses(
+    session: Session, span: Span, published: Sequence[Taken], index: int
+) -> Iterator[Fault]:
+    """Each publication that a span covers has come, or a reset instead."""
+    start = number_at(span.since, index) or number_at(span.started, index)
+    if start is None or (span.first and span.joined is None):
+        return
+    # A channel that was added is covered by the client's ids once the server has confirmed it.
+    began = span.joined or 0 if span.first else 0
+    ids = [number_at(got.id, index) for got in session.got[began : span.left]]
+    confirmed = number_at(span.started, index) if span.first else None
+    highs = running_maximum([confirmed, *ids])
+    values = {got.value for got in session.got[span.first : span.left]}
+    resets = [
+        (position, got.at)
+        for position, got in enumerate(session.got[: span.left])
+        if got.value is None and got.channel == span.channel and position >= span.first
+    ]
+    for one in published[_after(published, start.number) : _after(published, highs[-1])]:
+        if one.value in values:
+            continue
+        overtaken = began - 1 + bisect_left(highs, one.place.number)
+        if not any(at <= overtaken and one.place.number <= when for at, when in resets):
+            instead = session.got[overtaken].id if 0 <= overtaken < len(session.got) else "nothing"
+            yield Fault("lost", f"the client got {instead} instead, and no reset", one, session)
+
+
+def running_maximum(positions: Iterable[Position | None]) -> list[int]:
+    """The highest number so far, after each position."""
     highs: list[int] = []
-    for one in got:
-        highs.append(max(one.place.number, highs[-1] if highs else -1))
+    for one in positions:
+        highs.append(max(-1 if one is None else one.number, highs[-1] if highs else -1))
     return highs
 
 
@@ -153,24 +220,25 @@ def _after(taken: Sequence[Taken], number: int) -> int:
     return bisect_left(taken, Taken(Position(number + 1, ""), "", ""))
 
 
-def check_recovered(session: Session, channels: dict[str, list[Taken]]) -> Iterator[Fault]:
+def check_recovered(
+    session: Session, span: Span, published: Sequence[Taken], index: int
+) -> Iterator[Fault]:
     """What recovered is True for has come before that was said."""
-    if session.since is None or not session.recovered:
+    start = number_at(span.since, index)
+    if start is None or not span.recovered:
         return
-    here = {got.place for got in session.got[: session.replayed]}
-    for channel in session.channels:
-        taken = channels.get(channel, [])
-        for one in taken[_after(taken, session.since.number) : _after(taken, session.began)]:
-            if one.place not in here:
-                yield Fault("false True", "recovered is True", one, session)
+    here = {got.value for got in session.got[span.first : span.joined]}
+    for one in published[_after(published, start.number) : _after(published, span.began)]:
+        if one.value not in here:
+            yield Fault("false True", "recovered is True", one, session)
 
 
 def check_resets(session: Session) -> Iterator[Fault]:
     """There is no reset, and no recovered False."""
     for got in session.got:
         if got.value is None:
-            yield Fault("needless reset", f"{got.channel} at {got.place}", None, session)
-    if session.recovered is False:
+            yield Fault("needless reset", f"{got.channel} at {got.id}", None, session)
+    if any(span.recovered is False for span in session.spans):
         yield Fault("needless reset", "recovered is False", None, session)
 
 
@@ -223,19 +291,23 @@ def session_story(fault: Fault, sessions: Sequence[Session]) -> Iterator[tuple[i
         last = mine[index - 1]
         at = last.got[-1].at if last.got else last.began
         yield at, f"{last.client}: the session before ends at {last.last}: {last.ended}"
-    names = ", ".join(session.channels)
-    yield session.began, f"{session.client} asks for {names} since {session.since}"
-    replayed = session.got[: session.replayed]
-    at = replayed[-1].at if replayed else session.began
-    said = f"recovered {session.recovered}, at {session.started}, after {len(replayed)} messages"
-    yield at, f"{session.client} has subscribed: {said}"
-    number = session.began if fault.taken is None else fault.taken.place.number
-    highs = running_maximum(session.got)
-    middle = bisect_left(highs, number)
-    for got in session.got[max(0, middle - 3) : middle + 3]:
-        yield got.at, f"{session.client} gets {got.value or 'RESET'} of {got.channel}: {got.place}"
+    for span in session.spans:
+        yield span.began, f"{session.client} asks for {span.channel} since {span.since}"
+        before = session.got[: span.joined]
+        at = before[-1].at if before else span.began
+        said = f"recovered {span.recovered}, at {span.started}, after {len(before)} messages"
+        yield at, f"{session.client} has subscribed to {span.channel}: {said}"
+        if span.left is not None:
+            at = session.got[span.left - 1].at if span.left else span.began
+            yield at, f"{session.client} gives {span.channel} back after {span.left} messages"
+    when = session.began if fault.taken is None else fault.taken.place.number
+    middle = bisect_left([got.at for got in session.got], when)
+    near = session.got[max(0, middle - 3) : middle + 3]
     for got in session.got:
-        if got.value is None:
-            yield got.at, f"{session.client} gets RESET of {got.channel}: {got.place}"
-    at = session.got[-1].at if session.got else session.began
+        if got.value is None or got in near:
+            what = got.value or "RESET"
+            yield got.at, f"{session.client} gets {what} of {got.channel}: {got.id}"
+    for turnout in session.turnouts:
+        yield turnout.at, f"{session.client} is told: {turnout.joined} came, {turnout.left} went"
+    at = session.ended_at or (session.got[-1].at if session.got else session.began)
     yield at, f"{session.client} ends after {len(session.got)} messages: {session.ended}"

@@ -1,4 +1,6 @@
-"""The harm that is done while a round runs, and where: Redis, alone or with Sentinels, and workers.
+"""The harm that is done while a round runs, and to what.
+
+Redis, alone, with Sentinels or as a Cluster; gunicorn's workers; processes of publishers.
 
 A schedule is drawn from the seed: which fault, for how long, and how long until the next one.
 """
@@ -14,13 +16,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..support.redis import RedisServer, sentinels
+from ..support.redis import RedisServer, cluster, may_debug, sentinels
 from ..support.servers import Server
 from ..support.waiting import wait_until
+from .publishing import Process
 from .records import now
 
-FAILOVER = 20.0  # seconds that Sentinels may take
+FAILOVER = 20.0  # seconds that Sentinels and nodes may take
+# Seconds after which each call and each feed has given up a server that does not answer. One that
+# wakes up earlier may still say that it has taken what the failover throws away.
+GIVEN_UP = 5.0
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
+NODE_TIMEOUT = 1.0  # seconds, of ``support.redis.ClusterNode``
 CAREFUL = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "10")
 
 HARMLESS = {
@@ -31,6 +38,7 @@ HARMLESS = {
     "forget_scripts": 0.5,
     "kill_worker": 1.5,
     "reload": 0.5,
+    "kill_publisher": 1.0,
 }
 
 
@@ -43,6 +51,7 @@ class Setup:
     redis: tuple[str, ...] = ()
     durable: bool = False
     has_sentinels: bool = False
+    partitions: int = 1  # more than one: a Cluster
     kind: str = "gunicorn-gevent"
     options: tuple[str, ...] = ()
     channels: Mapping[str, Any] = field(default_factory=dict)
@@ -66,9 +75,32 @@ SETUPS = (
     ),
     Setup(
         "sentinels",
-        {"fail_over": 2.0, "cut_feeds": 1.0, "cut_calls": 1.0, "kill_worker": 1.0},
+        {
+            "fail_over": 2.0,
+            "sleep_through_failover": 2.0,
+            "cut_feeds": 1.0,
+            "cut_calls": 1.0,
+            "kill_worker": 1.0,
+            "kill_publisher": 1.0,
+        },
         CAREFUL,
         has_sentinels=True,
+    ),
+    Setup(
+        "cluster",
+        {
+            "restart_node": 1.5,
+            "fail_over_node": 1.5,
+            "freeze_node": 1.0,
+            "cut_feeds": 1.5,
+            "cut_calls": 1.0,
+            "sleep": 0.5,
+            "kill_worker": 1.0,
+            "kill_publisher": 1.0,
+        },
+        # While a node is away, the partitions on the others go on.
+        ("--cluster-require-full-coverage", "no"),
+        partitions=6,
     ),
 )
 
@@ -76,14 +108,31 @@ SETUPS = (
 class World:
     """What faults happen to. ``events`` are those that happened, and when, in µs."""
 
-    def __init__(self, nodes: list[RedisServer], url: str) -> None:
-        self.nodes = nodes  # the first one is the primary
+    def __init__(self, nodes: list[Any], url: str, primaries: int = 1) -> None:
+        self.nodes = nodes  # the primaries, then a replica of the first one
         self.url = url
+        self.primaries = primaries
+        self.publishers: list[Process] = []
         self.events: list[tuple[int, str]] = []
 
     @property
     def redis(self) -> RedisServer:
-        return self.nodes[0]
+        server: RedisServer = self.nodes[0]
+        return server
+
+    def any_primary(self, dice: random.Random) -> RedisServer:
+        server: RedisServer = dice.choice(self.nodes[: self.primaries])
+        return server
+
+    def harm(self) -> Iterator[tuple[int, int]]:
+        """When Redis could not be asked, or had lost its data."""
+        begins: dict[str, int] = {}
+        for at, text in self.events:
+            name, _, what = text.partition(" ")
+            if what == "begins":
+                begins[name] = at
+            elif what == "has ended" and name not in HARMLESS_TO_REDIS:
+                yield begins[name], at
 
     def note(self, text: str) -> None:
         self.events.append((now(), text))
@@ -92,8 +141,13 @@ class World:
 @contextlib.contextmanager
 def redis_of(setup: Setup, program: str) -> Iterator[World]:
     """Redis as a setup wants it."""
-    debug = ("--enable-debug-command", "local")
+    debug = may_debug(program)
     with contextlib.ExitStack() as stack:
+        if setup.partitions > 1:
+            nodes = stack.enter_context(cluster(program, 3, 1, *setup.redis, *debug))
+            hosts = ",".join(f"127.0.0.1:{one.port}" for one in nodes)
+            yield World(nodes, f"redis+cluster://{hosts}?partitions={setup.partitions}", 3)
+            return
         primary = stack.enter_context(RedisServer(program, *setup.redis, *debug))
         if not setup.has_sentinels:
             yield World([primary], f"{primary.url}?durable={int(setup.durable)}")
@@ -102,10 +156,28 @@ def redis_of(setup: Setup, program: str) -> Iterator[World]:
         replica = stack.enter_context(RedisServer(program, *setup.redis, *debug, *following))
         watchers = stack.enter_context(sentinels(program, primary))
         for one in watchers:
-            wait_until(lambda one=one: "slaves=1" in one.ask("INFO", "sentinel"), 20)
-        wait_until(lambda: "state=online" in primary.ask("INFO", "replication"), 20)
+            wait_for(one, "slaves=1", "sentinel")
+        wait_for(primary, "state=online")
         hosts = ",".join(f"127.0.0.1:{one.port}" for one in watchers)
         yield World([primary, replica], f"redis+sentinel://{hosts}/main/0")
+
+
+def wait_for(
+    server: RedisServer, words: str, section: str = "replication", timeout: float = FAILOVER
+) -> None:
+    """Wait until a server says something of itself; it may cut connections meanwhile."""
+
+    def says() -> bool:
+        with contextlib.suppress(OSError):
+            return words in server.ask("INFO", section)
+        return False
+
+    try:
+        wait_until(says, timeout, words)
+    except AssertionError as error:
+        raise AssertionError(
+            f"{error}: {server.ask('INFO', section)}{server.log()[-2000:]}"
+        ) from None
 
 
 # Faults
@@ -113,17 +185,18 @@ def redis_of(setup: Setup, program: str) -> Iterator[World]:
 
 def cut_feeds(world: World, server: Server, dice: random.Random) -> None:
     """Redis closes the connections that are subscribed."""
-    world.redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
+    world.any_primary(dice).ask("CLIENT", "KILL", "TYPE", "pubsub")
 
 
 def cut_calls(world: World, server: Server, dice: random.Random) -> None:
     """Redis closes the connections of calls."""
-    world.redis.ask("CLIENT", "KILL", "TYPE", "normal")
+    world.any_primary(dice).ask("CLIENT", "KILL", "TYPE", "normal")
 
 
 def sleep(world: World, server: Server, dice: random.Random) -> None:
     """Redis answers late."""
-    world.redis.ask("DEBUG", "SLEEP", f"{dice.uniform(0.1, 3):.1f}")
+    longest = 3 if world.primaries == 1 else NODE_TIMEOUT / 2  # after which another takes over
+    world.any_primary(dice).ask("DEBUG", "SLEEP", f"{dice.uniform(0.1, longest):.1f}")
 
 
 def freeze(world: World, server: Server, dice: random.Random) -> None:
@@ -153,11 +226,72 @@ def fail_over(world: World, server: Server, dice: random.Random) -> None:
     """The primary is killed, and the replica takes its place."""
     old, new = world.nodes
     old.stop()
-    wait_until(lambda: "role:master" in new.ask("INFO", "replication"), FAILOVER)
+    wait_for(new, "role:master")
     time.sleep(dice.choice([0, 1]))
     old.start()
-    wait_until(lambda: "state=online" in new.ask("INFO", "replication"), 2 * FAILOVER)
+    wait_for(new, "state=online", timeout=2 * FAILOVER)
     world.nodes = [new, old]
+
+
+def sleep_through_failover(world: World, server: Server, dice: random.Random) -> None:
+    """The primary stands still, the replica takes its place, and then it wakes up as a second one.
+
+    It takes itself for the primary until a Sentinel tells it otherwise, which takes ten seconds.
+    """
+    old, new = world.nodes
+    with old.paused():
+        given_up = time.monotonic() + GIVEN_UP
+        wait_for(new, "role:master")
+        time.sleep(max(0.0, given_up - time.monotonic()))
+    wait_for(old, "role:slave", timeout=2 * FAILOVER)
+    wait_for(new, "state=online", timeout=2 * FAILOVER)
+    world.nodes = [new, old]
+
+
+def restart_node(world: World, server: Server, dice: random.Random) -> None:
+    """A node of a Cluster that has no replica is killed, and comes back without its data."""
+    node = dice.choice(world.nodes[1 : world.primaries])
+    node.stop()
+    time.sleep(dice.choice([0, 0.5, 3]))
+    node.start()
+    wait_for_cluster(world)
+
+
+def fail_over_node(world: World, server: Server, dice: random.Random) -> None:
+    """A node is killed, and its replica gets its slots."""
+    old, new = world.nodes[0], world.nodes[-1]
+    old.stop()
+    wait_for(new, "role:master")
+    time.sleep(dice.choice([0, 1]))
+    old.start()
+    wait_for(new, "state=online", timeout=2 * FAILOVER)
+    world.nodes[0], world.nodes[-1] = new, old
+    wait_for_cluster(world)
+
+
+def freeze_node(world: World, server: Server, dice: random.Random) -> None:
+    """A node does not answer: briefly, or until its replica has its slots."""
+    node = world.any_primary(dice)
+    seconds = dice.choice([NODE_TIMEOUT / 2, GIVEN_UP])
+    old, new = world.nodes[0], world.nodes[-1]
+    with node.paused():
+        time.sleep(seconds)
+        if node is old and seconds == GIVEN_UP:
+            wait_for(new, "role:master")
+            world.nodes[0], world.nodes[-1] = new, old
+    wait_for(world.nodes[0], "state=online", timeout=2 * FAILOVER)
+    wait_for_cluster(world)
+
+
+def wait_for_cluster(world: World) -> None:
+    """Wait until all nodes take all for well."""
+    for node in world.nodes:
+        wait_until(lambda node=node: "cluster_state:ok" in node.ask("CLUSTER", "INFO"), FAILOVER)
+
+
+def kill_publisher(world: World, server: Server, dice: random.Random) -> None:
+    """A process of publishers is killed in the middle of what it does, and started again."""
+    dice.choice(world.publishers).kill_and_start()
 
 
 def kill_worker(world: World, server: Server, dice: random.Random) -> None:
@@ -185,10 +319,16 @@ FAULTS: dict[str, Act] = {
         restart_redis,
         flush,
         fail_over,
+        sleep_through_failover,
+        restart_node,
+        fail_over_node,
+        freeze_node,
         kill_worker,
         reload,
+        kill_publisher,
     )
 }
+HARMLESS_TO_REDIS = {"forget_scripts", "kill_worker", "reload", "kill_publisher"}
 
 
 def do_harm(

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from faye_wsgi.brokers.base import Position
+from faye_wsgi.brokers.base import Cursor
 
-__all__ = ["Got", "Session", "Sent", "now"]
+__all__ = ["Got", "Sent", "Session", "Span", "Turnout", "now"]
 
 
 def now() -> int:
@@ -41,8 +41,34 @@ class Got(NamedTuple):
 
     at: int
     channel: str
-    place: Position
+    id: Cursor
     value: str | None  # None for a reset
+
+
+class Turnout(NamedTuple):
+    """A change of who is in a channel, as a client got it."""
+
+    at: int
+    joined: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+@dataclass
+class Span:
+    """A channel in a session, from when the client asked for it until it gave it back.
+
+    ``first``, ``joined`` and ``left`` count the messages that the session had got by then.
+    """
+
+    channel: str
+    since: Cursor | None
+    began: int  # when the client asked for it
+    first: int = 0
+    # What the server says once it has subscribed: everything from there on must come.
+    started: Cursor | None = None
+    recovered: bool | None = None
+    joined: int | None = None
+    left: int | None = None  # None: it was kept until the end
 
 
 @dataclass
@@ -50,17 +76,25 @@ class Session:
     """One connection of a client, from its request to its end."""
 
     client: str
-    channels: tuple[str, ...]
-    since: Position | None
     began: int  # when the client asked for it
+    since: Cursor | None
+    spans: list[Span] = field(default_factory=list)
     got: list[Got] = field(default_factory=list)
-    # What the server says once it has subscribed: everything from there on must come.
-    started: Position | None = None
-    recovered: bool | None = None
-    replayed: int = 0  # how many messages had come by then
+    member: str | None = None  # as whom it is present
+    present: int | None = None  # since when, as the server has said
+    turnouts: list[Turnout] = field(default_factory=list)
     ended: str = ""
+    ended_at: int = 0
 
     @property
-    def last(self) -> Position | None:
+    def last(self) -> Cursor | None:
         """With what the client comes back: the id of its last message."""
-        return self.got[-1].place if self.got else self.since
+        return self.got[-1].id if self.got else self.since
+
+    @property
+    def here(self) -> set[str]:
+        """Who is there, as this client was told."""
+        members: set[str] = set()
+        for turnout in self.turnouts:
+            members = (members | {*turnout.joined}) - {*turnout.left}
+        return members

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import random
-import shutil
 import signal
 import tempfile
 import threading
@@ -21,16 +20,19 @@ import gevent
 
 from faye_wsgi import Channels
 
+from ..support.redis import find_redis
 from ..support.servers import Server, serve
 from . import clients, faults, publishing
 from .check import Fault, check, tell
 from .clients import Browser
 from .faults import Setup, World
+from .presence import check_presence
 from .records import Sent, Session
 
 NAMES = [f"room:{number}" for number in range(6)] + ["große Räume", "bulk"]
 QUIET = ["quiet:1", "quiet:2"]  # a message every few seconds
 BROWSERS = 32
+PRESENCE = {"leave_seconds": 2.0, "worker_seconds": 15.0}
 THROUGH_WORKERS = 3
 END = 60.0  # seconds until all clients have everything, when there is no more harm
 WORDS = 100_000  # characters of the server's log that are told
@@ -56,9 +58,9 @@ def rates_of(publisher: int) -> dict[str, Any]:
 
 def run_round(setup: Setup, seed: int, seconds: float) -> Round:
     """Run one; the harm lasts ``seconds``."""
-    program = shutil.which("redis-server")
+    program = find_redis()
     assert program is not None, "redis-server is not installed"
-    options = {"history": 10_000, "ttl": 3600, "high_water": 65_536, **setup.channels}
+    options = {"history": 10_000, "ttl": 3600, "high_water": 65_536, **PRESENCE, **setup.channels}
     with contextlib.ExitStack() as stack:
         world = stack.enter_context(faults.redis_of(setup, program))
         environment = {"SOAK_URL": world.url, "SOAK_OPTIONS": json.dumps(options)}
@@ -73,7 +75,7 @@ def run_round(setup: Setup, seed: int, seconds: float) -> Round:
         )
         channels = Channels(world.url, **options)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
-        browsers = list(make_browsers(server, channels, seed))
+        browsers = list(make_browsers(server, channels, seed, setup.partitions))
         stack.callback(gevent.killall, [one.greenlet for one in browsers])
         with publishers(folder, world, server, options, seed) as finish:
             dice = random.Random(f"{seed} faults")
@@ -82,8 +84,10 @@ def run_round(setup: Setup, seed: int, seconds: float) -> Round:
         world.note("no more harm")
         sent += bring_to_an_end(channels, browsers)
         sessions = [session for browser in browsers for session in browser.sessions]
-        found = check(sent, sessions, is_lossless=setup.is_lossless)
+        found = check(sent, sessions, is_lossless=setup.is_lossless, partitions=setup.partitions)
+        found += check_presence(sessions, PRESENCE["leave_seconds"], world.harm())
         found += [Fault("stuck", tell_of(one)) for one in browsers if not one.greenlet.successful()]
+        found += find_strangers(browsers)
         if not any(session.got for session in sessions):
             found.append(Fault("silence", "no client has got anything"))
         found += find_complaints(server)
@@ -96,7 +100,11 @@ def run_round(setup: Setup, seed: int, seconds: float) -> Round:
         return Round(found, summarize(setup, seed, sent, sessions, world), story)
 
 
-def make_browsers(server: Server, channels: Channels, seed: int) -> Iterator[Browser]:
+def make_browsers(
+    server: Server, channels: Channels, seed: int, partitions: int
+) -> Iterator[Browser]:
+    """The crowd. Two WebSockets are of one person; an event stream is of a person who comes and
+    goes; slow WebSockets are present nowhere."""
     kinds = itertools.cycle(clients.KINDS)
     dice = random.Random(f"{seed} channels")
     for number in range(BROWSERS):
@@ -105,7 +113,11 @@ def make_browsers(server: Server, channels: Channels, seed: int) -> Iterator[Bro
         if kind is clients.slow_websocket:
             names = ["bulk", *names[:1]] if "bulk" not in names[:1] else ["bulk"]
         name = f"{kind.__name__} {number}"
-        yield Browser(name, kind, server, names, str(seed), channels.cursor)
+        is_present = kind is not clients.slow_websocket
+        member = f"person {number // 4} {kind.__name__}" if is_present else None
+        browser = Browser(name, kind, server, names, str(seed), channels, partitions, member)
+        browser.stays_away = kind is clients.eventsource
+        yield browser
 
 
 @contextlib.contextmanager
@@ -128,6 +140,7 @@ def publishers(
             )
             stack.callback(process.kill)
             processes.append(process)
+        world.publishers = processes
         stop = threading.Event()
         stack.callback(stop.set)
         send = publishing.through((server.host, server.port))
@@ -149,11 +162,15 @@ def publishers(
 
 
 def bring_to_an_end(channels: Channels, browsers: list[Browser]) -> list[Sent]:
-    """Publish an end in each channel, until each client has got one in all of its channels."""
+    """Publish an end in each channel, until each client has got one in all of its channels.
+
+    Then the people who come and go leave for good, until all others see one another and no more.
+    """
 
     def send(channel: str, data: Any, key: str | None) -> str:
         return channels.publish(channel, data, key=key)
 
+    stayers = {one.member for one in browsers if one.member and not one.stays_away}
     for browser in browsers:
         browser.finish()
     sent: list[Sent] = []
@@ -162,8 +179,15 @@ def bring_to_an_end(channels: Channels, browsers: list[Browser]) -> list[Sent]:
         for channel in [*NAMES, *QUIET]:
             sent.append(publishing.publish(send, Sent(channel, f"end.{len(sent)}", True)))
         gevent.joinall([one.greenlet for one in browsers], timeout=1)
-        if all(one.greenlet.dead for one in browsers):
-            break
+        if all(one.has_all for one in browsers):
+            for one in browsers:
+                if one.stays_away:
+                    one.leave()
+            if all(one.sessions[-1].here == stayers for one in browsers if one.member in stayers):
+                break
+    for browser in browsers:
+        browser.leave()
+    gevent.joinall([one.greenlet for one in browsers], timeout=5)
     return sent
 
 
@@ -178,6 +202,17 @@ def tell_of(browser: Browser) -> str:
     return "\n".join(lines)
 
 
+def find_strangers(browsers: list[Browser]) -> Iterator[Fault]:
+    """Who is shown at the end as present, and is not, or the other way round."""
+    stayers = {one.member for one in browsers if one.member and not one.stays_away}
+    for one in browsers:
+        if one.member in stayers:
+            here = one.sessions[-1].here
+            if here != stayers:
+                text = f"{one.name} sees {here - stayers} and not {stayers - here} at the end"
+                yield Fault("presence", text, None, one.sessions[-1])
+
+
 def find_complaints(server: Server) -> Iterator[Fault]:
     """Exceptions that nothing has caught."""
     log = server.log()
@@ -190,13 +225,18 @@ def summarize(
     setup: Setup, seed: int, sent: list[Sent], sessions: list[Session], world: World
 ) -> str:
     received = [got for session in sessions for got in session.got]
+    spans = [span for session in sessions for span in session.spans]
+    turnouts = [turnout for session in sessions for turnout in session.turnouts]
     harm = Counter(text.split()[0] for _, text in world.events if text.endswith("begins"))
     return (
         f"{setup.name}, seed {seed}: "
         f"{len(sent)} publications ({sum(one.cursor is None for one in sent)} raised, "
         f"{sum(len(one.attempts) > 1 for one in sent)} repeated), "
         f"{len(received)} received, {sum(got.value is None for got in received)} resets, "
-        f"{len(sessions)} sessions ({sum(one.recovered is True for one in sessions)} recovered, "
-        f"{sum(one.recovered is False for one in sessions)} not); "
+        f"{len(sessions)} sessions, {len(spans)} spans "
+        f"({sum(one.recovered is True for one in spans)} recovered, "
+        f"{sum(one.recovered is False for one in spans)} not), "
+        f"{sum(len(one.joined) for one in turnouts)} joins, "
+        f"{sum(len(one.left) for one in turnouts)} leaves; "
         + ", ".join(f"{count} {name}" for name, count in sorted(harm.items()))
     )

@@ -14,7 +14,7 @@ from ..support.servers import ROOT
 SECONDS = 8  # of harm
 LIMIT = 110.0
 
-SETUPS = ["harmless", "durable", "undurable", "volatile", "threads", "sentinels"]
+SETUPS = ["harmless", "durable", "undurable", "volatile", "threads", "sentinels", "cluster"]
 
 
 @pytest.mark.parametrize("setup", SETUPS)

@@ -77,6 +77,14 @@ class Page:
         feature = {"name": "prefers-color-scheme", "value": "dark" if on else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
+    def offline(self, is_offline: bool) -> None:
+        """As when the lid of a laptop is closed, and opened again."""
+        self.driver.execute_cdp_cmd("Network.enable", {})
+        conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        self.driver.execute_cdp_cmd(
+            "Network.emulateNetworkConditions", {"offline": is_offline, **conditions}
+        )
+
     def screenshot(self, path: Path) -> Path:
         self.driver.save_screenshot(str(path))
         return path

@@ -44,14 +44,25 @@ class Nginx:
     kind = "nginx"
 
     def __init__(
-        self, address: tuple[str, int], process: subprocess.Popen[bytes], folder: Path
+        self,
+        address: tuple[str, int],
+        process: subprocess.Popen[bytes],
+        folder: Path,
+        upstream: Server,
     ) -> None:
         self.address, self.process, self.folder = address, process, folder
+        self.upstream = upstream
         self.host, self.port = address
         self.host_header = f"{self.host}:{self.port}"
 
     def connect(self, timeout: float = 10.0) -> socket.socket:
         return socket.create_connection(self.address, timeout)
+
+    def let_upgrades_pass(self) -> None:
+        """From now on; connections that are there stay as they are."""
+        text = configuration(self.port, self.upstream, self.folder, strips_upgrade=False)
+        (self.folder / "nginx.conf").write_text(text)
+        self.process.send_signal(signal.SIGHUP)
 
     def log(self) -> str:
         lines = (self.folder / "stderr").read_text().splitlines(True)
@@ -97,7 +108,7 @@ def nginx(program: str, upstream: Server, strips_upgrade: bool = False) -> Itera
         )
         process = start(program, folder, listener)
         listener.close()
-        yield Nginx(address, process, folder)
+        yield Nginx(address, process, folder, upstream)
     finally:
         listener.close()
         if process is not None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,11 +20,44 @@ from .servers import STOP_TIMEOUT
 from .waiting import wait_until
 
 
-def free_port() -> int:
-    """A port that was free just now: Redis takes no listening socket."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+def find_redis() -> str | None:
+    """The server to test with: `REDIS_SERVER=FILE` names another Redis, or a Valkey."""
+    places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
+    return shutil.which(os.environ.get("REDIS_SERVER", "redis-server"), path=places)
+
+
+@functools.cache
+def version_of(program: str) -> tuple[str, int]:
+    """The name and the major version of a server: ('Redis', 7)."""
+    text = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30).stdout
+    match = re.match(r"(\w+) server v=(\d+)", text)
+    assert match, text
+    return match[1], int(match[2])
+
+
+def is_old(program: str) -> bool:
+    """Whether it is a Redis before 7, which has no sharded Pub/Sub."""
+    return version_of(program)[1] < 7
+
+
+def may_debug(program: str) -> tuple[str, ...]:
+    """The options that allow DEBUG to the tests."""
+    return () if is_old(program) else ("--enable-debug-command", "local")
+
+
+def free_port(*, bus: bool = False) -> int:
+    """A port that was free just now: Redis takes no listening socket.
+
+    With `bus` it is one for a node of a Cluster, which has its bus 10,000 ports above.
+    """
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port: int = listener.getsockname()[1]
+        if not bus:
+            return port
+        with contextlib.suppress(OSError, OverflowError):
+            socket.create_server(("127.0.0.1", port - 10_000)).close()
+            return port - 10_000
 
 
 class RedisServer:
@@ -215,10 +251,11 @@ class Sentinel(RedisServer):
 class ClusterNode(RedisServer):
     """One of the nodes of a Cluster; alone it owns nothing."""
 
-    def __init__(self, program: str, *arguments: str) -> None:
-        self.bus = free_port()
+    def __init__(self, program: str, *arguments: str, tls: bool = False) -> None:
+        port = free_port(bus=True)
+        self.bus = port + 10_000
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
-        super().__init__(program, *options, "--cluster-port", str(self.bus), *arguments)
+        super().__init__(program, *options, *arguments, port=port, tls=tls)
 
     @property
     def id(self) -> str:
@@ -237,16 +274,22 @@ SLOTS = 16_384
 
 
 @contextlib.contextmanager
-def cluster(program: str, primaries: int = 3, replicas: int = 0) -> Iterator[list[ClusterNode]]:
+def cluster(
+    program: str, primaries: int = 3, replicas: int = 0, *arguments: str
+) -> Iterator[list[ClusterNode]]:
     """A Cluster, ready: its primaries, each with an equal share of the slots, then replicas of
     the first one."""
     with contextlib.ExitStack() as stack:
-        nodes = [stack.enter_context(ClusterNode(program)) for _ in range(primaries + replicas)]
+        nodes = [
+            stack.enter_context(ClusterNode(program, *arguments))
+            for _ in range(primaries + replicas)
+        ]
         for number, node in enumerate(nodes):
             node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             if number < primaries:
                 first, last = (SLOTS * part // primaries for part in (number, number + 1))
-                node.ask("CLUSTER", "ADDSLOTSRANGE", first, last - 1)
+                answer = node.ask("CLUSTER", "ADDSLOTS", *range(first, last))
+                assert answer == "+OK\r\n", answer
             if number:
                 node.meet(nodes[0])
         wait_until(lambda: all(knows(node, len(nodes)) for node in nodes))

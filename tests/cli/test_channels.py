@@ -9,10 +9,12 @@ from typing import Any, Callable
 
 import pytest
 
-from faye_wsgi import Channels
+from faye_wsgi import Channels, WebSocket
 
-from .support.servers import ROOT, Server, serve
-from .test_main import command
+from ..conftest import find_program
+from ..support.redis import RedisServer
+from ..support.servers import ROOT, Server, serve
+from ..test_main import command
 
 TIMEOUT = 20.0
 channels = Channels(history=100)
@@ -20,12 +22,31 @@ application = channels.view(lambda environ, action, channel: not channel.startsw
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    if environ["PATH_INFO"] == "/cut":
+        return cut(environ)(environ, start_response)  # type: ignore[no-any-return]
     return application(environ, start_response)  # type: ignore[no-any-return]
+
+
+# What a server says to each connection, before it sends the client away. The last one shows what
+# was asked for.
+CUTS = [[(["a"], "10-e"), (["b"], "11-e")], [(["a"], "20-e")], []]
+
+
+def cut(environ: dict[str, Any]) -> Any:
+    ws = WebSocket(environ)
+    asked = ws.receive_json(TIMEOUT)
+    confirmed = CUTS.pop(0)
+    for names, id in confirmed:
+        ws.send_json({"subscribed": names, "id": id, "recovered": True})
+    if not confirmed:
+        ws.send_json({"channel": "a", "id": "30-e", "data": asked["since"]})
+    ws.close(1001)
+    return ws.response
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with serve("gunicorn-gevent", "tests.test_commands:app") as running:
+    with serve("gunicorn-gevent", "tests.cli.test_channels:app") as running:
         yield running
 
 
@@ -70,6 +91,16 @@ def test_publish_and_listen(server: Server) -> None:
         end(listener)
 
 
+def test_a_resume_that_is_cut_loses_nothing(server: Server) -> None:
+    """Where one channel is confirmed, and another is not, both begin again where they were."""
+    listener = listen(server.url("/cut"), "a", "b")
+    try:
+        assert listener.stdout is not None
+        assert json.loads(listener.stdout.readline())["data"] == "11-e"
+    finally:
+        end(listener)
+
+
 def test_a_key_publishes_once(server: Server) -> None:
     url = server.url("/")
     ids = {run("publish", url, "c", "1", "--key", "k").stdout for _ in range(2)}
@@ -85,6 +116,17 @@ def test_what_is_refused(server: Server, action: str, more: list[str]) -> None:
 def test_a_broker_is_asked_directly() -> None:
     result = run("publish", "memory://", "a", "1")
     assert result.returncode == 0 and "-" in result.stdout
+
+
+def test_publishing_to_a_broker_leaves_the_history_there() -> None:
+    with RedisServer(find_program("redis-server")) as redis:
+        channels = Channels(redis.url, history=5)
+        for number in range(3):
+            channels.publish("a", number)
+        assert run("publish", redis.url, "a", "3").returncode == 0
+        assert [message.data for message in channels.history("a")] == [0, 1, 2, 3]
+        assert run("publish", redis.url, "a", "4", "--history", "2").returncode == 0
+        assert [message.data for message in channels.history("a")] == [3, 4]
 
 
 @pytest.mark.parametrize(

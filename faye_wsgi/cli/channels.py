@@ -18,28 +18,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from faye_wsgi.channels import Channels
+from faye_wsgi.cli.arguments import INTERRUPTED, USAGE, Parser, read_header
 from faye_wsgi.client import Client
 from faye_wsgi.delivery.messages import Message, to_json
 from faye_wsgi.errors import BrokerError, ConnectionClosed, HandshakeError
 
-__all__ = ["COMMANDS", "HELP", "INTERRUPTED", "USAGE", "Parser", "main", "read_header"]
+__all__ = ["COMMANDS", "HELP", "main"]
 
 COMMANDS = ("listen", "publish")
 HELP = """  listen URL CHANNEL ...     print what is published, a line of JSON for each message
   publish URL CHANNEL DATA   publish; DATA is JSON, or else a text"""
 FAILED = 1
-USAGE = 64  # EX_USAGE of sysexits.h: argparse's own 2 would mean 1002
-INTERRUPTED = 130  # 128 and SIGINT, as a shell has it
 TIMEOUT = 10.0
-
-
-class Parser(argparse.ArgumentParser):
-    """Ends with ``USAGE`` for wrong arguments."""
-
-    def error(self, message: str) -> Any:
-        """Say what is wrong, and end."""
-        self.print_usage(sys.stderr)
-        self.exit(USAGE, f"{self.prog}: error: {message}\n")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -86,15 +76,22 @@ def _make_parser() -> argparse.ArgumentParser:
     publish.add_argument("channel")
     publish.add_argument("data", help="JSON, or else a text")
     publish.add_argument("--key", help="published once, however often it is repeated")
+    # Nothing is lost that others keep: they trim it again to what they want.
+    publish.add_argument(
+        "--history",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="to a broker: how many messages of the channel are kept; default 10000",
+    )
+    publish.add_argument(
+        "--ttl",
+        type=float,
+        default=86_400,
+        metavar="SECONDS",
+        help="to a broker: how long they are kept; default 86400",
+    )
     return parser
-
-
-def read_header(text: str) -> tuple[str, str]:
-    """A header's name and value."""
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise argparse.ArgumentTypeError('a header is "Name: value"')
-    return name.strip(), value.strip()
 
 
 def _read_data(text: str) -> Any:
@@ -108,7 +105,9 @@ def _read_data(text: str) -> Any:
 
 
 def _publish_to_broker(options: argparse.Namespace) -> int:
-    channels = Channels(options.url, prefix=options.prefix)
+    channels = Channels(
+        options.url, prefix=options.prefix, history=options.history, ttl=options.ttl
+    )
     _print(channels.publish(options.channel, _read_data(options.data), key=options.key))
     return 0
 
@@ -167,14 +166,18 @@ def _listen_to_endpoint(options: argparse.Namespace) -> int:
     names = options.channels
     for ws in _connections(options):
         ws.send_json({"subscribe": names, "since": since, "last": 0 if since else options.last})
+        pending = set(names)
         for text in ws:
             message = json.loads(text)
-            since = message.get("id") or since  # the last id vouches for all that came before
+            pending.difference_update(message.get("subscribed", ()))
+            if since is None or not pending:  # then the last id vouches for all channels
+                since = message.get("id") or since
             if message.get("error") == "unavailable":
                 break  # again, after a while
             if "error" in message:
                 _fail(f"{message.get('channel', '')}: {message['error']}: {message['message']}")
                 names = [name for name in names if name != message.get("channel")]
+                pending.discard(message.get("channel"))
                 if not names:
                     return FAILED
             elif "channel" in message:

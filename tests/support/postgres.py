@@ -207,6 +207,13 @@ class PostgresServer(Process):
         finally:
             self.send_signal(signal.SIGCONT)
 
+    def catch_up(self) -> None:
+        """Let a replica have all that its primary has."""
+        assert self.primary is not None
+        [[place]] = self.primary.ask("SELECT pg_current_wal_insert_lsn()::text")
+        reached = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
+        wait_until(lambda: self.ask(reached, place) == [(True,)], START_TIMEOUT)
+
     def promote(self) -> None:
         """Let a replica be a primary."""
         assert self.ask("SELECT pg_promote()") == [(True,)]

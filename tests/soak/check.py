@@ -13,7 +13,8 @@
 3. **Once.** A value has one place, whatever the publisher was told. With a key it may have
    another one in another epoch: the key was lost with the data.
 4. **Never a false True.** Where the server says that a client has recovered, all that was published
-   before the client asked has come before that, and none of it was a reset.
+   before the client asked, up to the place that the server names, has come before that, and none
+   of it was a reset.
 5. **No needless reset.** Where the faults lose no data, there is none.
 
 What counts as published is what was acknowledged, and what any client got: a publication that
@@ -228,7 +229,11 @@ def check_recovered(
     if start is None or not span.recovered:
         return
     here = {got.value for got in session.got[span.first : span.joined]}
-    for one in published[_after(published, start.number) : _after(published, span.began)]:
+    # What was published before the client asked may still be on its way to the worker. It comes
+    # then: that is for ``check_losses``.
+    place = number_at(span.started, index)
+    end = span.began if place is None else min(place.number, span.began)
+    for one in published[_after(published, start.number) : _after(published, end)]:
         if one.value not in here:
             yield Fault("false True", "recovered is True", one, session)
 

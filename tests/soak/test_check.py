@@ -191,6 +191,13 @@ def test_recovered_is_a_false_true() -> None:
     assert not kinds(GOOD, session(got(20), got(30), **said))
 
 
+def test_what_is_on_its_way_when_a_client_recovers_comes_later() -> None:
+    said: Any = {"recovered": True, "began": 32, "started": 25}
+    assert not kinds(GOOD, session(got(20), got(30), got(40), replayed=1, **said))
+    assert kinds(GOOD, session(got(20), got(40), replayed=1, **said)) == {"lost"}
+    assert kinds(GOOD, session(got(20), got(30), replayed=0, **said)) == {"false True"}
+
+
 def test_recovered_false_and_resets_are_needless() -> None:
     whole = session(got(20), got(30), recovered=False)
     assert kinds(GOOD, whole, is_lossless=True) == {"needless reset"}

@@ -13,8 +13,8 @@
 3. **Once.** A value has one place, whatever the publisher was told. With a key it may have
    another one in another epoch: the key was lost with the data.
 4. **Never a false True.** Where the server says that a client has recovered, all that was published
-   before the client asked, up to the place that the server names, has come before that, and none
-   of it was a reset.
+   before the client asked, up to the place that the server names, has come before that, or a
+   reset instead.
 5. **No needless reset.** Where the faults lose no data, there is none.
 
 What counts as published is what was acknowledged, and what any client got: a publication that
@@ -228,13 +228,16 @@ def check_recovered(
     start = number_at(span.since, index)
     if start is None or not span.recovered:
         return
-    here = {got.value for got in session.got[span.first : span.joined]}
+    came = session.got[span.first : span.joined]
+    here = {got.value for got in came}
+    # The data may be lost after the server has found that all is there, and before it can say so.
+    reset = max((g.at for g in came if g.value is None and g.channel == span.channel), default=0)
     # What was published before the client asked may still be on its way to the worker. It comes
     # then: that is for ``check_losses``.
     place = number_at(span.started, index)
     end = span.began if place is None else min(place.number, span.began)
     for one in published[_after(published, start.number) : _after(published, end)]:
-        if one.value not in here:
+        if one.value not in here and one.place.number > reset:
             yield Fault("false True", "recovered is True", one, session)
 
 

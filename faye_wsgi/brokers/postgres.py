@@ -173,25 +173,26 @@ class PostgresBroker(Broker):
         digest = None if key is None else hashlib.sha256(key.encode()).digest()
         numbers = (pack_int(history), *map(_micros, (ttl, TRANSIT, KEY_SECONDS, LAST_SECONDS)))
         parameters = (channel.encode(), payload.encode(), digest, *numbers)
+
+        def call(link: Link, deadline: float) -> Position:
+            [[number, epoch]] = self.ask(link, "publish", parameters, deadline)
+            self._until_sweep -= 1
+            if self._until_sweep <= 0:  # where there are no subscribers, there is no beat, either
+                self._until_sweep = PUBLISHED
+                with contextlib.suppress(LinkError):
+                    self._sweep(link, deadline)
+            return _position(number, epoch)
+
         try:
             # Without a key a second try could publish it twice.
-            rows = self._ask("publish", parameters, is_repeatable=key is not None)
+            position: Position = self._caller.call(call, is_repeatable=key is not None)
         except BrokerError as error:
             raise PublishError(str(error)) from error
-        self._sweep_sometimes()
-        return _position(*rows[0])
+        return position
 
-    def _sweep_sometimes(self) -> None:
-        """Where there are no subscribers, there is no beat, either."""
-        self._until_sweep -= 1
-        if self._until_sweep <= 0:
-            self._until_sweep = PUBLISHED
-            with contextlib.suppress(BrokerError):
-                self._sweep()
-
-    def _sweep(self) -> None:
+    def _sweep(self, link: Link, deadline: float) -> None:
         """Delete what nothing needs, a small part at a time."""
-        [[row]] = self._ask("sweep", (pack_int(self._swept), pack_int(SWEPT)))
+        [[row]] = self.ask(link, "sweep", (pack_int(self._swept), pack_int(SWEPT)), deadline)
         self._swept = unpack_int(row)
 
     def read(self, requests: Sequence[Request]) -> Reading:
@@ -279,18 +280,18 @@ class PostgresBroker(Broker):
                 self._present.note_all()
             if more != TRUE:
                 break
-        self._sweep()
+        self._caller.call(self._sweep)
         return unpack_int(alive)
 
     # Asking the server
 
-    def _ask(
-        self, function: str, parameters: Parameters, *, is_repeatable: bool = True
-    ) -> list[Row]:
+    def _ask(self, function: str, parameters: Parameters) -> list[Row]:
+        """The answer of a function, which may be asked twice."""
+
         def call(link: Link, deadline: float) -> list[Row]:
             return self.ask(link, function, parameters, deadline)
 
-        rows: list[Row] = self._caller.call(call, is_repeatable=is_repeatable)
+        rows: list[Row] = self._caller.call(call)
         return rows
 
     def ask(self, link: Link, function: str, parameters: Parameters, deadline: float) -> list[Row]:

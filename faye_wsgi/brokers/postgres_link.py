@@ -145,11 +145,12 @@ class Bell:
 class Link:
     """A connection to a server, with no transaction between calls."""
 
-    __slots__ = ("__weakref__", "_connection", "timeout")
+    __slots__ = ("__weakref__", "_connection")
 
-    def __init__(self, connection: Any, timeout: float) -> None:
+    timeout = float("inf")  # it has none of its own: each wait has a deadline
+
+    def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self.timeout = timeout  # seconds for which it was made
         watch_link(self)
 
     def call(
@@ -322,7 +323,6 @@ class Address:
 
 def connect(address: Address, deadline: float) -> Link:
     """Connect to the primary."""
-    timeout = max(deadline - time.monotonic(), 0.001)
     problems: list[LinkError] = []
     try:
         places = list(address.places())
@@ -336,7 +336,7 @@ def connect(address: Address, deadline: float) -> Link:
         except LinkError as error:
             problems.append(error)
         else:
-            return Link(connection, timeout)
+            return Link(connection)
     # Where there are several, what one says may pass.
     codes = {problem.code for problem in problems}
     text = "; ".join(dict.fromkeys(map(str, problems)))

@@ -300,6 +300,21 @@ def test_beats_sweep_up_what_is_too_old(
     assert vouches(broker, kept, "kept")
 
 
+def test_publishers_sweep_up_where_no_process_subscribes(
+    broker: Broker, engine: Engine, postgres_server: PostgresServer, monkeypatch: Any
+) -> None:
+    for name, value in (("TRANSIT", 0.0), ("LAST_SECONDS", 0.0), ("PUBLISHED", 1)):
+        monkeypatch.setattr(postgres, name, value)
+    for index in range(20):
+        publish(broker, f"once {index}", ttl=0.01)
+
+    def is_swept() -> bool:
+        publish(broker, "a", history=1)
+        return count(engine, postgres_server) < 10
+
+    assert wait_until(is_swept)
+
+
 def test_a_channel_that_is_read_is_not_forgotten(
     broker: Broker, engine: Engine, postgres_server: PostgresServer, monkeypatch: Any
 ) -> None:

@@ -77,12 +77,14 @@ FEW = 200  # channels that a feed asks for by name; with more it reads all, and 
 CHANGES = 500  # changes of presence in one statement
 SWEEPS = 20  # statements of one beat, at most
 SWEPT = 500  # rows that one sweep looks at
+REST = 10.0  # seconds after the last row, before the first is looked at again
 PUBLISHED = 256  # publications of this process between two sweeps
 
 # The schema or the function is not there.
 MISSING = {"3F000", "42883", "42P01"}
 # Nothing was done, and it may soon be otherwise: a replica, a deadlock, a server that starts.
-PASSING = {"25006", "40001", "40P01", "57P03"}
+SERIALIZATION = "40001"
+PASSING = {"25006", SERIALIZATION, "40P01", "57P03"}
 
 # What the functions of postgres.sql take.
 HEAD = "boolean bigint text"  # durable, patience, fresh
@@ -162,6 +164,7 @@ class PostgresBroker(Broker):
         self._present.forget()
         self._server.reset()
         self._swept = 0  # where the next sweep goes on
+        self._next_sweep = 0.0
         self._until_sweep = PUBLISHED
 
     # Publishing and reading
@@ -194,6 +197,8 @@ class PostgresBroker(Broker):
         """Delete what nothing needs, a small part at a time."""
         [[row]] = self.ask(link, "sweep", (pack_int(self._swept), pack_int(SWEPT)), deadline)
         self._swept = unpack_int(row)
+        if not self._swept:
+            self._next_sweep = time.monotonic() + REST
 
     def read(self, requests: Sequence[Request]) -> Reading:
         """What is kept of channels, all in one step."""
@@ -280,7 +285,8 @@ class PostgresBroker(Broker):
                 self._present.note_all()
             if more != TRUE:
                 break
-        self._caller.call(self._sweep)
+        if time.monotonic() >= self._next_sweep:
+            self._caller.call(self._sweep)
         return unpack_int(alive)
 
     # Asking the server
@@ -352,6 +358,8 @@ def _reading(requests: Sequence[Request], rows: Sequence[Row]) -> Reading:
     (_none, _last, now, _previous, epoch), *rest = rows
     position = _position(now, epoch)
     replays = [Replay([], 0) for _ in requests]
+    if {unpack_int(row[0]) for row in rows} != set(range(len(requests) + 1)):
+        raise LinkError("channels were deleted while they were read", SERIALIZATION)
     for index, last, number, previous, payload in rest:
         place = unpack_int(index) - 1
         replay = replays[place] = replays[place]._replace(last=unpack_int(last))
@@ -483,9 +491,9 @@ class PostgresFeed(Feed):
     def _arrival(
         self, number: bytes, previous: bytes, name: bytes, member: bytes | None, payload: Any
     ) -> Arrival | None:
-        channel = name.decode()
-        if _notified(channel) not in self._channels:
+        if name.hex() not in self._channels:
             return None
+        channel = name.decode()
         if member is None:
             return Publication(
                 channel,

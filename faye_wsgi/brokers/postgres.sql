@@ -176,8 +176,10 @@ BEGIN
       WHERE l.channel = channel AND l.key = key AND l.stays > clock
       ORDER BY l.number DESC LIMIT 1;
     IF FOUND THEN
-      SELECT i.epoch INTO epoch FROM faye.life i
-        WHERE i.number <= number ORDER BY i.number DESC LIMIT 1;
+      epoch := coalesce((
+        SELECT i.epoch FROM faye.life i
+        WHERE i.number <= number ORDER BY i.number DESC LIMIT 1
+      ), '0');  -- of an epoch that is not known any more: it vouches for nothing
       RETURN;
     END IF;
   END IF;
@@ -231,18 +233,15 @@ DECLARE
   fading bigint[];  -- the newest rows of channels that would be forgotten within half the time
   kept int := 0;
 BEGIN
-  SELECT count(l.number), array_agg(l.number) FILTER (WHERE l.forgotten < clock + last_time / 2)
+  SELECT count(l.number),
+      array_agg(DISTINCT l.number) FILTER (WHERE l.forgotten < clock + last_time / 2)
     INTO known, fading
     FROM unnest(channels) AS c(name) LEFT JOIN LATERAL (
       SELECT l.number, l.forgotten FROM faye.log l
       WHERE l.channel = c.name AND l.previous IS NOT NULL
       ORDER BY l.number DESC LIMIT 1
     ) AS l ON true;
-  IF fading IS NOT NULL THEN
-    UPDATE faye.log l SET forgotten = clock + last_time WHERE l.number = ANY (fading);
-    GET DIAGNOSTICS kept = ROW_COUNT;
-  END IF;
-  IF epoch IS NULL OR known < cardinality(channels) OR kept < cardinality(fading) THEN
+  IF epoch IS NULL OR known < cardinality(channels) THEN
     epoch := faye.v1_enter(durable, patience, fresh);
     INSERT INTO faye.log
       SELECT faye.v1_next_number() + row_number() OVER (), c.name, 0, NULL, NULL, NULL,
@@ -250,6 +249,13 @@ BEGIN
       FROM (SELECT DISTINCT u.name FROM unnest(channels) AS u(name)) AS c
       WHERE NOT EXISTS (
         SELECT FROM faye.log l WHERE l.channel = c.name AND l.previous IS NOT NULL);
+  END IF;
+  IF fading IS NOT NULL THEN  -- after the lock was waited for, if it was
+    UPDATE faye.log l SET forgotten = clock + last_time WHERE l.number = ANY (fading);
+    GET DIAGNOSTICS kept = ROW_COUNT;
+    IF kept < cardinality(fading) THEN
+      RAISE serialization_failure USING MESSAGE = 'channels were forgotten while they were read';
+    END IF;
   END IF;
   RETURN QUERY  -- one statement: one moment
     SELECT 0, NULL::bigint,

@@ -16,6 +16,7 @@ import socket
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -106,37 +107,41 @@ class Bell:
         self.descriptor, self._writer = os.pipe()
         self._lock = threading.Lock()
         self._is_ringing = False
-        self._is_closed = False
+        # Also for a feed that is forgotten: a descriptor closes itself only in a file.
+        self._close = weakref.finalize(self, _close, self.descriptor, self._writer)
         watch_link(self)
 
     def ring(self) -> None:
         """Let the descriptor be readable."""
-        with self._lock:  # nor is a descriptor written to that is closed, and another's by now
-            if not self._is_ringing and not self._is_closed:
+        with self._lock:  # a descriptor that is closed may be another's by now
+            if not self._is_ringing and self._close.alive:
                 self._is_ringing = True
                 os.write(self._writer, b"!")  # the only byte in the pipe: it does not wait
 
     def hush(self) -> None:
         """Let it not be readable any more."""
         with self._lock:
-            if self._is_ringing and not self._is_closed:
-                self._is_ringing = False
-                os.read(self.descriptor, 1)
+            if self._is_ringing and self._close.alive:
+                # In the child of a fork it is at its end, and rings for ever.
+                self._is_ringing = not os.read(self.descriptor, 1)
 
     def close(self) -> None:
-        """Close it; only its owner may, who could be waiting else."""
+        """Close it. Only its owner may, who else could be waiting for it."""
         with self._lock:
-            if not self._is_closed:
-                self._is_closed = True
-                os.close(self.descriptor)
-                os.close(self._writer)
+            self._close()
 
     def leave_to_parent(self, other: int) -> None:
         """In the child of a fork: put the descriptor ``other`` in the place of its own."""
         self._lock = threading.Lock()  # a thread of the parent may have held it
-        self._is_ringing = True
-        if not self._is_closed:
+        if self._close.alive:
             os.dup2(other, self.descriptor, inheritable=False)
+            os.dup2(other, self._writer, inheritable=False)
+            self._is_ringing = True
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 # The connection

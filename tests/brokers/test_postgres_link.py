@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import time
@@ -113,6 +114,28 @@ def test_a_bell_rings_until_it_is_hushed() -> None:
     bell.close()
     bell.ring()
     bell.hush()
+
+
+def test_a_bell_that_is_left_to_the_parent_rings_for_ever() -> None:
+    bell = Bell()
+    reader, writer = os.pipe()
+    os.close(writer)
+    bell.leave_to_parent(reader)
+    os.close(reader)
+    for _ in range(2):
+        assert wait_for({bell.descriptor: 1}, 10) == {bell.descriptor}
+        bell.hush()
+        bell.ring()
+    bell.close()
+
+
+def test_a_bell_that_is_forgotten_closes_itself() -> None:
+    bell = Bell()
+    descriptor = bell.descriptor
+    os.fstat(descriptor)
+    del bell
+    with pytest.raises(OSError):
+        os.fstat(descriptor)
 
 
 # Ways to a server

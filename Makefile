@@ -5,7 +5,10 @@
 # make test      lint, types and all tests, in a virtual environment of its own
 # make test-all  the tests on every Python found, with the oldest and newest servers (some of
 #                them only: MATRIX="3.9-oldest 3.13")
-# make soak      channels under faults, checked message by message (SOAK=3600: seconds)
+# make soak      channels, then plain connections, under faults, checked message by message
+#                (SOAK=3600: seconds); build/soak has a picture of the second half
+# make fuzz      inputs that a fuzzer finds, for all parsers: see tests/fuzz (FUZZ=60:
+#                seconds for each)
 # make clean     removes what the others made
 
 PYTHON ?= python3
@@ -14,6 +17,7 @@ PORT ?= 8000
 WORKERS ?= 1
 CHANNELS ?= memory://
 SOAK ?= 3600
+FUZZ ?= 60
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
 VENV := .venv
@@ -27,7 +31,7 @@ CHECKED := $(wildcard faye_wsgi tests examples benchmarks setup.py)
 # server skips itself with --no-servers, so that a new test file has no list to be put on.
 SLOW := tests/browser tests/interop tests/stress tests/test_native.py
 
-.PHONY: run build check quick test lint types pytest system test-all soak clean
+.PHONY: run build check quick test lint types pytest system test-all soak fuzz clean
 
 run: $(VENV)/.run-stamp
 	CHANNELS='$(CHANNELS)' $(BIN)/gunicorn --worker-class gevent --workers $(WORKERS) \
@@ -71,7 +75,13 @@ test-all:
 	$(PYTHON) -m tests.support.matrix $(PYTEST_ARGS)
 
 soak: system build
-	$(BIN)/python -m tests.soak --seconds $(SOAK)
+	$(BIN)/python -m tests.soak --seconds $$(($(SOAK) / 2))
+	$(BIN)/python -m tests.soak.traffic --seconds $$(($(SOAK) / 2))
+
+fuzz: build
+	-$(BIN)/python -m pip install --quiet -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ)
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ) --sanitized hybi deflate drafts eventstream
 
 clean:
 	rm -rf $(VENV) .venvs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

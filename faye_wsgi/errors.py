@@ -22,6 +22,8 @@ __all__ = [
 
 Headers = tuple[tuple[str, str], ...]
 
+MAX_REASON = 500  # characters: a peer's own words may be in it, and it ends in logs
+
 
 class HeaderPairs(Headers):
     """The pairs of an HTTP head in their order, and their values by name, in any case."""
@@ -102,7 +104,7 @@ class HandshakeError(ConnectionClosed):
         headers: Headers = (),
         body: bytes = b"",
     ) -> None:
-        super().__init__(code, reason)
+        super().__init__(code, reason[:MAX_REASON])
         self.status_code = status_code
         self.headers = HeaderPairs(headers)
         self.body = body

@@ -16,10 +16,10 @@ from faye_wsgi.driver.eventstream import (
     response,
 )
 from faye_wsgi.endpoint import EventTarget, handler
-from faye_wsgi.errors import HijackError, is_end_of
+from faye_wsgi.errors import HandshakeError, HijackError, is_end_of
 from faye_wsgi.http.headers import HeadersLike
 from faye_wsgi.http.url import without_query
-from faye_wsgi.transport import hubs
+from faye_wsgi.transport import hubs, served
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.iterable import Body, IterableStream
 from faye_wsgi.transport.settings import (
@@ -29,6 +29,7 @@ from faye_wsgi.transport.settings import (
     make_settings,
     takes_options,
 )
+from faye_wsgi.wsgi.admission import check_limit, check_room
 from faye_wsgi.wsgi.environ import is_eventsource
 from faye_wsgi.wsgi.handover import Handover
 
@@ -80,8 +81,10 @@ class EventSource(EventTarget):
         ping: float | None = 10,
         high_water: int = Settings.high_water,
         close_timeout: float = Settings.close_timeout,
+        send_timeout: float | None = Settings.send_timeout,
         last_event_id_param: str | None = None,
         trust_forwarded: bool = False,
+        max_connections: int | None = None,
     ) -> None:
         """Answer ``request``, an environ or a request that has one, with an event stream.
 
@@ -94,14 +97,19 @@ class EventSource(EventTarget):
             Default 65536.
         :param close_timeout: seconds that the peer has to take what was sent before
             ``close``. Default 30.
+        :param send_timeout: seconds that the peer may read nothing while bytes wait for it;
+            then the stream is closed. Default 60; None or 0 waits for ever.
         :param last_event_id_param: a query parameter that gives ``last_event_id`` where
             the header does not (for clients that cannot set it).
         :param trust_forwarded: believe ``X-Forwarded-Host`` and ``-Proto`` in ``url``.
+        :param max_connections: WebSockets and event streams that this process serves, of all
+            endpoints, from which on the answer is 503, and the object is CLOSED from the start.
+            Default None: no limit.
 
         Raises TypeError and ValueError for wrong arguments, and RuntimeError where this
         request's connection has been taken before: a request has one WebSocket or EventSource.
         """
-        settings = _check(retry, ping, close_timeout, high_water)
+        settings = _check(retry, ping, close_timeout, send_timeout, high_water, max_connections)
         head = response(headers)
         retry_line = b"" if retry is None else encode_retry(retry)
         super().__init__()
@@ -115,12 +123,20 @@ class EventSource(EventTarget):
             handover.send_through(head.headers, ())
             return
         try:
+            check_room(max_connections)
+        except HandshakeError as error:
+            self._connection = IterableStream(self, settings, b"")
+            self._connection.end_unread()
+            handover.refuse_stream(error)
+            return
+        try:
             # Before the Connection is made, which makes a hub for its thread. In the threads of an
             # unknown server that hub would never be destroyed, and its descriptors never closed.
             handover.check_server()
         except HijackError as error:
             _warn_once(str(error))
             self._connection = IterableStream(self, settings, encode_comment())
+            served.enter(self._connection)
             handover.send_through(head.headers, Body(self._connection))
             if retry_line:
                 self._connection.outbox.send(retry_line)
@@ -131,13 +147,21 @@ class EventSource(EventTarget):
 
     @staticmethod
     def check_options(
-        *, headers: Any, retry: Any, ping: Any, high_water: Any, close_timeout: Any, **others: Any
+        *,
+        headers: Any,
+        retry: Any,
+        ping: Any,
+        high_water: Any,
+        close_timeout: Any,
+        send_timeout: Any,
+        max_connections: Any,
+        **others: Any,
     ) -> None:
         """TypeError or ValueError for arguments that the constructor would not take.
 
         All of its arguments are given, but for the request.
         """
-        _check(retry, ping, close_timeout, high_water)
+        _check(retry, ping, close_timeout, send_timeout, high_water, max_connections)
         response(headers)
 
     def __enter__(self) -> EventSource:
@@ -251,10 +275,18 @@ class EventSource(EventTarget):
 
 
 def _check(
-    retry: float | None, ping: float | None, close_timeout: float, high_water: int
+    retry: float | None,
+    ping: float | None,
+    close_timeout: float,
+    send_timeout: float | None,
+    high_water: int,
+    max_connections: int | None,
 ) -> Settings:
     check_seconds("retry", retry)
-    return make_settings(ping=ping, close_timeout=close_timeout, high_water=high_water)
+    check_limit(max_connections)
+    return make_settings(
+        ping=ping, close_timeout=close_timeout, send_timeout=send_timeout, high_water=high_water
+    )
 
 
 @cache

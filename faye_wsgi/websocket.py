@@ -11,6 +11,7 @@ from faye_wsgi.extensions.negotiation import Extensions, check_extensions
 from faye_wsgi.http.headers import HeadersLike, check_headers
 from faye_wsgi.http.origins import Origins, check_origins
 from faye_wsgi.transport.settings import Options, Settings, make_settings, takes_options
+from faye_wsgi.wsgi.admission import check_limit
 from faye_wsgi.wsgi.environ import is_websocket
 from faye_wsgi.wsgi.handover import Handover
 
@@ -74,6 +75,7 @@ class WebSocket(Endpoint):
         origins: Origins = "same",
         trust_forwarded: bool = False,
         allow_drafts: bool = False,
+        max_connections: int | None = None,
         **options: Unpack[Options],
     ) -> None:
         """Answer the handshake of ``request``: an environ, or a request that has one.
@@ -87,6 +89,8 @@ class WebSocket(Endpoint):
         :param trust_forwarded: believe ``X-Forwarded-Host`` and ``-Proto``: only behind
             a proxy that sets them.
         :param allow_drafts: accept the drafts hixie-75 and hixie-76, too. Default False.
+        :param max_connections: WebSockets and event streams that this process serves, of all
+            endpoints, from which on a handshake gets 503. Default None: no limit.
         :param options: those of every connection, on a server as on a client, which
             :class:`faye_wsgi.transport.settings.Settings` describes.
 
@@ -94,7 +98,9 @@ class WebSocket(Endpoint):
         cannot be taken, and RuntimeError if this request's connection has been taken before: a
         request has one WebSocket or EventSource.
         """
-        settings, arguments = _check(protocols, extensions, headers, origins, options)
+        settings, arguments = _check(
+            protocols, extensions, headers, origins, max_connections, options
+        )
         handover = Handover(request, "ws", trust_forwarded)
         super().__init__(settings)
         self._handover = handover
@@ -110,7 +116,13 @@ class WebSocket(Endpoint):
 
     @staticmethod
     def check_options(
-        *, protocols: Any, extensions: Any, headers: Any, origins: Any, **options: Any
+        *,
+        protocols: Any,
+        extensions: Any,
+        headers: Any,
+        origins: Any,
+        max_connections: Any,
+        **options: Any,
     ) -> None:
         """TypeError or ValueError for arguments that the constructor would not take.
 
@@ -118,7 +130,7 @@ class WebSocket(Endpoint):
         """
         for flag in ("trust_forwarded", "allow_drafts"):
             del options[flag]
-        _check(protocols, extensions, headers, origins, cast(Options, options))
+        _check(protocols, extensions, headers, origins, max_connections, cast(Options, options))
 
     @property
     def environ(self) -> dict[str, Any]:
@@ -158,10 +170,12 @@ def _check(
     extensions: Extensions,
     headers: HeadersLike,
     origins: Origins,
+    max_connections: int | None,
     options: Options,
 ) -> tuple[Settings, dict[str, Any]]:
     """The options, checked: the connection's, and those that the handshake needs."""
     settings = make_settings(**options)
+    check_limit(max_connections)
     return settings, {
         "protocols": server_handshake.check_protocols(protocols),
         "headers": check_headers(headers, server_handshake.RESERVED_HEADERS),
@@ -169,4 +183,5 @@ def _check(
         "max_length": settings.max_length,
         "max_fragments": settings.max_fragments,
         "origins": check_origins(origins),
+        "max_connections": max_connections,
     }

@@ -14,7 +14,7 @@ from typing import Any, Callable
 import hypothesis
 import pytest
 
-from faye_wsgi.wsgi import handover
+from faye_wsgi.wsgi import admission, handover
 
 from .support import certs, servers
 from .support.browser import new_page
@@ -62,6 +62,13 @@ def check_compiled() -> None:
             continue
         if built.stat().st_mtime < changed:
             raise pytest.UsageError(f"{built.name} is older than its source: 'make build'")
+
+
+@pytest.fixture(autouse=True)
+def nothing_told() -> None:
+    """What is logged once for each origin, or once a minute, is logged again in the next test."""
+    admission._told.clear()
+    admission._told_full_at[0] = -admission.TELL_AGAIN
 
 
 @pytest.fixture(scope="session")

@@ -583,13 +583,14 @@ def test_an_endless_redirect(start: Callable[..., Scripted]) -> None:
 def test_no_credentials_go_to_another_origin(start: Callable[..., Scripted]) -> None:
     target = start(echo)
     server = start(redirect(target.url()))
-    headers = {"Cookie": "a=b", "X-Api-Key": "k", "Origin": "http://me", "User-Agent": "me"}
+    secrets = {"Cookie": "a=b", "X-Api-Key": "k", "Proxy-Authorization": "Basic x"}
+    headers = {**secrets, "Origin": "http://me", "User-Agent": "me"}
     url = server.url().replace("//", "//user:secret@")
     with Client(url, headers=headers, max_redirects=1) as ws:
         pass
     ws.wait_closed(TIMEOUT)
     first, second = server.heads[0], target.heads[0]
-    for name in ("Authorization", "Cookie", "X-Api-Key"):
+    for name in ("Authorization", *secrets):
         assert header(first, name) and header(second, name) is None
     assert (header(second, "Origin"), header(second, "User-Agent")) == ("http://me", "me")
 

@@ -214,7 +214,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| ")]
     named = {name: row[1] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
     limits = ("max_length", "max_fragments", "max_queue", "max_queue_bytes", "high_water")
-    for name in (*limits, "close_timeout"):
+    for name in (*limits, "close_timeout", "message_timeout", "send_timeout"):
         assert f"{getattr(Settings, name):,}".removesuffix(".0") in named[name], name
     for limit in (headers.MAX_EXTENSIONS_HEADER, exchange.MAX_HEAD, exchange.MAX_BODY):
         assert f"{limit:,}" in text

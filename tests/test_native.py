@@ -22,8 +22,9 @@ FLAGS = ["-O1", "-g", "-fPIC", "-shared", "-fno-omit-frame-pointer", "-fno-sanit
 TIMEOUT = 300  # seconds: a build with sanitizers takes most of a minute
 pytestmark = pytest.mark.timeout(400)
 
-# What runs over the C code: the property tests against the Python twins, and connections.
-DRIVER = ["tests/driver/test_speedups.py", "tests/driver/test_masking.py"]
+# What runs over the C code: the property tests against the Python twins, the seeds of fuzzing,
+# and connections.
+DRIVER = ["tests/driver/test_speedups.py", "tests/driver/test_masking.py", "tests/fuzz"]
 TRANSPORT = [
     "tests/transport/test_stream.py",
     "tests/transport/test_connection.py",
@@ -85,13 +86,12 @@ def sanitizer_library(name: str) -> str:
     return found.stdout.strip() if os.path.isabs(found.stdout.strip()) else ""
 
 
-@pytest.fixture(scope="module")
-def sanitized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """The package compiled with sanitizers, and the environment in which it runs."""
+def build_with_sanitizers(folder: Path) -> dict[str, str] | None:
+    """Compile a copy of the package; the environment in which it runs, or None."""
     libraries = [sanitizer_library(name) for name in ("libasan.so", "libubsan.so")]
     if not all(libraries):
-        pytest.skip("the compiler has no sanitizers")
-    folder = copy_of_the_package(tmp_path_factory.mktemp("sanitized"))
+        return None
+    copy_of_the_package(folder)
     # Sanitizers make optimizing slow, and it is not what is tested here.
     setup = folder / "setup.py"
     setup.write_text(setup.read_text().replace('"-O2"', '"-O1"').replace('"-O3"', '"-O1"'))
@@ -101,12 +101,21 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     built = list((folder / "faye_wsgi").rglob("*.so"))
     assert len(built) == len(SOURCES) + len(COMPILED)
     compile_into(folder, SANITIZERS)
-    environment = {
+    return {
         "LD_PRELOAD": " ".join(libraries),
         # Small objects of the interpreter have red zones only where each is a malloc().
         "PYTHONMALLOC": "malloc",
         "ASAN_OPTIONS": "detect_leaks=0",
     }
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The package compiled with sanitizers, and the environment in which it runs."""
+    folder = tmp_path_factory.mktemp("sanitized")
+    environment = build_with_sanitizers(folder)
+    if environment is None:
+        pytest.skip("the compiler has no sanitizers")
     return folder, environment
 
 

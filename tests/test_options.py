@@ -80,7 +80,7 @@ def test_the_readme_has_the_options_of_an_event_streams_client() -> None:
 
 
 def test_an_event_stream_has_the_same_defaults() -> None:
-    for name in ("high_water", "close_timeout"):
+    for name in ("high_water", "close_timeout", "send_timeout"):
         assert parameters(EventSource)[name].default == SHARED[name].default
 
 

@@ -163,12 +163,14 @@ class Request(NamedTuple):
     """What to read of a channel.
 
     With ``since``, what came after that number, the oldest first, at most ``limit``. Without,
-    the newest ``limit``. A limit of 0 asks for the channel's last number alone.
+    the newest ``limit``. A limit of 0 asks for the channel's last number alone. ``size`` bounds the
+    bytes of their payloads, too: a replay ends with the publication that reaches it.
     """
 
     channel: str
     since: int | None = None
     limit: int | None = None
+    size: int | None = None
 
 
 class Replay(NamedTuple):
@@ -303,7 +305,8 @@ class Broker(ABC):
 
         The connections of processes that have not called it for ``worker_seconds`` leave. Where
         no process is left to call it, presence is forgotten after an hour, or more.
-        Returns the number of processes alive.
+        Returns the number of processes that have called it within 5 s: more cannot be expected to
+        answer, though one that stands still may come back until ``worker_seconds``.
         """
 
     @abstractmethod

@@ -23,6 +23,16 @@ local function next_number(least)
   return number
 end
 
+-- A write that changes nothing and needs no memory, for what is only read: a primary whose place
+-- another one has taken, and which has therefore too few replicas, must not tell it. Where the disk
+-- takes no writes, it is told.
+local function check_primary()
+  local reply = redis.pcall('PERSIST', KEYS[1])
+  if type(reply) == 'table' and reply.err and not string.find(reply.err, 'MISCONF', 1, true) then
+    error(reply.err)
+  end
+end
+
 -- Without a clock the data are gone. With that of another run the last writes may be.
 if not number or clock[3] ~= run then
   number = number or now

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Callable
 
@@ -286,7 +286,17 @@ class MemoryFeed(Feed):
 
 def _select(log: deque[Publication], request: Request) -> list[Publication]:
     if request.since is None:
-        newest = 0 if request.limit is None else request.limit
-        return list(islice(log, max(0, len(log) - newest), None))
+        newest = islice(reversed(log), request.limit or 0)
+        return list(_take(newest, request.size))[::-1]
     later = (publication for publication in log if publication.number > request.since)
-    return list(islice(later, request.limit))
+    return list(_take(islice(later, request.limit), request.size))
+
+
+def _take(publications: Iterable[Publication], size: int | None) -> Iterator[Publication]:
+    """Publications, up to the one that reaches a size."""
+    taken = 0
+    for publication in publications:
+        if size is not None and taken >= size:
+            return
+        taken += len(publication.payload.encode())
+        yield publication

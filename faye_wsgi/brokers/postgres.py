@@ -90,7 +90,7 @@ PASSING = {"25006", SERIALIZATION, "40P01", "57P03"}
 HEAD = "boolean bigint text"  # durable, patience, fresh
 FUNCTIONS = {
     "publish": f"{HEAD} bytea bytea bytea bigint bigint bigint bigint bigint",
-    "read": f"{HEAD} bytea[] bigint[] bigint[] bigint bigint",
+    "read": f"{HEAD} bytea[] bigint[] bigint[] bigint[] bigint bigint",
     "fetch": "bigint bytea[] bigint",
     "sweep": "bigint bigint",
     "change": f"{HEAD} bigint text bigint bigint bytea[] bytea[] bytea[] bytea[]",
@@ -211,11 +211,10 @@ class PostgresBroker(Broker):
 
     def read_through(self, link: Link, requests: Sequence[Request], deadline: float) -> Reading:
         """The same by a connection."""
-        channels, sinces, limits = zip(*requests) if requests else ((), (), ())
+        columns = list(zip(*requests)) or [()] * len(Request._fields)
         parameters = (
-            pack_array([channel.encode() for channel in channels], BYTEA),
-            pack_array([_pack_optional(since) for since in sinces], INT8),
-            pack_array([_pack_optional(limit) for limit in limits], INT8),
+            pack_array([channel.encode() for channel in columns[0]], BYTEA),
+            *(pack_array(list(map(_pack_optional, column)), INT8) for column in columns[1:]),
             _micros(TRANSIT),
             _micros(LAST_SECONDS),
         )
@@ -281,8 +280,7 @@ class PostgresBroker(Broker):
             [[known, alive, more]] = self._ask(
                 "beat", (_micros(TRANSIT), self.worker.encode(), *times)
             )
-            if known != TRUE:
-                self._present.note_all()
+            self._present.check(known == TRUE)
             if more != TRUE:
                 break
         if time.monotonic() >= self._next_sweep:

@@ -218,11 +218,11 @@ BEGIN
 END $body$;
 
 -- Read what is kept of channels; one that is not known is born. "sinces" has NULL for the newest,
--- "limits" NULL for all. The row of the request 0 has the clock's number and the epoch; each other
+-- "limits" and "sizes" NULL for all. The row of the request 0 has the clock's number and the epoch; each other
 -- request has at least one row.
 CREATE OR REPLACE FUNCTION faye.v1_read(
   durable boolean, patience bigint, fresh text, channels bytea[], sinces bigint[], limits bigint[],
-  transit bigint, last_time bigint
+  sizes bigint[], transit bigint, last_time bigint
 ) RETURNS TABLE (request int, last bigint, number bigint, previous bigint, payload bytea)
 LANGUAGE plpgsql AS $body$
 #variable_conflict use_variable
@@ -264,22 +264,31 @@ BEGIN
     FROM faye.life i WHERE i.number = (SELECT max(j.number) FROM faye.life j)
     UNION ALL
     SELECT r.place::int, newest.number, kept.number, kept.previous, kept.payload
-    FROM unnest(channels, sinces, limits) WITH ORDINALITY AS r(name, since, most, place)
+    FROM unnest(channels, sinces, limits, sizes) WITH ORDINALITY
+      AS r(name, since, most, size, place)
     CROSS JOIN LATERAL (
       SELECT l.number, l.first, l.expires FROM faye.log l
       WHERE l.channel = r.name AND l.previous IS NOT NULL
       ORDER BY l.number DESC LIMIT 1
     ) AS newest
     LEFT JOIN LATERAL (
-      (SELECT l.number, l.previous, l.payload FROM faye.log l
-        WHERE l.channel = r.name AND l.previous IS NOT NULL AND l.number > r.since
-          AND l.ordinal >= newest.first AND newest.expires > clock
-        ORDER BY l.number LIMIT r.most)
-      UNION ALL
-      (SELECT l.number, l.previous, l.payload FROM faye.log l
-        WHERE l.channel = r.name AND l.previous IS NOT NULL AND r.since IS NULL
-          AND l.ordinal >= newest.first AND newest.expires > clock
-        ORDER BY l.number DESC LIMIT coalesce(r.most, 0))
+      SELECT f.number, f.previous, f.payload FROM (
+        (SELECT l.number, l.previous, l.payload,
+            sum(length(l.payload)) OVER (ORDER BY l.number) AS upto
+          FROM faye.log l
+          WHERE l.channel = r.name AND l.previous IS NOT NULL AND l.number > r.since
+            AND l.ordinal >= newest.first AND newest.expires > clock
+          ORDER BY l.number LIMIT r.most)
+        UNION ALL
+        (SELECT l.number, l.previous, l.payload,
+            sum(length(l.payload)) OVER (ORDER BY l.number DESC)
+          FROM faye.log l
+          WHERE l.channel = r.name AND l.previous IS NOT NULL AND r.since IS NULL
+            AND l.ordinal >= newest.first AND newest.expires > clock
+          ORDER BY l.number DESC LIMIT coalesce(r.most, 0))
+      ) AS f
+      -- Up to the one that reaches the size.
+      WHERE r.size IS NULL OR f.upto - length(f.payload) < r.size
     ) AS kept ON true
     ORDER BY 1, 3;
 END $body$;
@@ -462,7 +471,8 @@ BEGIN
     END IF;
     more := more OR dead IS NOT NULL;
   END IF;
-  SELECT count(*) INTO alive FROM faye.worker w WHERE w.seen > clock - worker_time;
+  -- One that is alive calls this each second.
+  SELECT count(*) INTO alive FROM faye.worker w WHERE w.seen > clock - 5000000;
 END $body$;
 
 -- The members of a channel, one row for each connection of a living process.

@@ -1,8 +1,8 @@
 -- Who is in which channel. memory.py says in Python what is announced when.
 --
--- ARGV  5 what to do (change, keep, beat, members, roster), 6 start of keys, 7 start of topics,
---       8 ms until a leave is announced, 9 ms until a silent process is dead, 10 ms until all is
---       forgotten, 11 this process; then what the function below says
+-- ARGV  5 what to do (change, forget, keep, beat, members, roster), 6 start of keys, 7 start of
+--       topics, 8 ms until a leave is announced, 9 ms until a silent process is dead, 10 ms until
+--       all is forgotten, 11 this process; then what the function below says
 --
 -- Keys behind their start, which has the clock's hash tag, so that they are on the same server:
 --   workers        processes, by the time of their last beat (ms)
@@ -20,6 +20,7 @@ local start, topics, leave_ms, worker_ms, keep_ms = ARGV[6], ARGV[7], ARGV[8], A
 local worker = ARGV[11]
 local workers, leaving, mine = start .. 'workers', start .. 'leaving', start .. 'worker:' .. worker
 local ms = math.floor(now / 1000)
+local LATELY = 5000  -- ms within which a process that is alive has called beat: it does each second
 local CHUNK = 500  -- of a dead process's connections, and of leaves, in one step
 
 local function sized(text)
@@ -56,13 +57,14 @@ local function come(channel, member, field, data)
   end
 end
 
-local function go(channel, member, field)
+-- A connection has gone. If that was the member's last one, its leave is due after ``delay_ms``.
+local function go(channel, member, field, delay_ms)
   if redis.call('HDEL', start .. 'here:' .. channel, field) == 0 then
     return
   end
   if redis.call('HINCRBY', start .. 'count:' .. channel, member, -1) <= 0 then
     redis.call('HDEL', start .. 'count:' .. channel, member)
-    redis.call('ZADD', leaving, ms + leave_ms, sized(channel) .. member)
+    redis.call('ZADD', leaving, ms + delay_ms, sized(channel) .. member)
   end
 end
 
@@ -84,7 +86,7 @@ local function change()
       come(channel, member, field, ARGV[i + 4])
     else
       redis.call('SREM', mine, sized(channel) .. field)
-      go(channel, member, field)
+      go(channel, member, field, leave_ms)
     end
   end
   for channel in pairs(touched) do
@@ -102,7 +104,18 @@ local function keep()
   return 1
 end
 
--- Whether this process was known, how many are alive, whether there is more to do at once.
+-- Let connections of a process go; whether these were all.
+local function forget(id, delay_ms)
+  local left = redis.call('SPOP', start .. 'worker:' .. id, CHUNK)
+  for _, entry in ipairs(left) do
+    local channel, field = split(entry)
+    go(channel, split(field), field, delay_ms)
+  end
+  return #left < CHUNK and 1 or 0
+end
+
+-- Whether this process was known, how many have beaten lately, whether there is more to do at once,
+-- and the epoch.
 local function beat()
   local is_known, is_more = live(), 0
   local due = redis.call('ZRANGEBYSCORE', leaving, '-inf', ms, 'LIMIT', 0, CHUNK)
@@ -113,25 +126,20 @@ local function beat()
     redis.call(command, topics .. channel, '-' .. member)
   end
   local dead = redis.call('ZRANGEBYSCORE', workers, '-inf', ms - worker_ms, 'LIMIT', 0, 1)[1]
-  if dead then
-    local left = redis.call('SPOP', start .. 'worker:' .. dead, CHUNK)
-    for _, entry in ipairs(left) do
-      local channel, field = split(entry)
-      go(channel, split(field), field)
-    end
-    if #left < CHUNK then
-      redis.call('ZREM', workers, dead)
-    end
+  if dead and forget(dead, leave_ms) == 1 then
+    redis.call('ZREM', workers, dead)
   end
   if dead or #due == CHUNK then
     is_more = 1
   end
   prolong(workers, leaving, mine)
-  return {is_known, redis.call('ZCARD', workers), is_more}
+  local lately = ms - math.min(LATELY, tonumber(worker_ms))
+  return {is_known, redis.call('ZCOUNT', workers, '(' .. lately, '+inf'), is_more, epoch}
 end
 
 -- ARGV[12]: a channel. The members of living processes: member, data, …
 local function members()
+  check_primary()
   local alive, answer = {}, {}
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', workers, '(' .. ms - worker_ms, '+inf')) do
     alive[id] = true
@@ -149,8 +157,17 @@ end
 
 -- ARGV[12]: a channel. The members as they were announced: member, data, …
 local function roster()
+  check_primary()
   return redis.call('HGETALL', start .. 'known:' .. ARGV[12])
 end
 
-local actions = {change = change, keep = keep, beat = beat, members = members, roster = roster}
+-- This process notes its connections again in a moment. The call for that may fail, and come late:
+-- so their members leave as if this process had died meanwhile, and no sooner.
+local function forget_own()
+  return forget(worker, worker_ms)
+end
+
+local actions = {
+  change = change, forget = forget_own, keep = keep, beat = beat, members = members, roster = roster
+}
 return actions[ARGV[5]]()

@@ -10,6 +10,7 @@ local payload, history = ARGV[5], ARGV[6]
 if KEYS[4] then
   local first = redis.call('GET', KEYS[4])
   if first then
+    check_primary()
     return first
   end
 end

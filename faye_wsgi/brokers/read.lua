@@ -1,21 +1,50 @@
 -- Read what is kept of channels; a channel that is not known is born.
 --
 -- KEYS  for each channel: its last number, its log
--- ARGV  5 ms of the last number; for each channel: since ('' for the newest), limit ('' for all)
+-- ARGV  5 ms of the last number; for each channel: since ('' for the newest), limit ('' for all),
+--       size in bytes ('' for any)
 -- Returns the clock's number and epoch, how many were born, and for each channel its last number and
 -- the entries of its log.
 
 local births = 0
+local CHUNK = 64  -- entries that are read at once where they have a size: what is too much is dropped
 
-local function entries(log, since, limit)
+local function some(log, since, place, count)
+  if since == '' then
+    return redis.call('XREVRANGE', log, place or '+', '-', 'COUNT', count)
+  end
+  return redis.call('XRANGE', log, place or '(' .. since .. '-0', '+', 'COUNT', count)
+end
+
+-- Up to the entry that reaches the size.
+local function sized(log, since, limit, size)
+  local found, bytes, place = {}, 0, nil
+  while #found < limit do
+    local part = some(log, since, place, math.min(CHUNK, limit - #found))
+    for _, entry in ipairs(part) do
+      if bytes >= size then
+        return found
+      end
+      found[#found + 1] = entry
+      bytes = bytes + #entry[2][4]
+    end
+    if #part < CHUNK then
+      return found
+    end
+    place = '(' .. part[#part][1]
+  end
+  return found
+end
+
+local function entries(log, since, limit, size)
   if limit == '0' or since == '' and limit == '' then
     return {}
-  elseif since == '' then
-    return redis.call('XREVRANGE', log, '+', '-', 'COUNT', limit)
+  elseif size ~= '' then
+    return sized(log, since, tonumber(limit) or math.huge, tonumber(size))
   elseif limit == '' then
     return redis.call('XRANGE', log, '(' .. since .. '-0', '+')
   end
-  return redis.call('XRANGE', log, '(' .. since .. '-0', '+', 'COUNT', limit)
+  return some(log, since, nil, limit)
 end
 
 local answer = {'', epoch, 0}
@@ -31,8 +60,10 @@ for i = 2, #KEYS, 2 do
     redis.call('PEXPIRE', KEYS[i], ARGV[5])  -- a channel that is subscribed to is not forgotten
   end
   answer[#answer + 1] = last
-  answer[#answer + 1] = entries(KEYS[i + 1], ARGV[i + 4], ARGV[i + 5])
+  local first = 3 + i / 2 * 3
+  answer[#answer + 1] = entries(KEYS[i + 1], ARGV[first], ARGV[first + 1], ARGV[first + 2])
 end
+check_primary()
 if births > 0 then
   redis.call('HSET', KEYS[1], 'number', text(number))
 end

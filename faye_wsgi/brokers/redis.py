@@ -75,7 +75,17 @@ TOPICS = 1000  # topics in one command
 SILENCE = 2.0  # seconds without a word from Redis, after which a feed asks for one
 
 # Nothing was done, and it may soon be otherwise.
-PASSING = {"ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MOVED", "READONLY", "TRYAGAIN"}
+PASSING = {
+    "ASK",
+    "BUSY",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "MOVED",
+    "NOREPLICAS",  # also of a primary that does not know yet that another one has taken its place
+    "READONLY",
+    "TRYAGAIN",
+}
 # Trying again does not help.
 LASTING = {"CERTIFICATE", "NOAUTH", "NOPERM"}
 
@@ -125,7 +135,7 @@ class RedisBroker(Broker):
         self._worker_ms = round(worker_seconds * 1000)
         self._keep_ms = round(max(PRESENCE_SECONDS, 4 * worker_seconds) * 1000)
         self._feeds: weakref.WeakSet[RedisFeed] = weakref.WeakSet()
-        self._present = Present(self._note)
+        self._present = Present(self._note, self._forget)
         self.begin_process()
         watch_broker(self)
 
@@ -134,6 +144,7 @@ class RedisBroker(Broker):
         self.worker = secrets.token_hex(8)
         self._present.forget()
         self._next_keeping = time.monotonic() + self._keep_ms / 3000
+        self._epoch: bytes | None = None  # in which they were noted
         self._server.reset()
 
     # Publishing and reading
@@ -168,9 +179,9 @@ class RedisBroker(Broker):
     def _read_call(self, requests: Sequence[Request]) -> Call:
         start, keys = self._start, [f"{self._start}clock"]
         arguments: list[Any] = [LAST_SECONDS * 1000]
-        for channel, since, limit in requests:
+        for channel, *bounds in requests:
             keys += [f"{start}last:{channel}", f"{start}log:{channel}"]
-            arguments += ["" if since is None else since, "" if limit is None else limit]
+            arguments += ["" if bound is None else bound for bound in bounds]
         return Call(keys, arguments)
 
     # Feeds
@@ -227,9 +238,11 @@ class RedisBroker(Broker):
     def beat(self) -> int:
         """Say that this process lives, announce leaves, and sweep up after dead processes."""
         for _ in range(SWEEPS):
-            [(is_known, alive, is_more)] = self._run(PRESENCE, [self._presence_call("beat", [])])
-            if not is_known:
-                self._present.note_all()
+            [answer] = self._run(PRESENCE, [self._presence_call("beat", [])])
+            is_known, alive, is_more, epoch = answer
+            is_known = is_known and self._epoch in (None, epoch)
+            self._epoch = epoch
+            self._present.check(is_known)
             if not is_more:
                 break
         if time.monotonic() >= self._next_keeping:
@@ -244,6 +257,10 @@ class RedisBroker(Broker):
         if calls:
             self._run(PRESENCE, calls)
         self._next_keeping = time.monotonic() + self._keep_ms / 3000
+
+    def _forget(self) -> None:
+        while not self._run(PRESENCE, [self._presence_call("forget", [])])[0]:
+            pass
 
     def _note(self, changes: Sequence[Change]) -> bool:
         """Whether this process was known before."""

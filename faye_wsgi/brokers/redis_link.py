@@ -22,6 +22,7 @@ from typing import Any
 import redis
 
 from faye_wsgi.brokers.fork import watch_link
+from faye_wsgi.brokers.url import ENCODE
 from faye_wsgi.errors import BrokerError
 
 __all__ = ["TROUBLE", "Link", "code_of", "connect", "connection_options", "explain", "open_link"]
@@ -111,7 +112,10 @@ class Link:
 
 def connection_options(url: str) -> tuple[Any, dict[str, Any]]:
     """redis-py's class for the connections of a URL, and its options; ValueError."""
-    options = redis.connection.parse_url(url)
+    try:
+        options = redis.connection.parse_url(url)
+    except ValueError:
+        raise ValueError(f"the URL of the broker cannot be read. {ENCODE}") from None
     connection_class = options.pop("connection_class", redis.connection.Connection)
     if issubclass(connection_class, redis.connection.SSLConnection):
         _verify_name(options)
@@ -171,7 +175,8 @@ def _greet(link: Link, server: Mapping[str, str], replication: Mapping[str, str]
     if not link.run:
         raise BrokerError("the server does not tell its run_id (INFO server): it is not supported")
     version = server.get("redis_version", "0").split(".")[0]
-    link.has_shards = server.get("redis_mode") == "cluster" and int(version) >= 7
+    mode = server.get("redis_mode") or server.get("server_mode")  # Valkey's name for it
+    link.has_shards = mode == "cluster" and int(version) >= 7
 
 
 # Errors
@@ -206,7 +211,11 @@ _CURES = {
     "CERTIFICATE": "name the authority with ?ssl_ca_certs=FILE, and the server as its certificate",
 }
 
-_ALIASES = {"The user executing the script": "NOPERM", "WRONGPASS": "NOAUTH"}
+_ALIASES = {
+    "The user executing the script": "NOPERM",
+    "ACL failure in script": "NOPERM",
+    "WRONGPASS": "NOAUTH",
+}
 _CODE = re.compile(rf"\b({'|'.join((*_CURES, *_ALIASES))}|NOSCRIPT|ASK|TRYAGAIN)\b")
 
 

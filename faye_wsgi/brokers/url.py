@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl, quote, urlencode
 
-__all__ = ["Address", "split_hosts", "take_options", "truth"]
+__all__ = ["ENCODE", "Address", "split_hosts", "take_options", "truth"]
 
 Address = tuple[str, int]
+
+# No part of a URL is shown that cannot be read: it may be a part of the password.
+ENCODE = "Percent-encode the user and the password: %2F for /, %3F for ?, %23 for #, %40 for @"
 
 _URL = re.compile(r"(\w+)\+\w+://(?:([^/?#]*)@)?([^/?#@]*)(.*)", re.DOTALL)
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::([0-9]{1,5}))?")
@@ -47,5 +50,5 @@ def split_hosts(url: str, port: int) -> tuple[list[Address], str, str]:
 def _address(text: str, port: int) -> Address:
     match = _HOST.fullmatch(text)
     if match is None or int(match[3] or port) > 65535:
-        raise ValueError(f"this is not a host, or host:port: {text!r}")
+        raise ValueError(f"the URL has what is not a host, or host:port. {ENCODE}")
     return match[1] or match[2], int(match[3] or port)

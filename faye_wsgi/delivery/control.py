@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import secrets
 import threading
 import time
 from typing import Any
 
+from faye_wsgi.brokers.base import Request
 from faye_wsgi.delivery.delivery import PRIVATE, Delivery, Subscriber, is_private
 from faye_wsgi.delivery.messages import Message
 from faye_wsgi.delivery.outlets import Mailbox
@@ -82,13 +84,11 @@ class Control:
 
     def _obey(self, message: Message) -> None:
         if message.reset:
-            log.warning("orders to disconnect users may have been lost with the broker's data")
+            self._obey_again()
             return
         order = message.data
         if "disconnect" in order:
-            for subscriber in self._delivery.subscribers:
-                if order["disconnect"] in subscriber.users:
-                    subscriber.outlet.fail(order["code"], order["reason"])
+            self._end(order, math.inf)
         else:
             rows = [_describe(one) for one in self._delivery.subscribers if not is_private(one)]
             self._send(
@@ -96,6 +96,29 @@ class Control:
                 {"worker": self._delivery.broker_of(CHANNEL).worker, "connections": rows},
                 0,
             )
+
+    def _obey_again(self) -> None:
+        """Disconnect by the orders that are kept: some of them may not have come.
+
+        Only connections from before an order: a user may have logged in again since then.
+        """
+        log.warning("orders to disconnect users may have been lost with the broker's data")
+        request = Request(CHANNEL, None, HISTORY)
+        try:
+            [kept] = self._delivery.broker_of(CHANNEL).read([request]).replays
+        except BrokerError as error:
+            log.warning("they could not be read again: %s", error)
+            return
+        for publication in kept.publications:
+            order = json.loads(publication.payload)
+            if "disconnect" in order:
+                self._end(order, publication.number / 1_000_000)
+
+    def _end(self, order: dict[str, Any], when: float) -> None:
+        """End the connections of a user that have subscribed before a time."""
+        for subscriber in self._delivery.subscribers:
+            if order["disconnect"] in subscriber.users and subscriber.since <= when:
+                subscriber.outlet.fail(order["code"], order["reason"])
 
     # Asking
 

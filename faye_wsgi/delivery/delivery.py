@@ -26,6 +26,9 @@ _RLock = get_original("_thread", "RLock")
 PRIVATE = "$"  # begins the names of channels that are not the user's
 
 
+NO_USERS: frozenset[str] = frozenset()  # most subscribers have none, and each new set takes memory
+
+
 class Kept(NamedTuple):
     """What is kept of a subscription of a channel."""
 
@@ -34,14 +37,16 @@ class Kept(NamedTuple):
 
 
 class Subscriber:
-    """An outlet, its channels, and the listener that ends them."""
+    """An outlet, and its channels."""
+
+    __slots__ = ("channels", "has_listener", "outlet", "since", "users")
 
     def __init__(self, outlet: Outlet) -> None:
         self.outlet = outlet
         self.channels: dict[str, Kept] = {}
-        self.users: set[str] = set()
+        self.users = NO_USERS
         self.since = time.time()
-        self.on_close: Callable[[Any], object] | None = None
+        self.has_listener = False  # which ends the channels with the connection
 
 
 class Delivery:
@@ -189,15 +194,17 @@ class Delivery:
                 if holder not in kept.holders:
                     kept.holders.append(holder)
             if user is not None:
-                subscriber.users.add(user)
+                subscriber.users |= {user}
             return new
 
     def _listen(self, subscriber: Subscriber) -> None:
         """End with the connection. If that has been closed already, the listener is called, too."""
-        if subscriber.on_close is None and subscriber.outlet.kind != "function":
-            target = subscriber.outlet.target
-            subscriber.on_close = lambda event: self.end(target)
-            target.on("close", subscriber.on_close)
+        if not subscriber.has_listener and subscriber.outlet.kind != "function":
+            subscriber.has_listener = True
+            subscriber.outlet.target.on("close", self._end_with)
+
+    def _end_with(self, event: Any) -> None:
+        self.end(event.target)
 
     def _join(
         self, outlet: Outlet, entries: Sequence[Entry], since: Cursor | None, last: int
@@ -290,8 +297,8 @@ class Delivery:
                 return
             del self._subscribers[target]
         subscriber.outlet.close()
-        if subscriber.on_close is not None:
-            target.remove_listener("close", subscriber.on_close)
+        if subscriber.has_listener:
+            target.remove_listener("close", self._end_with)
         self.rest_if_idle()
 
     def end(self, target: Any) -> None:

@@ -76,7 +76,7 @@ class Outlet:
         self.joining = threading.Lock()  # one subscription begins at a time
         self._lock = _RLock()
         self._held: list[Item] | None = None  # what waits for the end of ``hold``
-        self._waiting: deque[Item] = deque()
+        self._waiting: list[Item] = []  # an empty deque takes 700 bytes
         self._size = 0
         self._is_asking = False
         self._slow = slow
@@ -208,12 +208,19 @@ class Outlet:
             return
         if self._skipped:
             self._waiting.extend(self._take_resets())
-        while self._waiting:
-            if not self._send(self._waiting[0]):
-                self._ask()
-                return
-            self._size -= self._waiting.popleft().size
-        self.is_clear = True
+        sent = 0
+        try:
+            for item in self._waiting:
+                if not self._send(item):
+                    break
+                self._size -= item.size
+                sent += 1
+        finally:
+            del self._waiting[:sent]
+        if self._waiting:
+            self._ask()
+        else:
+            self.is_clear = not self.is_closed
 
     # Slow subscribers
 
@@ -228,12 +235,12 @@ class Outlet:
             else:
                 for item in items:
                     self._skip(item)
-            self._waiting = deque(kept)
+            self._waiting = kept
             self._size = sum(item.size for item in kept)
         if self._size > self._high_water:
             # Also where nothing more can be left out: changes of presence are not repeated, and a
             # replay without a part of what belongs between would end with a cursor that lies.
-            log.info("%r is too slow: it is closed, and may come back", self.target)
+            log.debug("%r is too slow: it is closed, and may come back", self.target)
             self.fail(TOO_SLOW, "too slow")
 
     def _skip(self, item: Item) -> None:

@@ -23,6 +23,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -54,6 +55,7 @@ from faye_wsgi.delivery.timeline import (
     merge,
 )
 from faye_wsgi.errors import BrokerError
+from faye_wsgi.transport.stream import gathering
 
 __all__ = ["Entry", "Join", "Relay"]
 
@@ -68,6 +70,7 @@ RECENT = 524_288  # characters of publications that are kept for those who come 
 CHECK = 10.0  # seconds, on average, between two looks for what the feed has not brought
 ANNOUNCE = 0.1  # seconds that changes of presence are gathered
 REPLAY = 262_144  # characters of a replay that a subscriber gets at once
+READING = 16_777_216  # bytes that a reading brings; one message of each channel may exceed it
 MAX_HELD = 20_000  # publications that wait for a reading; above it they are read instead
 FIRST_DELAY, LAST_DELAY = 0.05, 5.0  # seconds between two attempts to open a feed
 
@@ -479,7 +482,7 @@ class Relay:
             self._subscribe(feed, joins)
             repairs = [] if self._timeline.is_whole else self._timeline.requests()
             wanted = _merge_requests(joins)
-            reading = self.broker.read([*repairs, *wanted.values()])
+            reading = self.broker.read(_bound([*repairs, *wanted.values()]))
             self._await_barrier(feed)
             replays = iter(reading.replays)
             repaired = {request.channel: replay for request, replay in zip(repairs, replays)}
@@ -590,8 +593,8 @@ class Relay:
         held: Mapping[str, list[Publication]],
     ) -> None:
         """Remember what was read, for those who come back later."""
-        for key, (channel, since, _limit) in requests.items():
-            replay = replays[key]
+        for key, request in requests.items():
+            channel, since, replay = request.channel, request.since, replays[key]
             if since is None or key[1] != now.epoch or is_page(replay):
                 continue
             if channel in self._audiences:
@@ -682,8 +685,15 @@ class Relay:
 
     # Delivery
 
-    def _deliver(self, publications: Iterable[Publication]) -> None:
-        """Hand publications to the audiences of their channels."""
+    def _deliver(self, publications: list[Publication]) -> None:
+        """Hand publications to the audiences of their channels.
+
+        What arrived together goes out together: one system call for each connection.
+        """
+        with gathering() if len(publications) > 1 else nullcontext():
+            self._hand_out(publications)
+
+    def _hand_out(self, publications: Iterable[Publication]) -> None:
         for publication in publications:
             audience = self._audiences.get(publication.channel)
             if audience is None:
@@ -717,6 +727,12 @@ class Relay:
     def _number(self) -> int:
         position = self._timeline.position
         return 0 if position is None else position.number
+
+
+def _bound(requests: list[Request]) -> list[Request]:
+    """The same, so that all of them together bring no more than ``READING``."""
+    size = max(1, min(REPLAY, READING // max(1, len(requests))))
+    return [request._replace(size=size) for request in requests]
 
 
 def _merge_requests(joins: Iterable[Join]) -> dict[Any, Request]:

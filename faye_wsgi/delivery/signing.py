@@ -20,7 +20,7 @@ def verify(secret: bytes, signed: str, now: float | None = None) -> str:
     rest, _, signature = signed.rpartition(":")
     channel, _, end = rest.rpartition(":")
     expected = _signature(secret, channel, end)
-    if not hmac.compare_digest(signature.encode("utf-8", "replace"), expected.encode()):
+    if not hmac.compare_digest(signature.encode("utf-8", "surrogatepass"), expected.encode()):
         raise ValueError("the signature of this channel's name is not ours")
     if end and int(end) < (time.time() if now is None else now):
         raise ValueError("the signature of this channel's name is too old")
@@ -28,6 +28,7 @@ def verify(secret: bytes, signed: str, now: float | None = None) -> str:
 
 
 def _signature(secret: bytes, channel: str, end: str) -> str:
-    text = f"faye_wsgi.channels:{end}:{channel}".encode("utf-8", "replace")
+    # "replace" would make a question mark of half a surrogate pair: two names, one signature.
+    text = f"faye_wsgi.channels:{end}:{channel}".encode("utf-8", "surrogatepass")
     digest = hmac.new(secret, text, "sha256").digest()
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")

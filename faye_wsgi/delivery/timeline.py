@@ -197,8 +197,8 @@ class Timeline:
 
 
 def is_page(replay: Replay) -> bool:
-    """Whether a replay may have been cut at ``PAGE``."""
-    return len(replay.publications) >= PAGE
+    """Whether a replay was cut, at its limit or its size: the newest has the last number."""
+    return bool(replay.publications) and replay.publications[-1].number < replay.last
 
 
 def merge(

@@ -11,12 +11,15 @@ one and override its methods.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple
 
 from faye_wsgi.driver.events import CloseEvent, Data, ErrorEvent, Event
 from faye_wsgi.driver.frames import CloseCode, NumberEnum
 
-__all__ = ["Driver", "Features", "ReadyState"]
+__all__ = ["STEP", "Driver", "Features", "ReadyState"]
+
+STEP = 65536  # Bytes of a message that arrives: so many are progress.
 
 
 class ReadyState(NumberEnum):
@@ -49,7 +52,7 @@ class Driver:
     the end of TCP is its end.
     """
 
-    __slots__ = ("_ended", "protocol", "state")
+    __slots__ = ("_ended", "is_tired", "max_work", "protocol", "state", "unfinished")
 
     version = ""
     features = Features(
@@ -61,6 +64,13 @@ class Driver:
         self.protocol = protocol
         self.state = ReadyState.OPEN
         self._ended = False  # The close event has been reported.
+        # The transport sets how much work a call of receive_data may be. The unit is a frame that
+        # is read by itself, about two microseconds.
+        self.max_work = sys.maxsize
+        self.is_tired = False  # The last call has come to that: others should have their turn.
+        # 0 if nothing has arrived in part. Else a number for the frame or message that has: another
+        # one for each of them, and for each STEP bytes of a message.
+        self.unfinished = 0
 
     # In
 
@@ -72,7 +82,8 @@ class Driver:
         ``room`` is the number of bytes of messages that the caller can store; None means no
         limit. It matters with extensions, which may inflate a message. Then the driver stops
         behind the first message that exceeds ``room``, or at once if ``room`` is below 0. It
-        ``holds_back`` the other bytes, and the next call continues with them.
+        ``holds_back`` the other bytes, and the next call continues with them. It may do the same
+        when the call has been as much work as ``max_work``.
         """
         return []
 
@@ -81,6 +92,13 @@ class Driver:
         events: list[Event] = []
         if not self._ended:
             self._end(events, CloseCode.ABNORMAL_CLOSURE, "")
+        return events
+
+    def fail(self, code: int, message: str) -> list[Event]:
+        """RFC 6455 §7.1.7: fail the connection for what the transport has found."""
+        events: list[Event] = []
+        if not self._ended:
+            self._fail(events, code, message)
         return events
 
     @property

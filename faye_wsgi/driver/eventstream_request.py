@@ -120,7 +120,7 @@ def _explained(error: HandshakeError) -> HandshakeError:
     if error.status_code == 200:
         coding = error.headers.get("Content-Encoding")
         kind = error.headers.get("Content-Type")
-        what = f"is {kind}" if kind else "has no Content-Type"
-        what = f"is compressed ({coding}), which was not asked for" if coding else what
+        what = f"is {kind[:100]}" if kind else "has no Content-Type"
+        what = f"is compressed ({coding[:100]}), which was not asked for" if coding else what
         error.reason = f"{error.reason}, and no event stream: its body {what}"
     return error

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from faye_wsgi.driver.base import Driver, ReadyState
+from faye_wsgi.driver.base import STEP, Driver, ReadyState
 from faye_wsgi.driver.events import Data, Event
 from faye_wsgi.driver.frames import MAX_WIDTH, CloseCode
 from faye_wsgi.driver.hybi import MAX_LENGTH
@@ -31,7 +31,7 @@ class Hixie75(Driver):
     ``max_length`` is the most bytes in the payload of a frame, of any type.
     """
 
-    __slots__ = ("_length", "_max_length", "_payload", "_phase", "_type", "_validator")
+    __slots__ = ("_length", "_max_length", "_payload", "_phase", "_steps", "_type", "_validator")
 
     version = "hixie-75"
     header_prefix = "WebSocket-"  # The names of some headers begin so.
@@ -42,6 +42,7 @@ class Hixie75(Driver):
         super().__init__(protocol)
         self._max_length = max_length
         self._phase: Phase = Hixie75._begin_frame
+        self._steps = 0  # For ``unfinished``: it grows with each frame.
         # The frame that is arriving:
         self._type = TEXT_FRAME
         self._length = 0  # Of a skipped frame: bytes to come, or bytes skipped.
@@ -57,9 +58,13 @@ class Hixie75(Driver):
 
     def receive_data(self, data: bytes, room: int | None = None) -> list[Data | Event]:
         events: list[Data | Event] = []
-        pos = 0
+        pos = work = 0
         while pos < len(data) and not self._ended:
             pos = self._phase(self, events, data, pos)
+            work += 1
+        self.is_tired = work >= self.max_work
+        is_between = self._ended or self._phase == Hixie75._begin_frame
+        self.unfinished = 0 if is_between else self._steps + len(self._payload) // STEP
         return events
 
     @property
@@ -71,6 +76,7 @@ class Hixie75(Driver):
     def _begin_frame(self, events: list[Data | Event], data: bytes, pos: int) -> int:
         self._type = data[pos]
         self._length = 0
+        self._steps += 1
         if self._type & 0x80:
             self._phase = Hixie75._read_length
         elif self._type == TEXT_FRAME:
@@ -131,6 +137,7 @@ class Hixie75(Driver):
 
     def _end_message(self, events: list[Data | Event]) -> None:
         payload, self._payload = self._payload, bytearray()
+        self._steps += len(payload) // STEP
         self._phase, self._validator = Hixie75._begin_frame, None
         if self.state == ReadyState.OPEN:  # After our close, messages are dropped.
             events.append(str(payload, "utf-8"))

@@ -6,17 +6,17 @@ from faye_wsgi.driver.assembly cimport Assembly
 from faye_wsgi.driver.base cimport Driver
 
 cdef int _FIN, _RSV, _CONTROL, _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG
-cdef Py_ssize_t LARGE_MESSAGE, NO_LIMIT
+cdef Py_ssize_t LARGE_MESSAGE, LARGE_PACKED, NO_LIMIT, WORK_BYTES
 
 
 cdef class Hybi(Driver):
-    cdef public object _closing, _max_length, _pipeline, _random
-    cdef public bint _client, _is_masked
+    cdef public object _closing, _max_length, _pipeline, _postponed, _random
+    cdef public bint _client, _is_fresh, _is_masked
     cdef public bytes _rest
     cdef public list _pongs
     cdef public Assembly _arriving
     cdef public int _rsv_mask
-    cdef public Py_ssize_t _max_fragments, _room
+    cdef public Py_ssize_t _max_fragments, _room, _steps, _work
 
     @cython.locals(pos=Py_ssize_t, size=Py_ssize_t, body=Py_ssize_t, first=int, second=int,
                    length="unsigned long long", minimum="unsigned long long", left="unsigned long long",

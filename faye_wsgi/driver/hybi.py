@@ -3,8 +3,9 @@
 Nearly always a whole frame is there, and the loop takes it at once. Otherwise the payload is
 taken piece by piece. So a limit is checked on the declared length, before anything is stored,
 and a bad byte of UTF-8 is found when it arrives. ``_rest`` holds the start of a header or of a
-control frame, and no more. There is one exception: where an extension made messages of more
-bytes than there was room for, it holds all bytes behind the last of them.
+control frame, and no more. There are two exceptions. Where an extension made messages of more
+bytes than there was room for, and where a call has been as much work as it may be, it holds all
+bytes behind.
 
 Compiled by Cython, with the types of ``hybi.pxd``. The danger is in the lengths: the peer
 declares them, up to 2**64 - 1, and in C a sum with one of them can overflow. So a length is
@@ -17,7 +18,7 @@ import sys
 from typing import Any, Callable
 
 from faye_wsgi.driver.assembly import Assembly
-from faye_wsgi.driver.base import Driver, Features, ReadyState
+from faye_wsgi.driver.base import STEP, Driver, Features, ReadyState
 from faye_wsgi.driver.events import Data, Event, PingEvent, PongEvent
 from faye_wsgi.driver.frames import (
     MAX_WIDTH,
@@ -41,7 +42,9 @@ __all__ = ["MAX_FRAGMENTS", "MAX_LENGTH", "Hybi"]
 MAX_LENGTH = 2**26 - 1
 MAX_FRAGMENTS = 16384
 LARGE_MESSAGE = 32768  # Bytes. A larger message is not copied behind its header.
+LARGE_PACKED = 8192  # Bytes. A larger message may inflate to so much that it has its own turn.
 NO_LIMIT = sys.maxsize
+WORK_BYTES = 2048  # Bytes of a message: to inflate, unmask or decode them is as much as a frame.
 
 # RFC 6455 §5.2: a frame's first byte. These are plain numbers, which C compares fast.
 _FIN, _RSV, _CONTROL = 0x80, 0x70, 0x08
@@ -65,15 +68,19 @@ class Hybi(Driver):
         "_arriving",
         "_client",
         "_closing",
+        "_is_fresh",
         "_is_masked",
         "_max_fragments",
         "_max_length",
         "_pipeline",
         "_pongs",
+        "_postponed",
         "_random",
         "_rest",
         "_room",
         "_rsv_mask",
+        "_steps",
+        "_work",
     )
 
     version = "hybi-13"
@@ -98,6 +105,10 @@ class Hybi(Driver):
         self._random = random
         self._rest = b""  # Bytes that have arrived and are not parsed yet.
         self._room = NO_LIMIT  # Bytes of messages that receive_data may still return.
+        self._work = 0  # What the call of receive_data has been so far.
+        self._is_fresh = False  # The call has brought new bytes, and others have had no turn.
+        self._postponed: tuple[int, bytes] | None = None  # A message for the next call to inflate.
+        self._steps = 0  # For ``unfinished``: it grows with each frame or message that is complete.
         self._arriving: Assembly | None = None  # The message that has arrived in part.
         # The answers that the peer has not been sent yet:
         self._pongs: list[bytes] = []  # The payloads of its pings.
@@ -115,7 +126,8 @@ class Hybi(Driver):
 
     @property
     def holds_back(self) -> bool:
-        return self._room < 0 and bool(self._rest)
+        has_more = bool(self._rest) or self._postponed is not None
+        return (self._room < 0 or self.is_tired) and has_more
 
     @property
     def missing(self) -> int:
@@ -133,9 +145,11 @@ class Hybi(Driver):
 
     def receive_data(self, data: bytes, room: int | None = None) -> list[Data | Event]:
         events: list[Data | Event] = []
+        self._is_fresh = len(data) > 0
         if self._rest:
             data = self._rest + data
             self._rest = b""
+        self._work = 0
         if self._pipeline is not None and self.state is _OPEN:
             self._room = NO_LIMIT if room is None else min(room, NO_LIMIT)
         else:
@@ -151,11 +165,21 @@ class Hybi(Driver):
                 and parse_messages is not None
             ):
                 events, data = parse_messages(self._is_masked, self._max_length, data)
+                self._work = len(events)
                 if not data:
+                    self.is_tired = self._work >= self.max_work
+                    self.unfinished = 0
                     return events
+                self._steps += self._work
+        if self._postponed is not None and self._room >= 0:
+            first, payload = self._postponed
+            self._postponed = None
+            self._is_fresh = False
+            self._receive_message(events, first, payload)
         pos = 0
         size = len(data)
-        while self._room >= 0 and not self._ended:
+        while self._room >= 0 and self._work < self.max_work and not self._ended:
+            self._work += 1
             # 2. The next bytes of a payload that arrives in pieces.
             arriving = self._arriving
             if arriving is not None and arriving.remaining:
@@ -221,8 +245,16 @@ class Hybi(Driver):
                 payload = data[body : body + min(length, left)]
                 pos = body + len(payload)
                 self._receive_piece(events, payload)
+        self.is_tired = self._work >= self.max_work
         if not self._ended and pos < size:
             self._rest = data[pos:]
+        arriving = self._arriving
+        if arriving is not None:
+            self.unfinished = 1 + self._steps + arriving.stored // STEP
+        elif self._rest and not self.is_tired and self._room >= 0:
+            self.unfinished = 1 + self._steps
+        else:
+            self.unfinished = 0
         return events
 
     def _check_header(self, first: int, second: int) -> str:
@@ -275,13 +307,20 @@ class Hybi(Driver):
 
     def _receive_message(self, events: list[Data | Event], first: int, payload: bytes) -> None:
         opcode = first & 15
+        self._steps += 1 + len(payload) // STEP
         if self._pipeline is not None:
+            if self._is_fresh and len(payload) >= LARGE_PACKED and self.max_work < NO_LIMIT:
+                # Many connections may have read such a message in the same turn.
+                self._postponed = first, payload
+                self._work = self.max_work
+                return
             try:
                 message = self._pipeline.process_incoming(Message.from_frame(first, payload))
             except ExtensionError as error:
                 self._fail(events, error.code, str(error))
                 return
             opcode, payload = message.opcode, message.data
+        self._work += len(payload) // WORK_BYTES
         data: Data = payload
         if opcode != _BINARY:
             try:
@@ -295,6 +334,8 @@ class Hybi(Driver):
                 self._room -= stored_size(data)
 
     def _receive_control(self, events: list[Data | Event], opcode: int, payload: bytes) -> None:
+        if self._arriving is None:  # Else they are no progress of the message around them.
+            self._steps += 1
         if opcode == _PING:
             if self.state is _OPEN:
                 self._pongs.append(payload)  # RFC 6455 §5.5.2: a pong for each.
@@ -332,7 +373,7 @@ class Hybi(Driver):
     def _end(self, events: list[Any], code: int | None, reason: str | None) -> None:
         super()._end(events, code, reason)
         self._rest = b""
-        self._arriving = None
+        self._arriving = self._postponed = None
 
     # Out
 

@@ -34,9 +34,10 @@ from faye_wsgi.gateway.protocol import (
 )
 from faye_wsgi.gateway.session import Session, Site
 from faye_wsgi.http.headers import split_list
-from faye_wsgi.http.origins import Origins, is_allowed
+from faye_wsgi.http.origins import Origins
 from faye_wsgi.websocket import WebSocket
-from faye_wsgi.wsgi.environ import Environ, environ_of, host_of, is_websocket
+from faye_wsgi.wsgi.admission import is_from, is_from_allowed_page
+from faye_wsgi.wsgi.environ import Environ, environ_of, is_websocket
 from faye_wsgi.wsgi.responses import responses_for
 
 __all__ = ["SCRIPT", "ViewOptions", "make_view"]
@@ -165,7 +166,7 @@ def _converse(ws: WebSocket, session: Session, site: Site, options: ViewOptions)
             continue
         _wait(ws, budget.spend(max(1, len(command.channels)), time.monotonic()))
         if budget.is_flooded and command.action in ("subscribe", "unsubscribe"):
-            log.info("%r is closed: it subscribes and unsubscribes without an end", ws)
+            log.debug("%r is closed: it subscribes and unsubscribes without an end", ws)
             ws.close(CloseCode.POLICY_VIOLATION, "too many subscriptions")
             return
         for answer in session.obey(command):
@@ -205,7 +206,12 @@ def _serve_events(
     is_script = environ_of(request).get("REQUEST_METHOD") == "POST"
     if not is_script and not plans[0].groups:
         raise plans[0].refusals[0]
-    es = EventSource(request, headers=answer.headers, trust_forwarded=options.trust_forwarded)
+    es = EventSource(
+        request,
+        headers=answer.headers,
+        trust_forwarded=options.trust_forwarded,
+        max_connections=options.websocket.get("max_connections"),
+    )
     es.on("close", _ignore)  # a listener keeps the stream open, also where it has no channels
     header = es.last_event_id
     try:
@@ -315,15 +321,13 @@ def _as_list(messages: Any, site: Site) -> list[Any]:
 def _cross_origin(environ: Environ, options: ViewOptions) -> Headers | None:
     """The headers for a page of another origin, where it may connect; None where it may not."""
     origin = environ.get("HTTP_ORIGIN")
-    host = host_of(environ, options.trust_forwarded)
-    if not is_allowed(origin, host, options.origins):
-        log.warning("a page of %r may not use the channels at %r", origin, host)
+    if not is_from_allowed_page(environ, options.origins, options.trust_forwarded):
         return None
     if origin is None:
         # A browser that sends no Origin says so in another way, or it is not a page's request.
         is_foreign = environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"
         return None if is_foreign and options.origins is not None else []
-    if is_allowed(origin, host, "same"):
+    if is_from(environ, "same", options.trust_forwarded):
         return []
     return [
         ("Access-Control-Allow-Origin", origin),

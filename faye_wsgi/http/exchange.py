@@ -20,7 +20,7 @@ MAX_HEAD = 65536  # bytes of an answer's status line and headers
 MAX_INTERIM = 16  # answers like 103 that may come before the real one
 MAX_BODY = 4096  # bytes of a refusal's body that are kept for the user
 
-_TLS_ALERT = b"\x15\x03"  # RFC 8446 §5.1: how a TLS server answers plain text
+_TLS_ALERT = b"\x15"  # RFC 8446 §5.1: how a TLS server answers plain text, never HTTP
 # What servers say that read plain text where they expect TLS: nginx, Apache, Go, others.
 _WANTS_TLS = (
     b"plain http request was sent to https port",
@@ -71,6 +71,7 @@ class Exchange:
         self._is_wanted = is_wanted
         self.body_end: str | None = None  # why the body has ended; '' where it is complete
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        self._first = b""  # the first byte of the answer
         self._interim = 0
         self._refusal: Answer | None = None
         self._body = b""
@@ -91,12 +92,13 @@ class Exchange:
 
         HandshakeError: it is a refusal, which carries the answer, or no HTTP at all.
         """
+        self._first = self._first or data[:1]
         try:
             self._http.receive_data(data)
             return self._next_answer()
         except h11.RemoteProtocolError as error:
             self._check_refused()
-            if data.startswith(_TLS_ALERT):
+            if self._first == _TLS_ALERT:
                 raise HandshakeError(self._speaks_tls()) from None
             raise HandshakeError(f"{self._peer} gave no valid answer: {error}") from None
 

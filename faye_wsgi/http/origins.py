@@ -19,7 +19,7 @@ _OPAQUE = "null"  # RFC 6454 §7.1: a page of a file, or in a sandbox
 _ANY = "'*' is no origin: write origins=None, which lets the pages of any site connect"
 _PORTS = {"http": 80, "https": 443}
 _ORIGIN = re.compile(
-    r"([A-Za-z][A-Za-z0-9+.-]*)://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]*\\]+)(?::([0-9]{1,5}))?"
+    r"([A-Za-z][A-Za-z0-9+.-]*)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?"
 )
 
 
@@ -48,15 +48,18 @@ def check_origins(origins: Origins) -> Origins:
     return origins
 
 
-def is_allowed(origin: str | None, host: str, origins: Origins) -> bool:
+def is_allowed(origin: str | None, host: str, origins: Origins, is_secure: bool = False) -> bool:
     """Whether a page from ``origin`` may connect to ``host`` (a ``Host`` header's value).
 
-    A request without an origin passes: it does not come from a browser.
+    A request without an origin passes: it does not come from a browser. ``is_secure`` says that
+    the client speaks TLS. Then a page of ``http://host`` is not the same: an attacker in the
+    network can write that page, and the cookies of ``https://host`` come with its handshake.
+    Without ``is_secure`` a page of ``https://host`` passes, too: TLS may end at a proxy.
     """
     if origin is None or origins is None:
         return True
     if isinstance(origins, str):
-        return _is_same(origin, host)
+        return _is_same(origin, host, is_secure)
     parsed = _parse(origin)
     for allowed in origins:
         if isinstance(allowed, str):
@@ -67,13 +70,13 @@ def is_allowed(origin: str | None, host: str, origins: Origins) -> bool:
     return False
 
 
-def _is_same(origin: str, host: str) -> bool:
+def _is_same(origin: str, host: str, is_secure: bool) -> bool:
     # A Host without a port means the default one of the page's scheme: behind a proxy
     # that ends TLS, ours is http while the page's is https.
     parsed = _parse(origin)
     return (
         parsed is not None
-        and parsed[0] in _PORTS
+        and parsed[0] in (("https",) if is_secure else _PORTS)
         and parsed == _parse(f"{parsed[0]}://{host.strip()}")
     )
 

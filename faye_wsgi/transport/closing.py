@@ -214,18 +214,30 @@ class Closing:
         frame = connection.driver.close(code, reason)
         if frame:
             connection.stream.write(frame)
-        connection.clock.expect_end(patience, lambda: self.lose(NO_ANSWER))
+        connection.clock.expect_end(patience, self._give_up)
         connection.read_on()  # until the peer's close frame; messages before it are dropped
         connection.call_soon(connection.changed.notify_all)
         if not connection.driver.features.closing_handshake:
             self.note_end()
             connection.call_soon(self.check)
 
+    def _give_up(self) -> None:
+        """The time for the peer's close frame is up: 1006, unless it has arrived already."""
+        stream = self._connection.stream
+        if stream.is_reading:
+            # After a busy time of the hub the timer comes before what has arrived meanwhile.
+            stream.readable()
+        if self.phase is Phase.CLOSING:
+            self.lose(NO_ANSWER)
+
     def go_away(self) -> None:
         """The process stops: close with 1001, and little patience."""
-        self._connection.call_soon(self._go_away)  # guarded: one that raises stops no other
+        if not self.is_hurried and self.phase is not Phase.CONNECTING:
+            self._connection.call_soon(self._go_away)  # guarded: one that raises stops no other
 
     def _go_away(self) -> None:
+        if self.is_hurried:
+            return  # it is told again and again while the process stops
         self.is_hurried = True
         if self.phase in (Phase.OPEN, Phase.ANSWERING):
             self.close(CloseCode.GOING_AWAY, "", GO_AWAY)

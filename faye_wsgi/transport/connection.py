@@ -35,7 +35,7 @@ from faye_wsgi.transport.dispatcher import Dispatcher, Sink
 from faye_wsgi.transport.inbox import Backlog, Inbox
 from faye_wsgi.transport.keepalive import Callback, Keepalive
 from faye_wsgi.transport.outbox import Outbox, Sendable
-from faye_wsgi.transport.settings import Settings
+from faye_wsgi.transport.settings import MAX_WORK, Settings
 from faye_wsgi.transport.stream import Stream
 
 __all__ = ["Connection", "Sendable"]
@@ -146,6 +146,7 @@ class Connection:
     def _open(self, driver: Driver, sock: Any, head: bytes) -> None:
         self.cancel = None
         self.driver = driver
+        driver.max_work = MAX_WORK
         self._inflates = not driver.features.fragments
         self.stream = Stream(sock, self.hub.loop, self)
         self.stream.read_size = driver.read_size
@@ -194,9 +195,17 @@ class Connection:
         if self.closing.close_event is not None:
             return  # RFC 6455 1.4: what follows the peer's close frame is ignored
         room = self.backlog.room if self._inflates else None
-        items = self.driver.receive_data(data, room)  # type: ignore[union-attr]
+        driver: Any = self.driver
+        items = driver.receive_data(data, room)
+        if driver.unfinished:
+            self.clock.expect_message(driver.unfinished)
         # The usual case: one message, for which a greenlet waits.
-        if len(items) == 1 and not self._inflates and self.inbox.hand_over(items[0]):
+        if (
+            len(items) == 1
+            and not self._inflates
+            and not driver.is_tired
+            and self.inbox.hand_over(items[0])
+        ):
             return
         self._deal_with(items)
 
@@ -229,31 +238,40 @@ class Connection:
         if expected or backlog.arriving:
             stream.expect(driver.missing, driver.read_size)
             backlog.arriving = expected
-        is_full = backlog.check_full()
-        if self._inflates and driver.holds_back:
+            if stream.read_size > driver.read_size:
+                hubs.give_memory_back(self.hub)
+        # Behind our own close frame messages are dropped: there is always room.
+        is_full = backlog.check_full() and self.state == ReadyState.OPEN
+        if driver.is_tired or (self._inflates and driver.holds_back):
             # Or the peer's FIN would be read, and would overtake the bytes that wait in the driver.
             stream.pause_reading()
-            if not is_full:  # the consumer was fast
-                self.call_soon(self._receive_held_back)
-        elif is_full and self.state == ReadyState.OPEN:
-            # Behind our own close frame messages are dropped: there is always room.
+            if not is_full:
+                self._wait_for_turn()
+        elif is_full:
             stream.pause_reading()
 
-    def _receive_held_back(self) -> None:
-        """There is room for the bytes that the driver holds back; more is read after them."""
+    def _wait_for_turn(self) -> None:
+        hubs.give_memory_back(self.hub)
+        hubs.call_in_turn(self.hub, self.guard, self._go_on)
+
+    def _go_on(self) -> None:
+        """Take the bytes that the driver holds back, and read on."""
         driver, stream = self.driver, self.stream
-        if driver is None or stream is None or stream.closed or not driver.holds_back:
+        if driver is None or stream is None or stream.closed:
             return
         stream.resume_reading()
-        self._deal_with(driver.receive_data(b"", self.backlog.room))
+        if driver.holds_back:
+            stream.receive(b"")
 
     def read_on(self) -> None:
         """There is room again."""
         driver, stream = self.driver, self.stream
         if driver is None or stream is None or self.closing.peer_has_ended:
             return
+        if self.keepalive is not None:
+            self.keepalive.excuse_message()
         if driver.holds_back:
-            self.call_soon(self._receive_held_back)
+            self._wait_for_turn()
         else:
             stream.resume_reading()
 
@@ -292,8 +310,18 @@ class Connection:
         else:
             self.closing.lose(message)
 
+    def give_up(self, code: int, message: str) -> None:
+        """Fail the connection for a reason of ours, as the driver does for a bad frame."""
+        if self.driver is not None:
+            self._deal_with(list(self.driver.fail(code, message)))
+
+    def pause_writing(self) -> None:
+        """The kernel has no room: bytes wait for the peer."""
+        self.clock.expect_room()
+
     def resume_writing(self) -> None:
         """The kernel took some of the waiting bytes."""
+        self.clock.note_room()
         if self.stream is None or self.stream.buffered > self.settings.high_water // 4:
             return
         self._answer_pings()

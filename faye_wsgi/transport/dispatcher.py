@@ -63,6 +63,7 @@ class Dispatcher:
     __slots__ = (
         "_backlog",
         "_connection",
+        "_has_failed",
         "_hub",
         "_idle",
         "_is_forgotten",
@@ -88,6 +89,7 @@ class Dispatcher:
         self._idle: list[Any] | None = None
         self._is_running = False  # a greenlet runs jobs
         self._is_paused = False  # messages are held back
+        self._has_failed = False  # a listener has raised
         self._is_forgotten = False  # in the child of a fork
         # A lock, as soon as no hub runs for this connection. Then threads run the jobs, and two
         # of them must not run listeners at the same time.
@@ -252,7 +254,10 @@ class Dispatcher:
             return  # the peer has closed meanwhile, which the close event reports
         hint = find_hint(error)
         text = "a listener raised: 1011 closes %r" + (". %s" if hint else "%s")
-        log.error(text, self.sink, hint, exc_info=error)
+        # Once: the rest of what has arrived is still delivered, which may be a thousand messages.
+        level = logging.DEBUG if self._has_failed else logging.ERROR
+        self._has_failed = True
+        log.log(level, text, self.sink, hint, exc_info=error)
         self._connection.close(CloseCode.INTERNAL_ERROR, "")
         if isinstance(error, KeyboardInterrupt):
             self._pass_on(error)

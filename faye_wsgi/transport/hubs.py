@@ -22,6 +22,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections import deque
 from contextlib import suppress
 from typing import Any, Callable, Protocol
 
@@ -31,13 +32,17 @@ from gevent.monkey import get_original
 from greenlet import getcurrent
 
 from faye_wsgi.driver.frames import CloseCode
+from faye_wsgi.transport import memory, served
 
 __all__ = [
     "Member",
     "abandon",
+    "call_in_turn",
     "end_alone",
     "end_in_thread",
     "forget",
+    "get_hub",
+    "give_memory_back",
     "go_away",
     "is_alone",
     "join",
@@ -52,10 +57,12 @@ __all__ = [
     "watch_thread",
 ]
 
+_close = get_original("os", "close")
 get_ident = get_original("_thread", "get_ident")
 _start_new_thread = get_original("_thread", "start_new_thread")
 
 POLL_INTERVAL = 0.25  # seconds between two looks at the process
+QUIET = 5.0  # seconds without a large message, after which their memory is given back
 
 
 class Member(Protocol):
@@ -70,7 +77,10 @@ class Member(Protocol):
         """Whether it no longer needs the hub."""
 
     def go_away(self) -> None:
-        """The process stops: begin the closing handshake with 1001, in the hub's next turn."""
+        """The process stops: begin the closing handshake with 1001, in the hub's next turn.
+
+        It may be called again, also while the connection is not open yet.
+        """
 
     def abandon(self, code: int) -> bool:
         """End at once, from any thread. Returns whether listeners have still to be told."""
@@ -96,11 +106,37 @@ class _Registry:
         self._is_stopping = find_stop_sign()
         if self._is_stopping is not None:
             self._poll.start(self._look)
+        self._turns: deque[tuple[Any, ...]] = deque()
+        self._turn = hub.loop.timer(0.0)
+        self._quiet = hub.loop.timer(QUIET, QUIET, ref=False)
+        self._is_quiet = True
+
+    def call_in_turn(self, function: Callable[..., object], *args: Any) -> None:
+        self._turns.append((function, *args))
+        if not self._turn.active:
+            self._turn.start(self._take_turn)
+
+    def _take_turn(self) -> None:
+        function, *args = self._turns.popleft()
+        if self._turns:
+            self._turn.start(self._take_turn)
+        function(*args)
 
     def _look(self) -> None:
+        # Again and again: a server may accept connections for a second after its own signal.
         if self._is_stopping is not None and self._is_stopping():
-            self._poll.stop()
             self.go_away()
+
+    def give_memory_back(self) -> None:
+        self._is_quiet = False
+        if not self._quiet.active:
+            self._quiet.start(self._look_for_quiet)
+
+    def _look_for_quiet(self) -> None:
+        if self._is_quiet:
+            self._quiet.stop()
+            memory.give_back()
+        self._is_quiet = True
 
     def go_away(self) -> None:
         for member in list(self.members):
@@ -113,12 +149,16 @@ class _Registry:
         self.idle[:] = [None]
         for greenlet in resting:
             self._hub.loop.run_callback(greenlet.switch, None)
+        if self._quiet.active:
+            memory.give_back()
         self.stop()
 
     def stop(self) -> None:
-        """Stop looking at the process."""
-        self._poll.stop()
-        self._poll.close()
+        """Stop looking at the process, and drop the calls that wait for their turn."""
+        self._turns.clear()
+        for timer in (self._poll, self._turn, self._quiet):
+            timer.stop()
+            timer.close()
 
 
 _registries: dict[Any, _Registry] = {}
@@ -135,6 +175,7 @@ def join(hub: Any, member: Member) -> list[Any]:
 
 def leave(hub: Any, member: Member) -> None:
     """Remove a connection that has ended; the last one takes the timer with it."""
+    served.leave(member)
     registry = _registries.get(hub)
     if registry is None:
         return
@@ -159,12 +200,48 @@ def reserve(member: Member) -> Any:
     thread = get_ident()
     _reserving.add(thread)
     try:
-        hub = gevent.get_hub()
+        hub = get_hub()
         if getcurrent().parent is None:  # in a greenlet the hub runs, and is not destroyed
             _reserved.setdefault(hub, weakref.WeakSet()).add(member)
         return hub
     finally:
         _reserving.discard(thread)
+
+
+def get_hub() -> Any:
+    """The hub of this thread, made if there is none; OSError without descriptors for it.
+
+    They are tried before: where libev finds none for the pipe of a new loop, it tries again without
+    an end, and writes a line to stderr each time.
+    """
+    if gevent._hub_local.get_hub_if_exists() is None:
+        tried: list[int] = []
+        try:
+            for _ in range(2):
+                tried += os.pipe()
+        finally:
+            for fd in tried:
+                _close(fd)
+    return gevent.get_hub()
+
+
+def call_in_turn(hub: Any, function: Callable[..., object], *args: Any) -> None:
+    """Call ``function`` in a later turn of ``hub``, which makes one such call in each.
+
+    That is for long work. A callback of gevent's loop would not do: the loop runs many of them,
+    also those that they add, before it looks at the sockets again. A timer of 0 seconds comes after
+    the sockets.
+    """
+    registry = _registries.get(hub)
+    if registry is not None:
+        registry.call_in_turn(function, *args)
+
+
+def give_memory_back(hub: Any) -> None:
+    """Large messages arrive: give their memory back when no more have come for ``QUIET``."""
+    registry = _registries.get(hub)
+    if registry is not None:
+        registry.give_memory_back()
 
 
 def members(hub: Any) -> list[Member]:
@@ -208,6 +285,7 @@ def forget(hub: Any) -> object:
     if hub in kept:
         kept[hub].stop()
     _registries.clear()
+    served.forget()
     _reserved.clear()
     _reserving.clear()
     return kept
@@ -262,7 +340,7 @@ _here = get_original("_thread", "_local")()
 def watch_thread() -> None:
     """Let the connections and the hub that are made in this thread end together with it."""
     if gevent._hub_local.get_hub_if_exists() is None:
-        hub = gevent.get_hub()
+        hub = get_hub()
         if not hub.loop.default:
             _here.end = _ThreadEnd(hub)
 

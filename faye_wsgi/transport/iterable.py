@@ -18,7 +18,7 @@ from typing import Any, Callable
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import CloseEvent, DrainEvent, Event, OpenEvent
 from faye_wsgi.errors import ConnectionClosed
-from faye_wsgi.transport import fork
+from faye_wsgi.transport import fork, served
 from faye_wsgi.transport.dispatcher import Sink
 from faye_wsgi.transport.settings import Settings
 
@@ -69,8 +69,12 @@ class IterableStream:
             self._pieces.append(data)
             self.buffered += len(data)
             self._changed.notify_all()
-            if timeout is None and self.state == ReadyState.OPEN:
-                self._wait_for_room(None)
+            if timeout is not None or self.state != ReadyState.OPEN:
+                return
+            is_taken = self._is_taken_in(self._settings.send_timeout)
+        if not is_taken:  # the server is still busy with what it took before
+            self._finish()
+            raise self.closed_error()
 
     def send_shared(self, data: bytes, shared: dict[Any, Any]) -> bool:
         """Send what goes to many, without waiting; False: too many bytes wait here."""
@@ -166,6 +170,7 @@ class IterableStream:
             self.close_event = CloseEvent(None, None)
             self._pieces, self.buffered = [], 0
             self._changed.notify_all()
+        served.leave(self)
         self._tell_askers()
         self._dispatch_close()
 
@@ -199,8 +204,11 @@ class IterableStream:
                 if isinstance(error, KeyboardInterrupt):
                     raise
 
+    def _is_taken_in(self, seconds: float | None) -> bool:
+        return self._changed.wait_for(lambda: self.has_room or self.state > _OPEN, seconds)
+
     def _wait_for_room(self, timeout: float | None) -> None:
-        if not self._changed.wait_for(lambda: self.has_room or self.state > _OPEN, timeout):
+        if not self._is_taken_in(timeout):
             raise TimeoutError("the peer did not read in time: the message was not sent")
 
     # The parts of a Connection that an EventSource uses: this object stands for all of them.

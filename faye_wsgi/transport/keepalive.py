@@ -1,8 +1,11 @@
 """The timers of a connection: pings and their pongs, the sign of life, the deadlines.
 
 The driver knows what is expected, and this file knows when it is too late. Any received byte is a
-sign of life. Every timer calls its function through ``Connection.guard``: gevent drops a timer
-whose callback raises, and the connection would lose its deadline.
+sign of life. What happens often, a message that arrives in part or a kernel without room, only
+notes the time. Its timer is left alone, and looks at the note when it fires.
+
+Every timer calls its function through ``Connection.guard``: gevent drops a timer whose callback
+raises, and the connection would lose its deadline.
 """
 
 from __future__ import annotations
@@ -10,9 +13,13 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any, Callable, NamedTuple
 
+from faye_wsgi.driver.frames import CloseCode
+from faye_wsgi.transport.closing import Phase
+
 __all__ = ["Callback", "Keepalive"]
 
 MAX_PINGS = 64  # pings that are remembered until their pongs come
+LATE_MESSAGE = "a message was not completed in time"
 
 Callback = Callable[[], object]
 
@@ -26,7 +33,20 @@ class _Ping(NamedTuple):
 class Keepalive:
     """The timers and pings of one connection."""
 
-    __slots__ = ("_connection", "_deadline", "_ending", "_loop", "_pings", "_ticker", "latency")
+    __slots__ = (
+        "_arriving",
+        "_connection",
+        "_deadline",
+        "_ending",
+        "_loop",
+        "_pings",
+        "_room_at",
+        "_sending",
+        "_step",
+        "_step_at",
+        "_ticker",
+        "latency",
+    )
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -35,6 +55,11 @@ class Keepalive:
         self._ticker: Any | None = None
         self._deadline: Any | None = None
         self._ending: Any | None = None
+        self._arriving: Any | None = None  # the timer of a message that has arrived in part
+        self._step = 0  # ``Driver.unfinished``, and when it became that
+        self._step_at = 0.0
+        self._sending: Any | None = None  # the timer of bytes that wait for the kernel
+        self._room_at = 0.0  # when it last took some
         self.latency: float | None = None  # seconds from the last answered ping to its pong
 
     # Pings
@@ -85,6 +110,63 @@ class Keepalive:
         if not connection.heard and not stream.closed:
             connection.closing.lose("the peer gave no sign of life")
 
+    def expect_message(self, step: int) -> None:
+        """A message has arrived in part. The deadline moves when ``step`` is another number."""
+        seconds = self._connection.settings.message_timeout
+        if step != self._step and seconds is not None:
+            self._step = step
+            self._step_at = perf_counter()
+            if self._arriving is None:
+                self._arriving = self._start(seconds, self._check_message)
+
+    def excuse_message(self) -> None:
+        """Reading goes on after a pause of ours: the deadline begins anew."""
+        self._step_at = perf_counter()
+
+    def _check_message(self) -> None:
+        _stop(self._arriving)
+        self._arriving = None
+        connection, stream = self._connection, self._connection.stream
+        seconds = connection.settings.message_timeout
+        if not stream.is_reading:
+            self.excuse_message()
+        elif self._step_at + seconds <= perf_counter():
+            stream.readable()  # as in ``_check_life``
+        if connection.closing.phase is not Phase.OPEN:
+            return
+        step = connection.driver.unfinished
+        rest = self._step_at + seconds - perf_counter()
+        if not step:
+            self._step = 0
+        elif step == self._step and rest <= 0 and stream.is_reading:
+            connection.give_up(CloseCode.POLICY_VIOLATION, LATE_MESSAGE)
+        elif self._arriving is None:
+            self._arriving = self._start(rest, self._check_message)
+
+    def expect_room(self) -> None:
+        """Bytes wait for the kernel."""
+        seconds = self._connection.settings.send_timeout
+        self.note_room()
+        if self._sending is None and seconds is not None:
+            self._sending = self._start(seconds, self._check_sending)
+
+    def note_room(self) -> None:
+        """The kernel has taken some of them."""
+        self._room_at = perf_counter()
+
+    def _check_sending(self) -> None:
+        _stop(self._sending)
+        self._sending = None
+        connection, stream = self._connection, self._connection.stream
+        if not stream.is_blocked:
+            return
+        rest = self._room_at + connection.settings.send_timeout - perf_counter()
+        # After a busy time of the hub the timer may come before the kernel's room.
+        if rest <= 0 and not stream.writable():
+            connection.closing.lose("the peer has read nothing in time")
+        elif stream.is_blocked and self._sending is None:
+            self._sending = self._start(rest, self._check_sending)
+
     def expect_end(self, seconds: float, end: Callback) -> None:
         """Call ``end`` in ``seconds``; a later call replaces an earlier one."""
         _stop(self._ending)
@@ -97,8 +179,8 @@ class Keepalive:
 
     def stop(self) -> None:
         """Stop and free all timers."""
-        _stop(self._ticker, self._deadline, self._ending)
-        self._ticker = self._deadline = self._ending = None
+        _stop(self._ticker, self._deadline, self._ending, self._arriving, self._sending)
+        self._ticker = self._deadline = self._ending = self._arriving = self._sending = None
 
     def _start(self, seconds: float, action: Callback, repeat: float = 0.0) -> Any:
         self._loop.update_now()  # the loop's clock stands still while the hub does not run

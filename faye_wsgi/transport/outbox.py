@@ -244,13 +244,21 @@ class Outbox:
         stream: Any = self._stream
         stream.flush()
         if waits and self.buffered > self._high_water:
-            self._connection.changed.wait_for(lambda: self.has_room, None)
+            self._wait_for_room(lambda: self.has_room)
         elif stream.batch.is_turn_over and getcurrent() is not self._hub:
             # Otherwise a greenlet that never waits would be the only one that runs.
             is_flood = not self._is_alone and monotonic() - self._turned_at < FLOOD
             gevent.sleep(0)
             stream.batch.begin_turn(self._hub.loop, is_flood)
             self._turned_at = monotonic()
+
+    def _wait_for_room(self, has_room: Callable[[], bool]) -> None:
+        self._connection.changed.wait_for(has_room, None)
+        self._check_sent()
+
+    def _check_sent(self) -> None:
+        if self._connection.state == ReadyState.CLOSED:  # what waited here was dropped
+            raise self._connection.closing.error()
 
     def give_turn(self) -> None:
         """Let the hub run, in a plain thread where it has not run for a while."""
@@ -334,7 +342,7 @@ class Outbox:
         if must_look:
             stream.flush()
             if timeout is None:
-                changed.wait_for(self._has_room_for_fragment, None)
+                self._wait_for_room(self._has_room_for_fragment)
             self._hold_back(False)
 
     def _has_room_for_fragment(self) -> bool:
@@ -360,6 +368,7 @@ class Outbox:
         self._crossing.hand_over(self._send_handed_over, message)
         if timeout is None and self.buffered > self._high_water:
             wait_elsewhere(self.ask_for_room, self._ask_no_more, None)
+            self._check_sent()
 
     def _send_handed_over(self, message: str | bytes) -> None:
         if self._connection.state == ReadyState.CONNECTING:

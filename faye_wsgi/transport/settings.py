@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GATHER",
     "LARGE",
+    "MAX_WORK",
     "TURN",
     "TURN_BYTES",
     "TURN_PIECES",
@@ -47,6 +48,8 @@ LARGE = 32768  # bytes: from this size on, data is not copied
 TURN = 64
 TURN_BYTES = 2048
 TURN_PIECES = 16
+# The frames that a connection reads before others have their turn: about two milliseconds.
+MAX_WORK = 1000
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,11 @@ class Settings:
         is closed with 1006. Default: as ``ping``.
     :param close_timeout: time to wait for the peer's close frame, and on a client for the
         server's end of TCP. Default 30.
+    :param message_timeout: time for a frame or message that has arrived in part to bring its
+        next 64 KiB, or its end; then the connection is closed with 1008. Default 60; None or 0
+        waits for ever.
+    :param send_timeout: time that the peer may read nothing while bytes wait for it; then the
+        connection is closed with 1006. Default 60; None or 0 waits for ever.
     :param max_queue: most messages held for a view or listener that is behind. Default 64.
         Reading stops there, checked after each read of up to 64 KiB, until half are gone.
     :param max_queue_bytes: the same in bytes, as they are stored: a text takes 1, 2 or 4 for
@@ -75,6 +83,8 @@ class Settings:
     ping: float | None = None
     ping_timeout: float | None = None
     close_timeout: float = 30.0
+    message_timeout: float | None = 60.0
+    send_timeout: float | None = 60.0
     max_queue: int = 64
     max_queue_bytes: int = 2**20
     high_water: int = 65536
@@ -89,6 +99,8 @@ class Options(TypedDict, total=False):
     ping: float | None
     ping_timeout: float | None
     close_timeout: float
+    message_timeout: float | None
+    send_timeout: float | None
     max_queue: int
     max_queue_bytes: int
     high_water: int
@@ -209,12 +221,18 @@ def _make_settings(**options: Any) -> Settings:
     settings = Settings(**options)
     for name in ("max_length", "max_fragments", "max_queue", "max_queue_bytes", "high_water"):
         check_size(name, getattr(settings, name))
-    for name in ("ping", "ping_timeout", "close_timeout"):
+    for name in ("ping", "ping_timeout", "close_timeout", "message_timeout", "send_timeout"):
         check_seconds(name, getattr(settings, name))
     if settings.close_timeout is None:
         raise TypeError("close_timeout is a number of seconds")
     ping = settings.ping or None
-    return replace(settings, ping=ping, ping_timeout=settings.ping_timeout or ping)
+    return replace(
+        settings,
+        ping=ping,
+        ping_timeout=settings.ping_timeout or ping,
+        message_timeout=settings.message_timeout or None,
+        send_timeout=settings.send_timeout or None,
+    )
 
 
 def check_size(name: str, size: int) -> None:

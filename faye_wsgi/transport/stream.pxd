@@ -18,6 +18,7 @@ cdef class Stream:
     cdef public Py_ssize_t _gathered_size, waiting_size
     cdef public bint _may_pend, _reading, broken, closed
 
+    cpdef receive(self, bytes data)
     cpdef bint write(self, data) except -1
     cpdef flush(self)
     cpdef _keep(self, data, Py_ssize_t start)

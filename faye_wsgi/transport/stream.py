@@ -8,7 +8,8 @@ Nothing here blocks, waits or knows a protocol, and all of it runs in the thread
 
 The stream calls these methods of the receiver, from the hub: ``data_received(data)``;
 ``eof_received()``, when the peer has sent FIN; ``connection_lost(message, unread)``, after which
-nothing can be sent; ``resume_writing()``, when the kernel took some of the waiting bytes.
+nothing can be sent; ``pause_writing()``, when the kernel has no room, so that bytes wait;
+``resume_writing()``, when it took some of them.
 ``guard(function, *args)`` calls a function for the hub. ``failed(error)`` gets what a call of the
 hub has raised.
 
@@ -26,12 +27,13 @@ from __future__ import annotations
 
 import _socket
 import socket
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Callable
 
 from gevent.monkey import get_original
 
+from faye_wsgi.transport import memory
 from faye_wsgi.transport.settings import GATHER, LARGE, TURN, TURN_BYTES, TURN_PIECES
 
 try:
@@ -39,13 +41,12 @@ try:
 except ImportError:  # it was not built: the socket's own methods do the same
     _descriptors = None
 
-__all__ = ["PlainSocket", "Stream", "tune"]
+__all__ = ["PlainSocket", "Stream", "gathering", "tune"]
 
 READ = 1
 WRITE = 2
 READ_SIZE = 65536
 MAX_READ_SIZE = 2**20
-LARGE_BLOCK = 2**24
 # Seconds, seconds and a number; where the platform has them.
 _KEEPALIVE = [
     (getattr(socket, name), value)
@@ -146,6 +147,23 @@ class _Here(get_original("_thread", "_local")):  # type: ignore[misc]
 _here = _Here()
 
 
+@contextmanager
+def gathering() -> Iterator[None]:
+    """What is written in this block goes out at its end, in one system call for each stream.
+
+    It must not wait. It is for streams of this thread's hub; to those of others it does nothing.
+    """
+    batch = _here.batch
+    if batch.is_open:
+        yield
+        return
+    batch.is_open = True
+    try:
+        yield
+    finally:
+        batch.flush()
+
+
 class Stream:
     """Reads from, and writes to, a socket that has been made non-blocking."""
 
@@ -227,18 +245,22 @@ class Stream:
             if not data:
                 self._read_end()
                 return
-            batch = self.batch
-            batch.is_open = True
-            batch.turn = 0
-            try:
-                self._data_received(data)
-            finally:
-                batch.flush()
-                batch.turn = 0
+            self.receive(data)
         except BaseException as error:
             self._receiver.failed(error)
             if not isinstance(error, Exception):
                 raise
+
+    def receive(self, data: bytes) -> None:
+        """Hand bytes to the receiver; what is written meanwhile goes out in one system call."""
+        batch = self.batch
+        batch.is_open = True
+        batch.turn = 0
+        try:
+            self._data_received(data)
+        finally:
+            batch.flush()
+            batch.turn = 0
 
     def resume_reading(self) -> None:
         """Read as bytes arrive, from now on."""
@@ -261,7 +283,7 @@ class Stream:
     def expect(self, missing: int, usual: int) -> None:
         """``missing`` bytes are known to be on their way: fewer, larger reads than ``usual``."""
         if missing > usual:
-            _prepare_for_large()
+            memory.prepare_for_large()
         self.read_size = max(min(missing, MAX_READ_SIZE), usual)
 
     def _read_pending(self) -> None:
@@ -313,7 +335,7 @@ class Stream:
         self.batch.turn += 1 + len(data) // TURN_BYTES + len(gathered) // TURN_PIECES
         gathered.clear()
         self._gathered_size = 0
-        if self._waiting:  # the watcher calls ``_writable`` when the kernel has room
+        if self._waiting:  # the watcher calls ``writable`` when the kernel has room
             self._keep(data, 0)
             return
         try:
@@ -384,14 +406,19 @@ class Stream:
         if self._writer is None:
             self._writer = self._loop.io(self._socket.fileno(), WRITE)
         if not self._writer.active:
-            self._writer.start(self._receiver.guard, self._writable)
+            self._writer.start(self._receiver.guard, self.writable)
+            self._receiver.pause_writing()
 
-    def _writable(self) -> None:
+    def writable(self) -> bool:
+        """Send what waits, as far as the kernel takes it; returns whether it took some."""
+        before = self.waiting_size
         while self._waiting and self._send_first():
             pass
+        has_sent = self.waiting_size < before
         if not self._waiting and self._writer is not None:
             self._writer.stop()
         self._receiver.resume_writing()
+        return has_sent
 
     def _send_first(self) -> bool:
         """Send from the first waiting piece; returns whether all of it went."""
@@ -485,14 +512,6 @@ class Stream:
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
-
-
-@cache
-def _prepare_for_large() -> None:
-    # glibc gives the memory of a large message back to the kernel. For the next one the kernel
-    # provides it again, page by page, which takes three times as long as the message itself. Once
-    # a larger block was allocated and freed, glibc keeps some (mallopt(3), M_TRIM_THRESHOLD).
-    bytes(LARGE_BLOCK)  # zeros: their pages are never touched, so this costs no memory
 
 
 def _total_length(pieces: Iterable[bytes]) -> int:

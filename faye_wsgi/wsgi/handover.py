@@ -28,6 +28,7 @@ import logging
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
+from itertools import chain, repeat
 from typing import Any, Callable
 
 import gevent
@@ -39,11 +40,12 @@ from faye_wsgi.driver.events import Event, EventType
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.driver.hixie76 import find_handshake
 from faye_wsgi.errors import HandshakeError
-from faye_wsgi.http.origins import Origins, is_allowed
-from faye_wsgi.transport import hubs, watchdog
+from faye_wsgi.http.origins import Origins
+from faye_wsgi.transport import hubs, served, watchdog
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.wsgi import debug, hints, worker
-from faye_wsgi.wsgi.environ import Environ, environ_of, host_of, read_request, text_of, url_of
+from faye_wsgi.wsgi.admission import check_room, is_from_allowed_page
+from faye_wsgi.wsgi.environ import Environ, environ_of, read_request, text_of, url_of
 from faye_wsgi.wsgi.hijack import Void, VoidPair, take
 from faye_wsgi.wsgi.responses import responses_for
 from faye_wsgi.wsgi.servers import UNDER_ASGI, check_http_version, find_place, is_asgi
@@ -51,6 +53,10 @@ from faye_wsgi.wsgi.servers import UNDER_ASGI, check_http_version, find_place, i
 __all__ = ["TOKEN_KEY", "Handover"]
 
 log = logging.getLogger("faye_wsgi")
+
+# A view that returns without listeners does so each time: the first time it is shown.
+_hint_levels = chain([logging.INFO], repeat(logging.DEBUG))
+_IS_PATCHED_EARLY = monkey.is_module_patched("socket")
 
 
 class Handover:
@@ -111,11 +117,12 @@ class Handover:
         max_fragments: int,
         origins: Origins,
         allow_drafts: bool,
+        max_connections: int | None,
     ) -> tuple[Driver, bytes]:
         """Check the opening handshake: the driver for its version, and the answer to send.
 
-        HandshakeError, with the HTTP error in it, where the handshake is bad or the origin may
-        not connect; HijackError where it came over HTTP/2.
+        HandshakeError, with the HTTP error in it, where the handshake is bad, the origin may
+        not connect or the process is full; HijackError where it came over HTTP/2.
         """
         request = read_request(self.environ)
         if request.method == "CONNECT" or "upgrade" in request.headers:
@@ -137,20 +144,10 @@ class Handover:
                 max_fragments=max_fragments,
                 extensions=extensions,
             )
-        self._check_origin(request.headers.get("origin"), origins)
-        return driver, answer.encode()
-
-    def _check_origin(self, origin: str | None, origins: Origins) -> None:
-        host = host_of(self.environ, self._trust_forwarded)
-        if not is_allowed(origin, host, origins):
-            log.warning(
-                "a page of %r may not connect to %r: if it should, pass origins=[%r] "
-                "(or trust_forwarded=True behind a proxy that sets X-Forwarded-Host)",
-                origin,
-                host,
-                origin,
-            )
+        if not is_from_allowed_page(self.environ, origins, self._trust_forwarded):
             raise server_handshake.refusal(403, "this origin may not connect")
+        check_room(max_connections)
+        return driver, answer.encode()
 
     def refuse(self, connection: Connection, error: HandshakeError) -> None:
         """Answer a bad handshake with its HTTP error; ``connection`` has never opened."""
@@ -158,6 +155,10 @@ class Handover:
             _warn_stripped()
         connection.fail(str(error.reason), error.code, str(error.reason))
         self.response = self._responses.error(self.environ, error, partial(_settle, connection))
+
+    def refuse_stream(self, error: HandshakeError) -> None:
+        """Answer with an HTTP error, where no connection has been made."""
+        self.response = self._responses.error(self.environ, error, lambda: None)
 
     # Take over
 
@@ -185,10 +186,13 @@ class Handover:
         worker.watch()
         hints.give()
         self._endpoint, self._connection = endpoint, connection
+        served.enter(connection.closing)
         connection.open(driver, taken.socket, head, taken.read_ahead)
         if isinstance(taken.void, Void):
             if not monkey.is_module_patched("socket"):
                 _warn_unpatched()
+            elif not _IS_PATCHED_EARLY:
+                _warn_late()
             if debug.is_on():
                 watchdog.watch(gevent.get_hub())
             taken.void.watch(partial(connection.guard, self._view_ended))
@@ -245,7 +249,8 @@ class Handover:
             connection.dispatcher.sink = _WeakSink(endpoint)
             weakref.finalize(endpoint, connection.close).atexit = False
         elif state == ReadyState.OPEN:
-            log.info(
+            log.log(
+                next(_hint_levels),
                 "%r is closed with 1000: its view has returned, and it has no listeners. Register "
                 "one before the view returns to keep it, or wait in the view",
                 endpoint,
@@ -259,6 +264,16 @@ def _warn_unpatched() -> None:
         "this process runs on gevent without monkey patching: what blocks in one view (time.sleep, "
         "a database, an HTTP client) stops all connections. Put 'from gevent import monkey; "
         "monkey.patch_all()' before all other imports"
+    )
+
+
+@cache
+def _warn_late() -> None:
+    log.warning(
+        "this process was monkey patched after faye_wsgi had been imported: what other modules had "
+        "taken from time, socket, ssl or threading by then (from time import sleep) stops all "
+        "connections. Put 'from gevent import monkey; monkey.patch_all()' before all other "
+        "imports; for gunicorn with --preload, at the top of gunicorn.conf.py"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
@@ -13,7 +13,7 @@ from faye_wsgi.brokers.base import Broker
 from ..conftest import find_program
 from ..support import postgres
 from ..support.postgres import PgBouncer, PostgresServer
-from ..support.redis import ClusterNode, RedisServer, cluster
+from ..support.redis import ClusterNode, RedisServer, cluster, has_tls
 from .harness import Engine, Memory
 
 
@@ -27,10 +27,15 @@ def redis_server() -> Iterator[RedisServer]:
 @pytest.fixture
 def start_redis() -> Iterator[Callable[..., RedisServer]]:
     """`start_redis(…options)` starts one that ends with the test."""
+    program = find_program("redis-server")
     with contextlib.ExitStack() as stack:
-        yield lambda *arguments, **options: stack.enter_context(
-            RedisServer(find_program("redis-server"), *arguments, **options)
-        )
+
+        def start(*arguments: str, tls: bool = False, **options: Any) -> RedisServer:
+            if tls and not has_tls(program):
+                pytest.skip(f"{program} was built without TLS")
+            return stack.enter_context(RedisServer(program, *arguments, tls=tls, **options))
+
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -197,6 +197,27 @@ def test_only_the_newest_are_kept(broker: Broker) -> None:
     assert payloads(broker, "a", None, 10) == ["3", "4", "5"]
 
 
+def test_a_size_ends_a_replay(broker: Broker) -> None:
+    for index in range(150):
+        publish(broker, "a", f'"€{index:06}"', history=150)  # 11 bytes
+    publish(broker, "b", "1")
+
+    def found(since: int | None, limit: int | None, size: int | None) -> list[int]:
+        asked = [Request("a", since, limit, size), Request("b", 0, 10, 1)]
+        a, b = broker.read(asked).replays
+        assert [item.payload for item in b.publications] == ["1"]
+        return [int(item.payload[2:-1]) for item in a.publications]
+
+    assert found(0, 150, 1) == [0]
+    assert found(0, 150, 11) == [0]
+    assert found(0, 150, 12) == [0, 1]
+    assert found(0, None, 1100) == list(range(100))
+    assert found(0, 130, 10_000) == list(range(130))
+    assert found(None, 150, 22) == [148, 149]
+    assert found(None, 100, 10_000) == list(range(50, 150))
+    assert found(None, 0, 10) == []
+
+
 def test_without_history_nothing_is_kept_but_the_number(broker: Broker) -> None:
     publish(broker, "a", "0")
     position = publish(broker, "a", "1", history=0)

@@ -311,10 +311,11 @@ def test_beats_sweep_up_what_is_too_old(
 
 
 def test_publishers_sweep_up_where_no_process_subscribes(
-    broker: Broker, engine: Engine, postgres_server: PostgresServer, monkeypatch: Any
+    engine: Engine, postgres_server: PostgresServer, monkeypatch: Any
 ) -> None:
-    for name, value in (("TRANSIT", 0.0), ("LAST_SECONDS", 0.0), ("PUBLISHED", 1)):
+    for name, value in (("TRANSIT", 0.0), ("LAST_SECONDS", 0.0), ("PUBLISHED", 5)):
         monkeypatch.setattr(postgres, name, value)
+    broker = engine.connect()
     for index in range(20):
         publish(broker, f"once {index}", ttl=0.01)
 

@@ -8,18 +8,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable
+from unittest import mock
 
 import pytest
 
-from faye_wsgi.brokers.base import Broker, Change, Joined, Position, Request, is_complete
+from faye_wsgi.brokers.base import Broker, Change, Joined, Left, Position, Request, is_complete
 from faye_wsgi.brokers.engines import connect
 from faye_wsgi.brokers.redis import RedisBroker
 from faye_wsgi.errors import BrokerError, PublishError
 
 from ..support.redis import Meddler, RedisServer
-from .harness import arrived, payloads, publish, sent, subscribed
+from .harness import arrived, payloads, publish, sent, subscribed, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -196,6 +198,55 @@ def test_presence_is_noted_again_after_the_data_are_lost(
     server.ask("FLUSHALL")
     broker.change_presence([Change("a", "9", "x", "3")])
     assert broker.members("a") == {"7": ["1"], "9": ["3"]}
+
+
+def test_presence_is_set_right_after_a_failover(broker: Broker, server: RedisServer) -> None:
+    """The last changes were not replicated: one that came is missing, one that went is there."""
+    broker.change_presence([Change("a", "7", "x", "7"), Change("a", "8", "x", "8")])
+    broker.beat()
+    worker = broker.worker
+    server.ask("HDEL", "{faye}:here:a", f"1:7{worker}:x")
+    server.ask("HDEL", "{faye}:count:a", "7")
+    server.ask("SREM", "{faye}:worker:" + worker, f"1:a1:7{worker}:x")
+    server.ask("HSET", "{faye}:here:a", f"1:9{worker}:x", "9")
+    server.ask("HSET", "{faye}:count:a", "9", "1")
+    server.ask("SADD", "{faye}:worker:" + worker, f"1:a1:9{worker}:x")
+    assert broker.members("a") == {"8": ["8"], "9": ["9"]}
+    broker.beat()
+    assert broker.members("a") == {"8": ["8"], "9": ["9"]}
+    server.ask("HSET", "{faye}:clock", "run", "another")
+    broker.beat()
+    assert broker.members("a") == {"7": ["7"], "8": ["8"]}
+
+
+def test_members_do_not_leave_while_they_are_noted_anew(server: RedisServer) -> None:
+    """The call that notes them may fail, and be repeated late: it is another one."""
+    [one], [other] = (connect(server.url, leave_seconds=0.1) for _ in range(2))
+    with closing(one), closing(other), closing(subscribed(other.open_feed(), "a")) as feed:
+        one.change_presence([Change("a", "7", "x", "7")])
+        with mock.patch.object(one._present, "_note", side_effect=BrokerError("cut")):
+            with pytest.raises(BrokerError):
+                one._present.check(False)
+        other.change_presence([Change("a", "8", "x", "8"), Change("a", "8", "x", None)])
+        found = wait_for(feed, [Left("a", "8")], other.beat)
+        assert Left("a", "7") not in found
+        one.beat()
+        assert arrived(feed) == []
+        assert other.members("a") == {"7": ["7"]}
+
+
+def test_a_process_that_is_silent_is_not_counted(broker: Broker, server: RedisServer) -> None:
+    """It may be dead: an answer of it is not waited for, long before its members leave."""
+    [other] = connect(server.url)
+    other.change_presence([Change("a", "7", "x", "1")])
+    assert broker.beat() == 2
+    seconds, micros = (int(word) for word in server.ask("TIME").split("\r\n")[2::2])
+    then = seconds * 1000 + micros // 1000 - 6000
+    assert server.ask("ZADD", "{faye}:workers", "XX", "CH", then, other.worker) == ":1\r\n"
+    assert broker.beat() == 1
+    assert broker.members("a") == {"7": ["1"]}
+    assert other.beat() == 2
+    other.close()
 
 
 # Lost calls

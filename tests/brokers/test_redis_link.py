@@ -10,7 +10,7 @@ from typing import Any, Callable
 import pytest
 import redis
 
-from faye_wsgi.brokers.base import Broker
+from faye_wsgi.brokers.base import Broker, Request
 from faye_wsgi.brokers.engines import connect
 from faye_wsgi.brokers.redis_link import explain
 from faye_wsgi.errors import BrokerError, PublishError
@@ -108,7 +108,7 @@ def test_a_wrong_password(start_redis: Start) -> None:
 
 def test_a_user_who_may_not(start_redis: Start) -> None:
     server = start_redis()
-    rights = ("~{faye}*", "&{faye}*", "+@all", "-xadd")
+    rights = ("~{faye}*", "resetchannels", "&{faye}*", "+@all", "-xadd")
     server.ask("ACL", "SETUSER", "ada", "on", ">pw", *rights)
     broker = broker_of(server.url.replace("//", "//ada:pw@"))
     with pytest.raises(PublishError, match="let the user have the commands"):
@@ -124,7 +124,7 @@ def test_redis_is_full(start_redis: Start) -> None:
     server = start_redis()
     broker = broker_of(server.url)
     position = publish(broker, "a")
-    server.ask("CONFIG", "SET", "maxmemory", "1mb")
+    server.ask("CONFIG", "SET", "maxmemory", "1")
     with pytest.raises(PublishError, match="Redis is full: raise maxmemory"):
         publish(broker, "a")
     assert payloads(broker, "a", position.number) == []
@@ -134,30 +134,72 @@ def test_redis_is_full(start_redis: Start) -> None:
 
 
 def test_redis_cannot_save(start_redis: Start, tmp_path: Path) -> None:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    server = start_redis("--dir", str(folder), "--save", "3600 1000000")
-    broker = broker_of(server.url)
-    position = publish(broker, "a")
-    folder.rmdir()
-    server.ask("BGSAVE")
-    wait_until(lambda: "rdb_last_bgsave_status:err" in server.ask("INFO", "persistence"))
+    server, broker = cannot_save(start_redis, tmp_path)
+    [first] = broker.read([Request("a", 0)]).replays[0].publications
     with pytest.raises(PublishError, match="cannot save to its disk"):
         publish(broker, "a")
     server.ask("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
-    assert payloads(broker, "a", position.number) == []
+    assert payloads(broker, "a", first.number) == []
     broker.close()
+
+
+def cannot_save(start_redis: Start, tmp_path: Path) -> tuple[RedisServer, Broker]:
+    """A server whose disk has failed after the first publication."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    server = start_redis("--dir", str(folder))
+    server.ask("CONFIG", "SET", "save", "3600 1000000")
+    broker = broker_of(server.url)
+    publish(broker, "a")
+    folder.rmdir()
+    server.ask("BGSAVE")
+    wait_until(lambda: "rdb_last_bgsave_status:err" in server.ask("INFO", "persistence"))
+    return server, broker
 
 
 def test_too_few_replicas(start_redis: Start) -> None:
     server = start_redis("--min-replicas-to-write", "1")
     with pytest.raises(PublishError, match="min-replicas-to-write"):
-        publish(broker_of(server.url), "a")
+        publish(broker_of(server.url, timeout=1), "a")
+
+
+def test_a_primary_that_another_one_has_replaced_tells_nothing(start_redis: Start) -> None:
+    """It has lost its replicas: what it has is no longer what all see."""
+    server = start_redis()
+    broker = broker_of(server.url, timeout=1)
+    publish(broker, "a", key="k")
+    broker.read([Request("a", 0)])
+    server.ask("CONFIG", "SET", "min-replicas-to-write", "1")
+    for call in (
+        lambda: broker.read([Request("a", 0)]),
+        lambda: publish(broker, "a", key="k"),
+        lambda: broker.members("a"),
+    ):
+        with pytest.raises(BrokerError, match="too few replicas are connected"):
+            call()
+    broker.close()
+
+
+def test_a_full_redis_is_read(start_redis: Start) -> None:
+    server = start_redis()
+    broker = broker_of(server.url)
+    position = publish(broker, "a", key="k")
+    server.ask("CONFIG", "SET", "maxmemory", "1")
+    assert payloads(broker, "a") == ["1"]
+    assert broker.members("a") == {}
+    assert publish(broker, "a", key="k") == position
+    broker.close()
+
+
+def test_one_that_cannot_save_is_read(start_redis: Start, tmp_path: Path) -> None:
+    server, broker = cannot_save(start_redis, tmp_path)
+    assert payloads(broker, "a") == ["1"]
+    broker.close()
 
 
 def test_a_replica_is_refused(start_redis: Start) -> None:
     server, other = start_redis(), start_redis()
-    broker = broker_of(server.url, timeout=0.3)
+    broker = broker_of(server.url, timeout=1)
     feed = subscribed(broker.open_feed(), "a")
     publish(broker, "a")
     server.ask("REPLICAOF", "127.0.0.1", other.port)
@@ -189,6 +231,8 @@ def test_a_replica_is_refused(start_redis: Start) -> None:
             "-READONLY You can't write against a read only replica.",
             "name the primary",
         ),
+        # Valkey does so like this.
+        ("ERR ACL failure in script: User ada has no permissions to run 'xadd'", "let the user"),
         ("ERR unknown command 'EVALSHA'", "unknown command"),
     ],
 )

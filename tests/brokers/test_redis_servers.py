@@ -9,6 +9,7 @@ from typing import Callable
 import pytest
 
 from faye_wsgi.brokers import redis_link
+from faye_wsgi.brokers.base import Broker
 from faye_wsgi.brokers.engines import connect
 from faye_wsgi.brokers.pool import Server
 from faye_wsgi.brokers.redis import RedisBroker
@@ -16,7 +17,8 @@ from faye_wsgi.brokers.redis_link import Link, connection_options
 from faye_wsgi.brokers.redis_servers import ask_any
 from faye_wsgi.errors import BrokerError, PublishError
 
-from ..support.redis import RedisServer, free_port, sentinels
+from ..support.certs import Certificates
+from ..support.redis import RedisServer, Sentinel, free_port, sentinels
 from ..support.waiting import wait_until
 from .harness import arrived, publish, sent, subscribed, unless_broker_error
 
@@ -63,6 +65,43 @@ def test_a_failover_is_followed_and_noticed(start_redis: Callable[..., RedisServ
         broker.close()
 
 
+def test_sentinels_with_tls_and_passwords(
+    start_redis: Callable[..., RedisServer], certificates: Certificates
+) -> None:
+    tls = {
+        "tls-cert-file": certificates.cert,
+        "tls-key-file": certificates.key,
+        "tls-ca-cert-file": certificates.ca,
+        "tls-auth-clients": "no",
+        "tls-replication": "yes",
+    }
+    options = [part for name, value in tls.items() for part in (f"--{name}", value)]
+    primary = start_redis(*options, "--requirepass", "its:/@", tls=True)
+    lines = [f"{name} {value}" for name, value in tls.items()]
+    lines += ["requirepass theirs:/@", "sentinel auth-pass main its:/@"]
+    with Sentinel(primary.program, primary.port, *lines, quorum=1, tls=True) as sentinel:
+        place = f"127.0.0.1:{sentinel.port}/main?ssl_ca_certs={certificates.ca}"
+        for login, rest in ((":its%3A%2F%40@", ""), ("", "&sentinel_password=theirs%3A%2F%40")):
+            [broker] = connect(f"rediss+sentinel://{login}{place}{rest}", timeout=1.0)
+            wait_until(lambda: "auth" in refusal(broker).lower(), 30)  # noqa: B023
+            broker.close()
+        [broker] = connect(
+            f"rediss+sentinel://:its%3A%2F%40@{place}&sentinel_password=theirs%3A%2F%40",
+            timeout=10.0,
+        )
+        feed = subscribed(broker.open_feed(), "a")
+        publish(broker, "a", "1")
+        assert sent("a", arrived(feed)) == ["1"]
+        broker.close()
+
+
+def refusal(broker: Broker) -> str:
+    """Why a publication is refused."""
+    with pytest.raises(PublishError) as caught:
+        publish(broker, "a")
+    return str(caught.value)
+
+
 def test_a_feed_of_the_server_before_says_so(start_redis: Callable[..., RedisServer]) -> None:
     """A signal finds out that another server has taken its place, before its connection is lost."""
     first, second = start_redis(), start_redis()
@@ -87,11 +126,11 @@ def test_no_sentinel(start_redis: Callable[..., RedisServer]) -> None:
         (f"redis+sentinel://127.0.0.1:{free_port()}/main", "refused"),
         (f"redis+sentinel://127.0.0.1:{server.port}/main", "unknown command"),
     ):
-        [broker] = connect(url, timeout=0.3)
+        [broker] = connect(url, timeout=1)
         with pytest.raises(PublishError, match=problem):
             publish(broker, "a")
     with sentinels(server.program, server, 1) as [watcher]:
-        [broker] = connect(f"redis+sentinel://127.0.0.1:{watcher.port}/other", timeout=0.3)
+        [broker] = connect(f"redis+sentinel://127.0.0.1:{watcher.port}/other", timeout=1)
         with pytest.raises(PublishError, match="no Sentinel knows where 'other' is"):
             publish(broker, "a")
 

@@ -11,6 +11,7 @@ import pytest
 
 from faye_wsgi import Channels
 from faye_wsgi.delivery.control import CHANNEL
+from faye_wsgi.delivery.messages import Message
 from faye_wsgi.errors import BrokerError
 
 from ..support.waiting import wait_until
@@ -50,6 +51,18 @@ def test_connections_of_the_other(processes: tuple[Channels, Channels]) -> None:
     one, two = processes
     with two.subscribe(print, "a", user="7"):
         wait_until(lambda: [row["user"] for row in one.connections(timeout=0.2)] == ["7"])
+
+
+def test_orders_that_may_be_lost_are_read_again(processes: tuple[Channels, Channels]) -> None:
+    one, two = processes
+    one.disconnect("7")
+    with two.subscribe(print, "a", user="7"):
+        [mine] = [each for each in two._delivery.subscribers if "7" in each.users]
+        two._control._obey(Message(CHANNEL, reset=True))
+        assert not mine.outlet.is_closed, "it has come after the order"
+        mine.since -= 1000
+        two._control._obey(Message(CHANNEL, reset=True))
+        assert mine.outlet.is_closed
 
 
 def test_a_first_subscriber_in_vain_does_not_lock_out_the_next() -> None:

@@ -123,9 +123,9 @@ def test_without_the_broker_nothing_is_left_behind(office: Any) -> None:
 
 def test_many_that_come_at_the_same_time_share_a_reading(office: Any) -> None:
     one = office()
-    one.subscribe("a")
     cursor = Cursor((one.publish("a", "1"),))
     one.publish("a", "2")
+    one.subscribe("a")
     (broker,) = one.brokers
     broker.readings.clear()
     broker.may_read.clear()

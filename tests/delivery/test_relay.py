@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from unittest import mock
 
-from faye_wsgi.brokers.base import Change, Cursor, Position
+import pytest
+
+from faye_wsgi.brokers.base import Change, Cursor, Position, Publication, Reading, Request
 from faye_wsgi.brokers.memory import MemoryBroker
+from faye_wsgi.delivery import relay as relays
 from faye_wsgi.delivery.messages import Message
-from faye_wsgi.delivery.outlets import Mailbox, Outlet
+from faye_wsgi.delivery.outlets import Audience, Mailbox, Outlet
 from faye_wsgi.delivery.relay import CHECK, GATHER, Entry, Join, Relay
 from faye_wsgi.delivery.rosters import DOUBT
 
 from ..support.waiting import wait_until
+from ..transport.harness import pair
 
-TIMEOUT = 5.0
+TIMEOUT = 30.0
 
 
 def make(clock: Callable[[], float] = time.monotonic) -> tuple[MemoryBroker, Relay]:
@@ -150,6 +154,49 @@ def test_a_crowd_wakes_the_thread_once() -> None:
     now[0] += GATHER
     assert all(one.wait(TIMEOUT) for _, one in others)
     end(relay, first, *(outlet for outlet, _ in others))
+
+
+def test_what_arrives_together_goes_out_in_one_system_call() -> None:
+    _, relay = make()
+    with pair() as one:
+        sink, connection = one.sink, one.connection
+        outlet = Outlet(sink, "websocket", connection.outbox, 1000, "close")
+        relay._audiences["a"] = audience = Audience()
+        audience.add(outlet, None, False)
+        sent: list[bytes] = []
+        send = connection.stream._send
+        connection.stream._send = lambda data: (sent.append(data), send(data))[1]
+        arrived = [Publication("a", number, number - 1, "e", "{}") for number in range(1, 4)]
+        relay._deliver(arrived)
+        assert len(sent) == 1 and sent[0].count(b'"data":{}') == 3
+        relay._deliver(arrived[:1])
+        assert len(sent) == 2
+
+
+def test_a_reading_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many come at the same time, and however long they were away."""
+    monkeypatch.setattr(relays, "READING", 10_000)
+    broker, relay = make()
+    start = broker.publish("a", "0", history=1000, ttl=60)
+    for number in range(50):
+        broker.publish("a", f'"{number:0998}"', history=1000, ttl=60)
+    brought = []
+
+    def read(requests: Sequence[Request]) -> Reading:
+        reading = MemoryBroker.read(broker, requests)
+        brought.append(sum(len(one.payload) for r in reading.replays for one in r.publications))
+        return reading
+
+    with mock.patch.object(broker, "read", side_effect=read):
+        outlet, wanted = join(relay, start)
+        sent = []
+        while wanted.wait(TIMEOUT) and wanted.page is not None:
+            sent += [item.message.payload for item in wanted.page]
+            wanted.begin_again()
+            relay.join(wanted)
+    assert wanted.is_complete and max(brought) == 10_000
+    assert [int(one.strip('"')) for one in [*sent, *payloads(outlet)]] == list(range(50))
+    end(relay, outlet)
 
 
 def test_a_long_replay_comes_in_pages() -> None:

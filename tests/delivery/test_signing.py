@@ -24,6 +24,12 @@ def test_forged(forged: str) -> None:
         verify(b"s", forged)
 
 
+def test_a_letter_that_has_no_utf_8() -> None:
+    signed = sign(b"s", "a?", None)
+    with pytest.raises(ValueError, match="not ours"):
+        verify(b"s", signed.replace("?", "\ud800"))
+
+
 def test_another_key_and_a_later_end() -> None:
     channel, _, signature = sign(b"s", "a", 60, now=1000).split(":")
     for signed in (f"{channel}:9999999999:{signature}", sign(b"t", "a", None)):

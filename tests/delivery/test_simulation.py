@@ -274,10 +274,10 @@ class World:
                 assert client.known[channel] == self.ends[channel] + 1, channel
 
     def end_phase(self) -> None:
-        """Each 200 steps after the wild ones: quiet, the last messages, a last look, the end."""
+        """Each 300 steps after the wild ones: quiet, the last messages, a last look, the end."""
         if self.steps < STEPS or self.steps < self.next_phase:
             return
-        self.next_phase = self.steps + 200
+        self.next_phase = self.steps + 300
         self.phase += 1
         self.is_quiet = True
         self.now += 20  # so that it looks for what the feed has not brought
@@ -362,6 +362,7 @@ class FaultyFeed(Feed):
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timelines, "PAGE", 7)
     monkeypatch.setattr(relays, "PAGE", 7)
+    monkeypatch.setattr(relays, "READING", 150)
 
 
 @pytest.mark.parametrize("slow", ["close", "reset"])

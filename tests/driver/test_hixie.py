@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from faye_wsgi.driver import hixie75, hixie76
-from faye_wsgi.driver.base import ReadyState
+from faye_wsgi.driver.base import STEP, ReadyState
 from faye_wsgi.driver.events import CloseEvent, Data, ErrorEvent, Event, OpenEvent
 from faye_wsgi.driver.hixie75 import Hixie75
 from faye_wsgi.driver.hixie76 import Hixie76, find_handshake
@@ -560,3 +560,17 @@ def test_a_declared_length_reserves_nothing() -> None:
     driver = driver75(2**63)
     assert driver.receive_data(b"\x80" + b"\xff" * 8 + b"\x7f" + bytes(10)) == []
     assert len(driver._payload) == 0
+
+
+def test_a_frame_that_has_arrived_in_part() -> None:
+    driver, numbers = Hixie75(), []
+    for piece in (b"\0half", b"\xff\0half", b"\xff\x80\x05ab", b"cde\x01skipped"):
+        driver.receive_data(piece)
+        numbers.append(driver.unfinished)
+    assert len(set(numbers)) == 4 and 0 not in numbers
+    driver.receive_data(b"\xff\0" + b"x" * (STEP - 1))
+    last = driver.unfinished
+    driver.receive_data(b"x")
+    assert driver.unfinished not in (0, last, *numbers)
+    driver.receive_data(b"\xff")
+    assert driver.unfinished == 0

@@ -5,11 +5,12 @@ Input is built by ``tests.support.frames``, which shares no code with the packag
 
 from __future__ import annotations
 
+import random
 from array import array
 
 import pytest
 
-from faye_wsgi.driver.base import ReadyState
+from faye_wsgi.driver.base import STEP, ReadyState
 from faye_wsgi.driver.events import (
     CloseEvent,
     Data,
@@ -713,3 +714,105 @@ def test_extensions_leave_no_fragments() -> None:
     pipeline = negotiate([permessage_deflate], "permessage-deflate", 1000)
     plain, extended = Hybi().features, Hybi(pipeline=pipeline).features
     assert all(plain) and extended == plain._replace(fragments=False)
+
+
+# Work
+
+
+def test_a_call_stops_at_its_limit_and_the_next_one_goes_on() -> None:
+    driver = Hybi()
+    driver.max_work = 10
+    messages = [f"{number}" for number in range(12)]
+    data = b"".join(text("", fin=False) + frame(CONTINUATION, message) for message in messages)
+    assert driver.receive_data(data) == messages[:5]
+    assert driver.is_tired and driver.holds_back
+    assert driver.receive_data(b"") == messages[5:10]
+    assert driver.receive_data(text("more")) == [*messages[10:], "more"]
+    assert not driver.is_tired and not driver.holds_back
+
+
+def test_whole_messages_are_work() -> None:
+    """With the scanner in C they come all at once."""
+    driver = Hybi()
+    driver.max_work = 10
+    events = driver.receive_data(text("a") * 50)
+    assert driver.is_tired
+    while driver.holds_back:
+        events += driver.receive_data(b"")
+    assert events == ["a"] * 50
+
+
+@pytest.mark.parametrize("size, messages", [(100, 8), (100_000, 1)])
+def test_inflated_bytes_are_work(size: int, messages: int) -> None:
+    pipelines = [negotiate([permessage_deflate], "permessage-deflate", 2**20) for _ in range(2)]
+    sender, receiver = client(pipeline=pipelines[0]), Hybi(pipeline=pipelines[1])
+    receiver.max_work = 10
+    data = b"".join([sender.message(b"x" * size) for _ in range(8)])
+    assert receiver.receive_data(data) == [b"x" * size] * messages
+    assert receiver.is_tired is receiver.holds_back is (messages < 8)
+
+
+# What has arrived in part
+
+
+def test_what_is_unfinished_has_a_number_of_its_own() -> None:
+    driver = Hybi()
+    numbers = []
+    for piece in (
+        text("a" * 200)[:-1],
+        text("a" * 200)[-1:] + text("b")[:1],
+        text("b")[1:] + text("c", fin=False),
+        frame(CONTINUATION, "c") + frame(PING)[:1],
+        frame(PING)[1:] + frame(PING)[:1],
+    ):
+        driver.receive_data(piece)
+        numbers.append(driver.unfinished)
+    assert len(set(numbers)) == 5 and 0 not in numbers
+    driver.receive_data(frame(PING)[1:])
+    assert driver.unfinished == 0
+    driver.receive_data(text("whole") + frame(PING) + text("") + frame(CLOSE)[:3])
+    assert driver.unfinished not in (0, *numbers)
+    driver.receive_data(frame(CLOSE)[3:] + text("behind the end")[:3])
+    assert driver.unfinished == 0
+
+
+def test_bytes_of_a_message_are_progress_and_pings_are_none() -> None:
+    driver = Hybi()
+    driver.receive_data(text("", fin=False))
+    first = driver.unfinished
+    driver.receive_data(frame(PING) * 1000 + frame(CONTINUATION, "", fin=False) * 1000)
+    driver.receive_data(frame(CONTINUATION, "x" * (STEP - 1), fin=False))
+    assert driver.unfinished == first != 0
+    driver.receive_data(frame(CONTINUATION, "x", fin=False))
+    assert driver.unfinished not in (0, first)
+
+
+def test_what_we_hold_back_is_not_unfinished() -> None:
+    driver = Hybi()
+    driver.max_work = 2
+    driver.receive_data((text("a", fin=False) + frame(CONTINUATION, "b")) * 3)
+    assert driver.holds_back and driver.unfinished == 0
+
+
+@pytest.mark.parametrize("held", [b"", text("half")[:-1]])
+def test_the_transport_may_fail_it(held: bytes) -> None:
+    driver = Hybi()
+    driver.receive_data(held)
+    assert driver.fail(1008, "late") == [ErrorEvent("late"), CloseEvent(1008, "late")]
+    assert only_frame(driver.closing_frame()).close_code == 1008
+    assert driver.fail(1008, "again") == [] == driver.receive_data(text("more"))
+
+
+def test_a_large_packed_message_is_inflated_in_a_turn_of_its_own() -> None:
+    """Behind what came before it, and before what comes after it."""
+    pipelines = [negotiate([permessage_deflate], "permessage-deflate", 2**20) for _ in range(2)]
+    sender, receiver = client(pipeline=pipelines[0]), Hybi(pipeline=pipelines[1])
+    receiver.max_work = 1000
+    noise = random.Random(1).getrandbits(8 * 20_000).to_bytes(20_000, "big")
+    data = b"".join(map(sender.message, [b"before", noise, b"after", noise]))
+    assert receiver.receive_data(data) == [b"before"]
+    assert receiver.is_tired and receiver.holds_back and receiver.unfinished == 0
+    assert receiver.receive_data(b"", -1) == []
+    assert receiver.holds_back, "there is no room"
+    assert receiver.receive_data(b"") == [noise, b"after", noise]
+    assert not receiver.holds_back

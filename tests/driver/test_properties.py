@@ -10,7 +10,7 @@ import itertools
 import os
 import struct
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import pytest
@@ -231,13 +231,18 @@ def test_the_scanner_is_used_between_plain_messages_alone() -> None:
 @given(anything, st.integers(0, 1 << 30))
 def test_what_is_owed_is_the_same_after_any_split(stream: tuple[bool, bytes], at: int) -> None:
     client, encoded = stream
-    owed = []
+    answers = []
     for pieces in ([encoded], cut(encoded, [at])):
         reader = driver(client)
         for piece in pieces:
             reader.receive_data(piece)
-        owed.append([f[:4] for f in frames.parse(reader.output() + reader.closing_frame())[0]])
-    assert owed[0] == owed[1]
+        answers.append(owed(reader))
+    assert answers[0] == answers[1]
+
+
+def owed(reader: Hybi) -> list[Any]:
+    """The frames that answer what has come, without their masking keys."""
+    return [f[:4] for f in frames.parse(reader.output() + reader.closing_frame())[0]]
 
 
 @examples
@@ -263,6 +268,23 @@ def take_turn(reader: Hybi, data: bytes, room: int) -> list[Data | Event]:
     assert sum(sizes[:-1]) <= room or not sizes
     assert room >= 0 or not events
     return events
+
+
+@examples
+@given(anything, st.lists(st.integers(0, 1 << 30), max_size=6), st.integers(1, 4))
+def test_any_amount_of_work_gives_the_same_events(
+    stream: tuple[bool, bytes], cuts: list[int], max_work: int
+) -> None:
+    client, encoded = stream
+    whole, reader = driver(client), driver(client)
+    reader.max_work = max_work
+    expected, found = whole.receive_data(encoded), []
+    for piece in cut(encoded, cuts):
+        found += reader.receive_data(piece)
+    while reader.holds_back:
+        found += reader.receive_data(b"")
+    assert found + reader.receive_eof() == expected + whole.receive_eof()
+    assert owed(reader) == owed(whole)
 
 
 @examples

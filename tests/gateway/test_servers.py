@@ -22,10 +22,12 @@ channels = Channels(history=100, secret="of the server")
 EVENTS = "text/event-stream"
 FOREIGN = {"Origin": "https://evil.example"}
 view = channels.view(lambda environ, action, channel: not channel.startswith("secret"))
+strict_view = channels.view(lambda environ, action, channel: True, rate=0.01, burst=3)
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    return view(environ, start_response)  # type: ignore[no-any-return]
+    chosen = strict_view if environ["PATH_INFO"] == "/strict" else view
+    return chosen(environ, start_response)  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module", params=["gunicorn-gevent", "gunicorn-gthread", "pywsgi"])
@@ -36,11 +38,13 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def post(server: Server, message: Any, **more: str) -> Iterator[http.client.HTTPResponse]:
+def post(
+    server: Server, message: Any, path: str = "/", **more: str
+) -> Iterator[http.client.HTTPResponse]:
     connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
     headers = {"Content-Type": "application/json", **more}
     with contextlib.closing(connection):
-        connection.request("POST", "/", json.dumps(message), headers)
+        connection.request("POST", path, json.dumps(message), headers)
         with connection.getresponse() as response:
             yield response
 
@@ -103,7 +107,7 @@ def beside_a_client(server: Server) -> Iterator[list[float]]:
         finally:
             stop.set()
         talking.result(20)
-    assert max(took) < 2.0, took  # the timeout of a broker
+    assert max(took) < 5.0, took  # well below what a client waits for
 
 
 def test_a_flood_costs_the_others_nothing(server: Server) -> None:
@@ -185,11 +189,11 @@ def test_a_thousand_subscriptions_of_a_connection(server: Server) -> None:
 def test_posts_that_come_too_fast(server: Server) -> None:
     with beside_a_client(server):
         answers = []
-        while 429 not in answers and len(answers) < 1000:
-            with post(server, {"publish": "a", "data": 1}) as answer:
+        for _ in range(4):
+            with post(server, {"publish": "a", "data": 1}, "/strict") as answer:
                 answers.append(answer.status)
-        assert answers[-1] == 429 and set(answers) == {200, 429}
-        assert answer.headers["Retry-After"] == "1"
+        assert answers == [200, 200, 200, 429]
+        assert int(answer.headers["Retry-After"]) >= 1
 
 
 def round_trip(ws: Client, number: int) -> float:

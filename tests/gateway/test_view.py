@@ -321,6 +321,24 @@ def test_an_event_stream_of_another_origin(view: Any) -> None:
     assert caught.value.status_code == 403
 
 
+def test_an_origin_is_told_once(view: Any, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        with pytest.raises(HandshakeError), connect(view, "/", headers=FOREIGN):
+            pass
+        with pytest.raises(HandshakeError), connect_events(view, "/?channel=a", headers=FOREIGN):
+            pass
+    assert len(caplog.records) == 1 and "https://evil.example" in caplog.text
+
+
+def test_a_full_process_refuses_both_kinds(channels: Channels) -> None:
+    view = channels.view(authorize, max_connections=1)
+    with connect(view, "/"):
+        for refused in (connect(view, "/"), connect_events(view, "/?channel=a")):
+            with pytest.raises(HandshakeError) as caught, refused:
+                pass
+            assert caught.value.status_code == 503
+
+
 # Single requests
 
 

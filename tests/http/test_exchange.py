@@ -193,3 +193,19 @@ def test_a_proxy_that_speaks_tls_is_told_its_own_scheme() -> None:
     with pytest.raises(HandshakeError, match="the proxy speaks TLS here: write https://"):
         exchange = Exchange("the proxy", "CONNECT", "a:80", [("Host", "a:80")], scheme="http")
         exchange.receive_data(b"\x15\x03\x01\x00\x02\x02\x46")
+
+
+def test_a_tls_alert_that_comes_byte_by_byte() -> None:
+    with pytest.raises(HandshakeError, match="the proxy speaks TLS here: write https://"):
+        exchange = Exchange("the proxy", "CONNECT", "a:80", [("Host", "a:80")], scheme="http")
+        for byte in b"\x15\x03\x01\x00\x02\x02\x46":
+            exchange.receive_data(bytes([byte]))
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 404 %b\r\n\r\n", b"NO %b\r\n\r\n"])
+def test_an_error_does_not_quote_all_that_a_peer_says(answer: bytes) -> None:
+    exchange = Exchange("the server", "GET", "/", UPGRADE)
+    with pytest.raises(HandshakeError) as caught:
+        exchange.receive_data(answer % (b"x" * 50_000))
+        raise exchange.receive_eof()
+    assert len(str(caught.value)) < 1000

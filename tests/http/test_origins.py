@@ -41,6 +41,19 @@ OTHER = [
     ("http://evil.com\\example.com", "example.com"),
     ("http://example.com http://evil.com", "example.com"),
     ("http://example.com, http://evil.com", "example.com"),
+    ("http://example.com,http://evil.com", "example.com"),
+    ("http://example.com,evil.com", "example.com"),
+    ("http://example.com:80@evil.com", "example.com"),
+    ("http://example.com%2f.evil.com", "example.com"),
+    ("http://example.com%00.evil.com", "example.com"),
+    ("http://example.com\t.evil.com", "example.com"),
+    ("http://example.com..", "example.com"),
+    ("http://.example.com", "example.com"),
+    ("http://xample.com", "example.com"),
+    ("http://[::ffff:127.0.0.1]", "127.0.0.1"),
+    ("ws://example.com", "example.com"),
+    ("ftp://example.com", "example.com"),
+    ("chrome-extension://example.com", "example.com"),
 ]
 MALFORMED = [
     "",
@@ -58,6 +71,14 @@ MALFORMED = [
     "http://user:pw@example.com",
     "http://example.com:port",
     "http://example.com:99999",
+    "http://example.com:",
+    "http://example.com:-80",
+    "http://example.com:\u0661",
+    "http://ex\u00e4mple.com",
+    "http://\u212aelvin.example",
+    "null ",
+    " http://example.com",
+    "http://example.com\n",
     "http://[::1",
     "http://[nonsense]",
     "\0",
@@ -74,6 +95,31 @@ def test_not_the_same(origin: str, host: str) -> None:
     assert not is_allowed(origin, host, "same")
 
 
+SECURE = [  # over TLS, as far as we know
+    ("https://example.com", "example.com", True),
+    ("https://example.com", "example.com:443", True),
+    ("https://example.com:8443", "example.com:8443", True),
+    ("HTTPS://example.com", "example.com", True),
+    ("http://example.com", "example.com", False),
+    ("http://example.com:443", "example.com", False),
+    ("http://example.com:443", "example.com:443", False),
+    ("http://example.com:8443", "example.com:8443", False),
+    ("Http://example.com", "example.com", False),
+    ("http://evil.com", "example.com", False),
+]
+
+
+@pytest.mark.parametrize(("origin", "host", "allowed"), SECURE)
+def test_a_page_without_tls_is_not_the_same_with_tls(origin: str, host: str, allowed: bool) -> None:
+    assert is_allowed(origin, host, "same", is_secure=True) is allowed
+
+
+def test_a_list_names_its_schemes_itself() -> None:
+    origins = check_origins(["http://example.com"])
+    assert is_allowed("http://example.com", "example.com", origins, is_secure=True)
+    assert not is_allowed("https://example.com", "example.com", origins, is_secure=True)
+
+
 @pytest.mark.parametrize("origin", MALFORMED)
 def test_what_is_no_origin_is_never_the_same(origin: str) -> None:
     assert not is_allowed(origin, "example.com", "same")
@@ -82,7 +128,17 @@ def test_what_is_no_origin_is_never_the_same(origin: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["", ":80", "a@example.com", "example.com/", "example.com:x", "[::1", "a b?"]
+    "host",
+    [
+        "",
+        ":80",
+        "a@example.com",
+        "example.com/",
+        "example.com:x",
+        "[::1",
+        "a b?",
+        "example.com,evil",
+    ],
 )
 def test_a_malformed_host_is_never_the_same(host: str) -> None:
     assert not is_allowed("http://example.com", host, "same")

@@ -13,8 +13,8 @@
 3. **Once.** A value has one place, whatever the publisher was told. With a key it may have
    another one in another epoch: the key was lost with the data.
 4. **Never a false True.** Where the server says that a client has recovered, all that was published
-   before the client asked, up to the place that the server names, has come before that, or a
-   reset instead.
+   before the client asked has come before that, up to the place that the server named, or a reset
+   has. What is above that place was on its way to the worker: it comes as any other.
 5. **No needless reset.** Where the faults lose no data, there is none.
 
 What counts as published is what was acknowledged, and what any client got: a publication that
@@ -63,8 +63,9 @@ def check(
 ) -> list[Fault]:
     """All faults. ``is_lossless``: no data was lost, so that nothing may have been reset."""
     by_value = {one.value: one for one in sent}
-    taken = find_taken(by_value.values(), sessions, partitions)
-    faults = [*check_values(by_value, taken)]
+    witnesses = find_taken(by_value.values(), sessions, partitions)
+    taken = set(witnesses)
+    faults = [*check_values(by_value, witnesses)]
     channels = by_channel(taken)
     places: dict[str, Position | None] = {}  # None where there are two
     for one in taken:
@@ -83,21 +84,20 @@ def check(
 
 def find_taken(
     sent: Iterable[Sent], sessions: Iterable[Session], partitions: int = 1
-) -> set[Taken]:
-    """What was acknowledged, and what was received."""
-    taken = set()
+) -> dict[Taken, Session | None]:
+    """What was acknowledged, and what was received: by whom, if it was not acknowledged."""
+    taken: dict[Taken, Session | None] = {}
     for one in sent:
         if one.cursor:
-            place = number_at(
-                Cursor.parse(one.cursor, partitions), partition(one.channel, partitions)
-            )
+            cursor = Cursor.parse(one.cursor, partitions)
+            place = number_at(cursor, partition(one.channel, partitions))
             assert place is not None
-            taken.add(Taken(place, one.channel, one.value))
+            taken[Taken(place, one.channel, one.value)] = None
     for session in sessions:
         for index, got in enumerate(session.got):
             place = number_at(got.id, partition(got.channel, partitions))
             if got.value is not None and place and (partitions == 1 or is_live(session, index)):
-                taken.add(Taken(place, got.channel, got.value))
+                taken.setdefault(Taken(place, got.channel, got.value), session)
     return taken
 
 
@@ -110,8 +110,8 @@ def is_live(session: Session, index: int) -> bool:
 def span_of(session: Session, index: int) -> Span | None:
     """The latest span in which a message may have come."""
     channel = session.got[index].channel
-    asked = (span for span in session.spans if span.channel == channel and span.first <= index)
-    return max(asked, key=lambda span: span.first, default=None)
+    asked = [span for span in session.spans if span.channel == channel and span.first <= index]
+    return asked[-1] if asked else None
 
 
 def number_at(cursor: Cursor | None, index: int) -> Position | None:
@@ -127,14 +127,15 @@ def by_channel(taken: Iterable[Taken]) -> dict[str, list[Taken]]:
     return channels
 
 
-def check_values(sent: dict[str, Sent], taken: Iterable[Taken]) -> Iterator[Fault]:
+def check_values(sent: dict[str, Sent], taken: dict[Taken, Session | None]) -> Iterator[Fault]:
     """A value has one place, a place one value; and it was published there."""
     places: dict[Position, Taken] = {}
     values: dict[str, list[Taken]] = defaultdict(list)
     for one in sorted(taken):
         other = places.setdefault(one.place, one)
         if other is not one:
-            yield Fault("two at one place", f"{other.value} has the same place", one)
+            text = f"{other.value} has the same place"
+            yield Fault("two at one place", text, one, taken[one] or taken[other])
         values[one.value].append(one)
     for value, found in values.items():
         publication = sent.get(value)
@@ -146,7 +147,8 @@ def check_values(sent: dict[str, Sent], taken: Iterable[Taken]) -> Iterator[Faul
                 yield Fault("unknown", f"it was sent to {publication.channel}", one)
         epochs = {one.place.epoch for one in found}
         if len(found) > (len(epochs) if publication.is_keyed else 1):
-            yield Fault("twice", f"it is also at {found[0].place}", found[-1])
+            witness = next((taken[one] for one in found if taken[one]), None)
+            yield Fault("twice", f"it is also at {found[0].place}", found[-1], witness)
 
 
 def check_order(
@@ -232,10 +234,8 @@ def check_recovered(
     here = {got.value for got in came}
     # The data may be lost after the server has found that all is there, and before it can say so.
     reset = max((g.at for g in came if g.value is None and g.channel == span.channel), default=0)
-    # What was published before the client asked may still be on its way to the worker. It comes
-    # then: that is for ``check_losses``.
-    place = number_at(span.started, index)
-    end = span.began if place is None else min(place.number, span.began)
+    named = number_at(span.started, index)
+    end = span.began if named is None else min(span.began, named.number)
     for one in published[_after(published, start.number) : _after(published, end)]:
         if one.value not in here and one.place.number > reset:
             yield Fault("false True", "recovered is True", one, session)

@@ -230,8 +230,7 @@ def fail_over(world: World, server: Server, dice: random.Random) -> None:
     wait_for(new, "role:master")
     time.sleep(dice.choice([0, 1]))
     old.start()
-    wait_for(new, "state=online", timeout=2 * FAILOVER)
-    world.nodes = [new, old]
+    wait_for_primary(world)
 
 
 def sleep_through_failover(world: World, server: Server, dice: random.Random) -> None:
@@ -244,9 +243,26 @@ def sleep_through_failover(world: World, server: Server, dice: random.Random) ->
         given_up = time.monotonic() + GIVEN_UP
         wait_for(new, "role:master")
         time.sleep(max(0.0, given_up - time.monotonic()))
-    wait_for(old, "role:slave", timeout=2 * FAILOVER)
-    wait_for(new, "state=online", timeout=2 * FAILOVER)
-    world.nodes = [new, old]
+    wait_for_primary(world)
+
+
+def wait_for_primary(world: World) -> None:
+    """Wait until the Sentinels have made one the primary of the other: it may be the old one, that
+    was started again before they had all agreed."""
+
+    def says(server: RedisServer, words: str) -> bool:
+        with contextlib.suppress(OSError):
+            return words in server.ask("INFO", "replication")
+        return False
+
+    def primary() -> Any:
+        for one, other in (world.nodes, world.nodes[::-1]):
+            if says(one, "state=online") and says(other, "role:slave"):
+                return one
+        return None
+
+    found = wait_until(primary, 2 * FAILOVER, "a primary with its replica")
+    world.nodes.sort(key=lambda one: one is not found)
 
 
 def restart_node(world: World, server: Server, dice: random.Random) -> None:

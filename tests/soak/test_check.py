@@ -9,7 +9,7 @@ import pytest
 from faye_wsgi.brokers.base import Cursor, Position
 from faye_wsgi.brokers.engines import partition
 
-from .check import check, tell
+from .check import check, is_live, span_of, tell
 from .records import Got, Sent, Session, Span
 
 RESET = None
@@ -243,6 +243,14 @@ def test_a_channel_that_was_given_back_is_missed_no_more() -> None:
     again = (span(None, 1, 1, 21, left=3), span(21, 3, 4, 41))
     both = session(got(20), got(25, "b"), got(30), got(25, "b"), got(35, "b"), added=again)
     assert not kinds(sent(20, 30) + sent(25, 35, channel="b"), both)
+
+
+def test_a_message_is_of_the_latest_span() -> None:
+    """Also where nothing came between giving a channel back and adding it again."""
+    again = (span(None, 1, 1, 21, left=1), span(21, 1, 2, 41))
+    one = session(got(20), got(25, "b"), got(35, "b"), added=again)
+    assert span_of(one, 1) is again[1]
+    assert [is_live(one, index) for index in (1, 2)] == [False, True]
 
 
 # Partitions

@@ -13,12 +13,13 @@ from ..support.postgres import programs
 from ..support.servers import ROOT
 
 SECONDS = 8  # of harm
-LIMIT = 110.0
+LIMIT = 200.0
 
 SETUPS = ["harmless", "durable", "undurable", "volatile", "threads", "sentinels", "cluster"]
 SETUPS += ["postgres", "postgres-failover"]
 
 
+@pytest.mark.timeout(LIMIT + 20)
 @pytest.mark.parametrize("setup", SETUPS)
 def test_nothing_is_lost_without_a_word(setup: str) -> None:
     if setup.startswith("postgres"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -16,13 +17,15 @@ from typing import Any, Callable
 import gevent
 import gevent.event
 import gevent.threadpool
+from gevent.monkey import get_original
 
-from faye_wsgi import ConnectionClosed, WebSocket
+from faye_wsgi import ConnectionClosed, EventSource, WebSocket
 
-from ..support.apps import views, wsgi_app
+from ..support.apps import streams, views, wsgi_app
 from ..support.apps.views import Query
 
 ENDS: Counter[str] = Counter()
+native_sleep = get_original("time", "sleep")
 
 
 def count_end(ws: WebSocket) -> None:
@@ -32,6 +35,13 @@ def count_end(ws: WebSocket) -> None:
 def counted_echo(ws: WebSocket, values: Query) -> None:
     count_end(ws)
     views.echo(ws, values)
+
+
+def careful_echo(ws: WebSocket, values: Query) -> None:
+    """The end of the connection, which a send may find, is no error of this view."""
+    count_end(ws)
+    with ws:
+        views.echo(ws, values)
 
 
 def counted_events(ws: WebSocket, values: Query) -> None:
@@ -109,9 +119,20 @@ def unread(ws: WebSocket, values: Query) -> None:
             ws.send(str(number))
 
 
+def numbers(es: EventSource, values: Query) -> None:
+    """?n=: events with the numbers from 1 to n, behind the last one that the client has."""
+    with contextlib.suppress(ConnectionClosed):
+        for number in range(int(es.last_event_id or 0) + 1, int(values["n"]) + 1):
+            es.send(f"number {number}", id=number)
+            gevent.sleep(0.002)
+        es.wait_closed(20)
+
+
+streams.EVENT_VIEWS["numbers"] = numbers
 views.VIEWS.update(
     {
         "counted_echo": counted_echo,
+        "careful_echo": careful_echo,
         "counted_events": counted_events,
         "close_in_view": close_in_view,
         "close_in_listener": close_in_listener,
@@ -128,6 +149,10 @@ views.VIEWS.update(
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     if environ["PATH_INFO"] == "/ends":
         return wsgi_app.page(start_response, "200 OK", json.dumps(ENDS))
+    if environ["PATH_INFO"] == "/block":
+        print("it blocks", file=sys.stderr, flush=True)
+        native_sleep(float(views.query(environ)["seconds"]))
+        return wsgi_app.page(start_response, "200 OK", "blocked")
     if environ["PATH_INFO"] == "/release":
         RELEASED[views.query(environ)["key"]].set()
         return wsgi_app.page(start_response, "200 OK", "released")

@@ -139,7 +139,7 @@ def stats(server: Server) -> dict[str, int]:
     return get_json(server, "/stats")
 
 
-HELD = ("descriptors", "greenlets", "watchers", "timers", "threads")
+HELD = ("descriptors", "greenlets", "watchers", "timers", "threads", "served")
 
 
 def held(server: Server) -> dict[str, int]:

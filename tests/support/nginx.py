@@ -91,7 +91,12 @@ def configuration(port: int, upstream: Server, folder: Path, strips_upgrade: boo
     if strips_upgrade:
         block, count = re.subn(r"proxy_set_header (Upgrade|Connection) [^;]*;", "", block)
         assert count == 2, "README.md's configuration passes an upgrade on"
-    # Its worker would be somebody else, who may not write to the folder.
+    return framed(block, folder)
+
+
+def framed(block: str, folder: Path) -> str:
+    """A whole configuration around some servers."""
+    # Its worker would be another user, who may not write to the folder.
     user = "user root;" if os.getuid() == 0 else ""
     return FRAME.format(folder=folder, block=block, user=user)
 

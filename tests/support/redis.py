@@ -40,6 +40,14 @@ def is_old(program: str) -> bool:
     return version_of(program)[1] < 7
 
 
+@functools.cache
+def has_tls(program: str) -> bool:
+    """Whether a server was built with TLS: one without it does not know the option, or ends."""
+    command = [program, "--port", "0", "--tls-port", str(free_port()), "--save", ""]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return "tls-cert-file" in done.stdout + done.stderr  # it misses the certificate
+
+
 def may_debug(program: str) -> tuple[str, ...]:
     """The options that allow DEBUG to the tests."""
     return () if is_old(program) else ("--enable-debug-command", "local")
@@ -88,15 +96,17 @@ class RedisServer:
         self._folder.cleanup()
 
     def command_line(self) -> list[str]:
-        ports = ["--port", str(self.port)]
-        if self.tls:
-            ports = ["--port", "0", "--tls-port", str(self.port)]
         return [
             self.program,
-            *ports,
+            *self.ports(),
             *("--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""),
             *self.arguments,
         ]
+
+    def ports(self) -> list[str]:
+        if self.tls:
+            return ["--port", "0", "--tls-port", str(self.port)]
+        return ["--port", str(self.port)]
 
     def start(self) -> None:
         with open(self.folder / "log", "ab") as log:
@@ -232,18 +242,20 @@ def sentinels(program: str, primary: RedisServer, count: int = 3) -> Iterator[li
 
 
 class Sentinel(RedisServer):
-    def __init__(self, program: str, port: int) -> None:
-        super().__init__(program)
-        (self.folder / "conf").write_text(
-            f"sentinel monitor main 127.0.0.1 {port} 2\n"
-            "sentinel down-after-milliseconds main 500\n"
-            "sentinel failover-timeout main 3000\n"
-        )
+    """One that watches over the primary at a port; `lines` are more of its configuration."""
+
+    def __init__(
+        self, program: str, port: int, *lines: str, quorum: int = 2, tls: bool = False
+    ) -> None:
+        super().__init__(program, tls=tls)
+        monitor = f"sentinel monitor main 127.0.0.1 {port} {quorum}"
+        timing = "sentinel down-after-milliseconds main 500", "sentinel failover-timeout main 3000"
+        (self.folder / "conf").write_text("\n".join([monitor, *timing, *lines, ""]))
 
     def command_line(self) -> list[str]:
         configuration = str(self.folder / "conf")
         return [
-            *(self.program, configuration, "--sentinel", "--port", str(self.port)),
+            *(self.program, configuration, "--sentinel", *self.ports()),
             *("--bind", "127.0.0.1", "--dir", str(self.folder)),
         ]
 

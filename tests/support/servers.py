@@ -194,6 +194,7 @@ def serve(
     workers: int = 1,
     options: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
+    host: str = "127.0.0.1",
     port: int = 0,
     cwd: str | Path | None = None,
     python: str = sys.executable,
@@ -206,7 +207,7 @@ def serve(
     raise_descriptor_limit()
     target = APPS.get(app or what.app, app or what.app)
     folder = Path(tempfile.mkdtemp(prefix="faye_wsgi-"))
-    listener = _listen(folder, unix, port)
+    listener = _listen(folder, unix, port, host)
     address = listener.getsockname()
     command = [python, "-u"]
     command += _gunicorn(what, workers) if what.gunicorn else _launch(kind)
@@ -226,13 +227,13 @@ def serve(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _listen(folder: Path, unix: bool, port: int) -> socket.socket:
+def _listen(folder: Path, unix: bool, port: int, host: str = "127.0.0.1") -> socket.socket:
     listener = socket.socket(socket.AF_UNIX if unix else socket.AF_INET, socket.SOCK_STREAM)
     if unix:
         listener.bind(str(folder / "sock"))
     else:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
+        listener.bind((host, port))
     listener.listen(1024)
     listener.set_inheritable(True)
     return listener
@@ -241,6 +242,8 @@ def _listen(folder: Path, unix: bool, port: int) -> socket.socket:
 def _gunicorn(what: Kind, workers: int) -> list[str]:
     command = ["-m", "gunicorn", "-k", what.gunicorn, "-w", str(workers)]
     command += ["--graceful-timeout", "2", "--error-logfile", "-"]
+    # It counts from the connection's start: on a busy machine a client asks later than after 2 s.
+    command += ["--keep-alive", "30"]
     return command + (["--threads", "16"] if what.gunicorn == "gthread" else [])
 
 

@@ -519,12 +519,11 @@ def test_a_sender_that_raises_costs_the_others_nothing(both: Pair, hub_errors: l
 
 
 def test_a_blocked_sender_learns_of_the_end(both: Pair) -> None:
-    sender = gevent.spawn(both.connection.outbox.send, b"x" * (2 * MEGABYTE))
+    sender = gevent.spawn(catch, both.connection.outbox.send, b"x" * (2 * MEGABYTE))
     turn()
     assert not sender.ready()
     both.peer.close()
-    sender.join(TIMEOUT)
-    assert sender.ready()
+    assert sender.get(timeout=TIMEOUT).code == 1006
     assert catch(both.connection.outbox.send, "more").code == 1006
 
 
@@ -767,14 +766,17 @@ def test_what_a_thread_has_handed_over_goes_first(both: Pair, end: str) -> None:
 
 
 def test_a_blocked_thread_learns_of_the_end(both: Pair) -> None:
+    raised: list[ConnectionClosed] = []
     thread = threading.Thread(
-        target=both.connection.outbox.send, args=(b"x" * (2 * MEGABYTE),), daemon=True
+        target=lambda: raised.append(catch(both.connection.outbox.send, b"x" * (2 * MEGABYTE))),
+        daemon=True,
     )
     thread.start()
     gevent.sleep(0.05)
     assert thread.is_alive()
     both.peer.close()
     until(lambda: not thread.is_alive())
+    assert raised[0].code == 1006
 
 
 def test_a_thread_with_a_hub_of_its_own_goes_on_with_it(both: Pair) -> None:
@@ -1001,27 +1003,37 @@ def test_a_close_that_is_never_answered_ends_with_1006() -> None:
         assert not both.descriptor_is_open
 
 
+def test_an_answer_that_a_late_hub_finds_counts() -> None:
+    with pair(Settings(close_timeout=0.05)) as both:
+        both.sink.record("close")
+        both.connection.close(4000)
+        assert both.peer.read_close().close_code == 4000
+        both.peer.send_close(4000)
+        time.sleep(0.1)  # meanwhile the hub does not run
+        until(lambda: both.sink.names == ["close"])
+        assert both.sink.close_event.code == 4000
+
+
 def test_a_close_to_a_peer_that_reads_nothing_ends_in_time() -> None:
     """Our close frame is behind megabytes that never leave."""
     with pair(Settings(close_timeout=0.1)) as both:
         both.sink.record("close")
-        sender = gevent.spawn(both.connection.outbox.send, b"x" * (4 * MEGABYTE))
+        sender = gevent.spawn(catch, both.connection.outbox.send, b"x" * (4 * MEGABYTE))
         turn()
         both.connection.close()
         until(lambda: both.sink.names == ["close"])
-        assert both.sink.close_event.code == 1006 and sender.ready()
+        assert both.sink.close_event.code == sender.get(timeout=TIMEOUT).code == 1006
 
 
 def test_a_reply_to_a_peer_that_reads_nothing_ends_in_time() -> None:
     with pair(Settings(close_timeout=0.1)) as both:
         both.sink.record("close")
-        sender = gevent.spawn(both.connection.outbox.send, b"x" * (4 * MEGABYTE))
+        sender = gevent.spawn(catch, both.connection.outbox.send, b"x" * (4 * MEGABYTE))
         turn()
         both.peer.send_close(1000)
         until(lambda: both.sink.names == ["close"])
         assert both.sink.close_event.code == 1000
-        sender.join(TIMEOUT)
-        assert sender.ready() and not both.descriptor_is_open
+        assert sender.get(timeout=TIMEOUT).code == 1000 and not both.descriptor_is_open
 
 
 def test_eof_without_a_close_frame_is_1006(both: Pair) -> None:

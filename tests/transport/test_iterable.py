@@ -145,6 +145,19 @@ def test_a_blocked_sender_goes_on_when_the_server_takes_a_piece() -> None:
     assert list(iterator) == []
 
 
+def test_a_server_that_takes_nothing_ends_the_stream() -> None:
+    """Its write to a peer that does not read goes on for ever."""
+    given = environ()
+    es = EventSource(given, ping=None, high_water=1000, send_timeout=0.05)
+    iterator = begun(es, given)
+    seen: list[str] = []
+    es.on("close", lambda event: seen.append(event.type))
+    with pytest.raises(ConnectionClosed):
+        es.send("x" * 2000)
+    assert es.closed and seen == ["close"]
+    assert list(iterator) == []
+
+
 def test_a_blocked_sender_learns_of_the_end() -> None:
     given = environ()
     es = EventSource(given, ping=None, high_water=10)

@@ -15,7 +15,7 @@ import gevent.ssl
 import pytest
 
 from faye_wsgi.transport.settings import GATHER
-from faye_wsgi.transport.stream import PlainSocket, Stream
+from faye_wsgi.transport.stream import PlainSocket, Stream, gathering
 from faye_wsgi.wsgi.hijack import take
 from faye_wsgi.wsgi.servers import Place
 
@@ -48,6 +48,9 @@ class Log:
         assert message
         self.calls.append("lost")
         self.stream.close()
+
+    def pause_writing(self) -> None:
+        self.calls.append("no room")
 
     def resume_writing(self) -> None:
         self.room += 1
@@ -273,6 +276,19 @@ def test_what_is_written_in_a_batch_goes_out_together(plain: Ends) -> None:
     assert sent == [100] and plain.read(100) == b"x" * 100
 
 
+def test_a_greenlet_can_gather(plain: Ends) -> None:
+    sent = count_sends(plain.stream)
+    with pytest.raises(KeyError), gathering():
+        with gathering():
+            plain.stream.write(b"one")
+        plain.stream.write(b"two")
+        assert sent == []
+        raise KeyError
+    assert sent == [6] and plain.read(6) == b"onetwo"
+    plain.stream.write(b"three")
+    assert sent == [6, 5]
+
+
 def test_other_streams_of_the_batch_go_out_with_it(plain: Ends, certificates: Certificates) -> None:
     others = [plain_ends(certificates) for _ in range(3)]
     sent = [count_sends(other.stream) for other in others]
@@ -393,7 +409,7 @@ def test_close_releases_the_descriptor_at_once_and_twice_is_once(ends: Ends) -> 
     ends.stream.resume_reading()
     ends.stream.write(b"nobody")
     turn()
-    assert not ends.stream.is_reading and ends.log.calls == []
+    assert not ends.stream.is_reading and ends.log.calls == ["no room"]
 
 
 def test_a_closed_stream_leaves_its_old_descriptor_alone(plain: Ends) -> None:

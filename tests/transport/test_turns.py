@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +11,7 @@ import gevent
 import pytest
 
 from faye_wsgi.transport import outbox
-from faye_wsgi.transport.settings import GATHER, TURN, TURN_BYTES, TURN_PIECES, Settings
+from faye_wsgi.transport.settings import GATHER, MAX_WORK, TURN, TURN_BYTES, TURN_PIECES, Settings
 
 from ..support import frames
 from .harness import Pair, pair, until
@@ -163,3 +165,103 @@ def test_a_batch_of_messages_is_bounded() -> None:
         before = served.index("quiet")
         until(lambda: len(served) > count // 2)
     assert before <= READ_SIZE // len(frames.text(payload)) + 1
+
+
+# Reading
+
+
+TWO_FRAMES = len(frames.text("", fin=False) + frames.frame(frames.CONTINUATION, "000000"))
+
+
+def in_two_frames(count: int) -> bytes:
+    """Messages that are numbers, each in two frames: no other way to read them is as slow."""
+    return b"".join(
+        frames.text("", fin=False) + frames.frame(frames.CONTINUATION, f"{number:06}")
+        for number in range(count)
+    )
+
+
+def read_all(both: Pair, seen: list[str], note: Callable[[], object] = lambda: None) -> None:
+    def view(connection: Any) -> None:
+        while (message := connection.inbox.take()) is not None:
+            seen.append(message)
+            note()
+
+    serve(both, view)
+
+
+def test_slow_frames_give_way_in_the_middle_of_a_read() -> None:
+    """The other connection comes later, and has its turn behind one slice of the first one."""
+    seen: list[str] = []
+    count = READ_SIZE // TWO_FRAMES  # one read
+    with pair() as busy, pair() as quiet:
+
+        def interrupt() -> None:
+            if len(seen) == 1:
+                quiet.peer.sock.sendall(frames.text("quiet"))
+
+        read_all(busy, seen, interrupt)
+        read_all(quiet, seen)
+        busy.peer.sock.sendall(in_two_frames(count))
+        until(lambda: len(seen) == count + 1)
+    assert seen.index("quiet") <= MAX_WORK
+    seen.remove("quiet")
+    assert seen == [f"{number:06}" for number in range(count)]
+
+
+def test_of_many_slow_connections_one_goes_on_in_a_turn() -> None:
+    """So what a quiet connection waits for does not grow with their number."""
+    seen: list[str] = []
+    count = READ_SIZE // TWO_FRAMES
+    with contextlib.ExitStack() as stack:
+        quiet = stack.enter_context(pair())
+        crowd = [stack.enter_context(pair()) for _ in range(5)]
+        first_slices = len(crowd) * MAX_WORK // 2
+
+        def interrupt() -> None:
+            if len(seen) == first_slices:
+                quiet.peer.sock.sendall(frames.text("quiet"))
+
+        read_all(quiet, seen)
+        for both in crowd:
+            read_all(both, seen, interrupt)
+            both.peer.sock.sendall(in_two_frames(count))
+        until(lambda: len(seen) == len(crowd) * count + 1)
+    assert seen.index("quiet") - first_slices <= MAX_WORK
+
+
+@pytest.mark.parametrize("end, code", [(frames.close(4001), 4001), (b"", 1006)])
+def test_what_ends_a_connection_does_not_overtake_slow_frames(end: bytes, code: int) -> None:
+    seen: list[str] = []
+    count = 2 * READ_SIZE // TWO_FRAMES
+    with pair() as both:
+        both.sink.record("close")
+        both.sink.on("message", lambda event: seen.append(event.data))
+        both.peer.sock.sendall(in_two_frames(count) + end)
+        both.peer.sock.shutdown(socket.SHUT_WR)
+        until(lambda: both.sink.names == ["close"])
+        assert (len(seen), both.sink.close_event.code) == (count, code)
+        assert seen == sorted(seen)
+
+
+def test_slow_frames_behind_our_own_close_do_not_hide_the_peers() -> None:
+    """They are dropped, with a full queue, too."""
+    with pair(Settings(max_queue=1)) as both:
+        both.sink.record("close")
+        both.peer.sock.sendall(frames.text("unread") * 3)
+        until(lambda: not both.connection.stream.is_reading)  # type: ignore[union-attr]
+        both.connection.close(4000)
+        both.peer.sock.sendall(in_two_frames(READ_SIZE // TWO_FRAMES) + frames.close(4000))
+        until(lambda: both.sink.names == ["close"])
+        assert both.sink.close_event.code == 4000
+
+
+def test_the_answers_to_slow_frames_are_gathered() -> None:
+    count = READ_SIZE // TWO_FRAMES
+    with pair() as both:
+        kernel = Counted()
+        both.connection.stream._send = kernel  # type: ignore[union-attr]
+        both.sink.on("message", lambda event: both.connection.outbox.send(event.data))
+        both.peer.sock.sendall(in_two_frames(count))
+        until(lambda: sum(kernel.calls) == count * len(frames.text("000000", mask=None)))
+        assert len(kernel.calls) <= 2 * count // MAX_WORK + 2

@@ -7,6 +7,8 @@ its listeners; one that is thrown out has failed, with a status of the server's 
 from __future__ import annotations
 
 import select
+import socket
+import struct
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -159,6 +161,32 @@ def read_until(peer: Peer, end: bytes) -> bytes:
             break
         data += piece
     return data
+
+
+def test_nothing_is_counted_that_has_ended(server: Server) -> None:
+    """After all of the above, and after each kind of end by the peer."""
+    before = server.get("/count/served")
+    for finish in (Peer.finish, Peer.close, reset, send_nonsense):
+        with Peer(server) as peer:
+            finish(peer.open("/ws/response"))
+    for finish in (Peer.close, reset):
+        with Peer(server) as peer:
+            assert peer.request("/es/response").status == 200
+            finish(peer)
+    with Peer(server) as peer:
+        assert peer.request("/ws/response", {"Origin": "http://elsewhere.example"}).status == 403
+    wait_until(lambda: server.get("/count/served") == (200, b"0"), what=f"none of {before} is left")
+
+
+def reset(peer: Peer) -> None:
+    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+
+
+def send_nonsense(peer: Peer) -> None:
+    peer.send(b"\xff" * 20)
+    assert peer.read_close().close_code == 1002
+    peer.close()
 
 
 def test_a_listener_that_exits_stops_no_server(server: Server) -> None:

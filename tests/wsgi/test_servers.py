@@ -313,9 +313,22 @@ def test_a_patched_process_is_not_warned(
 ) -> None:
     handover._warn_unpatched.cache_clear()
     monkeypatch.setattr(monkey, "is_module_patched", lambda name: True)
+    monkeypatch.setattr(handover, "_IS_PATCHED_EARLY", True)
     exchange().accept().close()
     assert caplog.text == ""
     handover._warn_unpatched()
+
+
+def test_a_process_that_is_patched_late_is_warned_once(
+    exchange: Callable[..., Exchange],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handover._warn_late.cache_clear()
+    monkeypatch.setattr(monkey, "is_module_patched", lambda name: True)
+    for _ in range(2):
+        exchange().accept().close()
+    assert caplog.text.count("after faye_wsgi had been imported") == 1
 
 
 def test_a_plain_get_is_answered_on_any_server() -> None:

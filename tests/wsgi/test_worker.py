@@ -105,6 +105,23 @@ def test_a_connection_goes_away_when_the_worker_stops(
     assert ws.close_code == 1001
 
 
+def test_a_connection_that_comes_after_the_sign_goes_away_too(
+    stopping: Worker, exchange: Callable[..., Exchange]
+) -> None:
+    """gunicorn's worker accepts connections for up to a second more."""
+    first = exchange()
+    ws = first.accept()
+    stopping.handle_exit()
+    assert first.peer.read_close().close_code == 1001
+    second = exchange()
+    late = second.accept()  # while the first one still waits for its peer's close frame
+    assert ws.ready_state == ws.CLOSING
+    assert second.peer.read_close().close_code == 1001
+    for made, one in ((first, ws), (second, late)):
+        made.peer.send_close(1001)
+        one.wait_closed(TIMEOUT)
+
+
 def test_a_stream_ends_when_the_worker_stops(
     stopping: Worker, exchange: Callable[..., Exchange]
 ) -> None:

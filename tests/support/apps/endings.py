@@ -14,6 +14,7 @@ from typing import Any, Callable
 import gevent
 
 from faye_wsgi import ConnectionClosed, EventSource, WebSocket
+from faye_wsgi.transport import served
 
 from .wsgi_app import page
 
@@ -97,6 +98,9 @@ def application(environ: dict[str, Any], start_response: StartResponse) -> Itera
     if before == ["copied"]:
         copy = {**environ, "PATH_INFO": f"/{kind}/{name}"}
         return application(copy, start_response)
+    if kind == "count":
+        gc.collect()
+        return page(start_response, "200 OK", str(served.count()))
     if kind == "send":
         return page(start_response, "200 OK", str(send_to_all(name)))
     if kind == "twice":

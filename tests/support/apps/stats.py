@@ -9,6 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
+from faye_wsgi.transport import served
+
 
 def stats() -> dict[str, int]:
     """Counted after a collection. The request that asks is in the numbers too."""
@@ -22,6 +24,7 @@ def stats() -> dict[str, int]:
         "watchers": watchers,
         "timers": timers,
         "threads": threading.active_count(),
+        "served": served.count(),
         "rss": _resident(),
     }
 

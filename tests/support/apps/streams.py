@@ -20,7 +20,7 @@ from faye_wsgi import ConnectionClosed, EventSource
 
 Query = Mapping[str, str]
 
-NUMBERS = ("retry", "ping", "close_timeout")
+NUMBERS = ("retry", "ping", "close_timeout", "send_timeout")
 SWITCHES = ("trust_forwarded",)
 
 NOTES: dict[str, list[Any]] = {}
@@ -51,8 +51,9 @@ def options(values: Query) -> dict[str, Any]:
         if name in values
     }
     found.update({name: values[name] == "1" for name in SWITCHES if name in values})
-    if "high_water" in values:
-        found["high_water"] = int(values["high_water"])
+    for name in ("high_water", "max_connections"):
+        if name in values:
+            found[name] = int(values[name])
     if "param" in values:
         found["last_event_id_param"] = values["param"]
     if "header" in values:

@@ -23,10 +23,13 @@ NUMBERS: dict[str, Callable[[str], Any]] = {
     "ping": float,
     "ping_timeout": float,
     "close_timeout": float,
+    "message_timeout": float,
+    "send_timeout": float,
     "max_length": int,
     "max_fragments": int,
     "max_queue": int,
     "max_queue_bytes": int,
+    "max_connections": int,
 }
 SWITCHES = ("allow_drafts", "trust_forwarded")
 

@@ -41,7 +41,8 @@ def event_stream(
     if not EventSource.is_eventsource(environ):
         return page(start_response, "406 Not Acceptable", "not an event stream\n")
     es = EventSource(environ, **streams.options(values))
-    streams.EVENT_VIEWS[name](es, values)
+    if not es.closed:  # there may be too many
+        streams.EVENT_VIEWS[name](es, values)
     return es.response(environ, start_response)
 
 

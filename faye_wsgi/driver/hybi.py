@@ -180,6 +180,7 @@ class Hybi(Driver):
             self._unpack(events)
         pos = 0
         size = len(data)
+        self.is_tired = False
         while self._room >= 0 and self._work < self.max_work and not self._ended:
             self._work += 1
             # 2. The next bytes of a payload that arrives in pieces.
@@ -247,7 +248,8 @@ class Hybi(Driver):
                 payload = data[body : body + min(length, left)]
                 pos = body + len(payload)
                 self._receive_piece(events, payload)
-        self.is_tired = self._work >= self.max_work
+        else:  # Not where it is more bytes that are missing: those come in their own time.
+            self.is_tired = self._work >= self.max_work
         if not self._ended and pos < size:
             self._rest = data[pos:]
         arriving = self._arriving

@@ -23,6 +23,7 @@ from typing import Any, Callable, TypeVar
 import gevent
 import gevent.event
 import gevent.socket
+from greenlet import getcurrent
 
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.client_handshake import Opened
@@ -31,6 +32,7 @@ from faye_wsgi.http.proxy import ProxyHandshake
 from faye_wsgi.http.url import Url
 from faye_wsgi.transport import fork
 from faye_wsgi.transport.connection import Connection
+from faye_wsgi.transport.lateness import Deadline
 from faye_wsgi.transport.stream import READ_SIZE, WRITE, PlainSocket, tune
 from faye_wsgi.transport.tls import BioSocket, ClientTls
 
@@ -108,19 +110,25 @@ def _run(
 
 def within(timeout: float | None, attempt: Callable[[], Result]) -> Result:
     """The result of ``attempt``; HandshakeError when the time is up, too."""
-    with gevent.Timeout.start_new(timeout) as expiry:
-        try:
-            return attempt()
-        except gevent.Timeout as error:
-            if error is not expiry:
-                raise
-            reason = f"the connection did not open within {timeout} seconds"
-            raise HandshakeError(reason, code=1006) from None
-        except HandshakeError:
+    expiry = gevent.Timeout()  # which is not started: the deadline throws it
+    deadline = None
+    if timeout is not None:
+        deadline = Deadline(gevent.get_hub(), timeout, partial(getcurrent().throw, expiry))
+    try:
+        return attempt()
+    except gevent.Timeout as error:
+        if error is not expiry:
             raise
-        except Exception as error:  # a bug of ours: without this, ``receive`` would wait for ever
-            log.exception("a connection could not be opened")
-            raise HandshakeError(f"{type(error).__name__}: {error}", code=1006) from error
+        reason = f"the connection did not open within {timeout} seconds"
+        raise HandshakeError(reason, code=1006) from None
+    except HandshakeError:
+        raise
+    except Exception as error:  # a bug of ours: without this, ``receive`` would wait for ever
+        log.exception("a connection could not be opened")
+        raise HandshakeError(f"{type(error).__name__}: {error}", code=1006) from error
+    finally:
+        if deadline is not None:
+            deadline.stop()
 
 
 # What OpenSSL says where the answer is no TLS at all; which one depends on its version.

@@ -24,6 +24,7 @@ import threading
 import weakref
 from collections import deque
 from contextlib import suppress
+from time import perf_counter
 from typing import Any, Callable, Protocol
 
 import gevent
@@ -32,7 +33,7 @@ from gevent.monkey import get_original
 from greenlet import getcurrent
 
 from faye_wsgi.driver.frames import CloseCode
-from faye_wsgi.transport import memory, served
+from faye_wsgi.transport import lateness, memory, served
 
 __all__ = [
     "Member",
@@ -103,6 +104,9 @@ class _Registry:
         self.idle: list[Any] = []  # the greenlet that rests between jobs
         self._hub = hub
         self._poll = hub.loop.timer(POLL_INTERVAL, POLL_INTERVAL, ref=False)
+        self._pace = lateness.pace_of(hub)
+        self._runs_on = not is_alone()
+        self._due = perf_counter() + POLL_INTERVAL  # of the next look
         self._is_stopping = find_stop_sign()
         if self._is_stopping is not None:
             self._poll.start(self._look)
@@ -126,6 +130,10 @@ class _Registry:
         function(*args)
 
     def _look(self) -> None:
+        late = self._pace.note(self._due)
+        self._due = perf_counter() + POLL_INTERVAL
+        if self._runs_on:  # else the hub runs only while the view of its one connection waits
+            self._pace.warn(late)
         # Again and again: a server may accept connections for a second after its own signal.
         if self._is_stopping is not None and self._is_stopping():
             self.go_away()

@@ -2,7 +2,8 @@
 
 The driver knows what is expected, and this file knows when it is too late. Any received byte is a
 sign of life. What happens often, a message that arrives in part or a kernel without room, only
-notes the time. Its timer is left alone, and looks at the note when it fires.
+notes the time. Its timer is left alone, and looks at the note when it fires. The time that the hub
+was late is not counted against the peer (``lateness``).
 
 Every timer calls its function through ``Connection.guard``: gevent drops a timer whose callback
 raises, and the connection would lose its deadline.
@@ -15,6 +16,7 @@ from typing import Any, Callable, NamedTuple
 
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.transport.closing import Phase
+from faye_wsgi.transport.lateness import Deadline
 
 __all__ = ["Callback", "Keepalive"]
 
@@ -66,7 +68,9 @@ class Keepalive:
 
     def ping_every(self, seconds: float) -> None:
         """Ping at an interval."""
-        self._ticker = self._start(seconds, self._tick, repeat=seconds)
+        self._loop.update_now()  # its clock stands still while the hub does not run
+        self._ticker = self._loop.timer(seconds, seconds)
+        self._ticker.start(self._connection.guard, self._tick)
 
     def _tick(self) -> None:
         # Not while the last ping still waits for a sign of life.
@@ -83,7 +87,7 @@ class Keepalive:
         # The first of several pings sets the deadline: a later one does not move it.
         if seconds and self._deadline is None:
             self._connection.heard = False
-            self._deadline = self._start(seconds, self._check_life)
+            self._deadline = self._expect(seconds, self._check_life)
 
     def match_pong(self, data: bytes) -> list[Callback]:
         """The callbacks of the pings that a pong answers: its own and those before it."""
@@ -117,7 +121,7 @@ class Keepalive:
             self._step = step
             self._step_at = perf_counter()
             if self._arriving is None:
-                self._arriving = self._start(seconds, self._check_message)
+                self._arriving = self._expect(seconds, self._check_message)
 
     def excuse_message(self) -> None:
         """Reading goes on after a pause of ours: the deadline begins anew."""
@@ -141,14 +145,14 @@ class Keepalive:
         elif step == self._step and rest <= 0 and stream.is_reading:
             connection.give_up(CloseCode.POLICY_VIOLATION, LATE_MESSAGE)
         elif self._arriving is None:
-            self._arriving = self._start(rest, self._check_message)
+            self._arriving = self._expect(rest, self._check_message)
 
     def expect_room(self) -> None:
         """Bytes wait for the kernel."""
         seconds = self._connection.settings.send_timeout
         self.note_room()
         if self._sending is None and seconds is not None:
-            self._sending = self._start(seconds, self._check_sending)
+            self._sending = self._expect(seconds, self._check_sending)
 
     def note_room(self) -> None:
         """The kernel has taken some of them."""
@@ -165,12 +169,12 @@ class Keepalive:
         if rest <= 0 and not stream.writable():
             connection.closing.lose("the peer has read nothing in time")
         elif stream.is_blocked and self._sending is None:
-            self._sending = self._start(rest, self._check_sending)
+            self._sending = self._expect(rest, self._check_sending)
 
     def expect_end(self, seconds: float, end: Callback) -> None:
         """Call ``end`` in ``seconds``; a later call replaces an earlier one."""
         _stop(self._ending)
-        self._ending = self._start(seconds, end)
+        self._ending = self._expect(seconds, end)
 
     def forget_end(self) -> None:
         """Take ``expect_end`` back."""
@@ -180,17 +184,15 @@ class Keepalive:
     def stop(self) -> None:
         """Stop and free all timers."""
         _stop(self._ticker, self._deadline, self._ending, self._arriving, self._sending)
+        if self._ticker is not None:
+            self._ticker.close()
         self._ticker = self._deadline = self._ending = self._arriving = self._sending = None
 
-    def _start(self, seconds: float, action: Callback, repeat: float = 0.0) -> Any:
-        self._loop.update_now()  # the loop's clock stands still while the hub does not run
-        timer = self._loop.timer(max(seconds, 0.0), repeat)
-        timer.start(self._connection.guard, action)
-        return timer
+    def _expect(self, seconds: float, end: Callback) -> Deadline:
+        return Deadline(self._connection.hub, seconds, end, self._connection.guard)
 
 
 def _stop(*timers: Any) -> None:
     for timer in timers:
         if timer is not None:
             timer.stop()
-            timer.close()

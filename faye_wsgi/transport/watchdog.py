@@ -23,7 +23,7 @@ from typing import Any
 
 from gevent.monkey import get_original
 
-from faye_wsgi.transport import fork, hubs
+from faye_wsgi.transport import fork, hubs, lateness
 
 __all__ = ["Watchdog", "watch"]
 
@@ -57,6 +57,7 @@ class Watchdog:
     def __init__(self, hub: Any) -> None:
         self.stack: list[str] = []  # what blocks the hub, and is not logged yet
         self._hub = hub
+        self._pace = lateness.pace_of(hub)
         self._missed = 0
         self._last_turn = _monotonic()
         self._timer: Any = None
@@ -64,6 +65,7 @@ class Watchdog:
 
     def start(self) -> None:
         """Start the timer and the thread."""
+        self._pace.is_watched = True
         self._timer = self._hub.loop.timer(INTERVAL, INTERVAL, ref=False)
         self._timer.start(self.turn)
         _start_new_thread(self._run, ())
@@ -121,5 +123,6 @@ class Watchdog:
         self.stack = traceback.format_stack(frame)
 
     def _end(self) -> None:
+        self._pace.is_watched = False
         self._is_stopped = True
         _watchdogs.pop(self._hub, None)

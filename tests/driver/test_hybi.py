@@ -754,6 +754,17 @@ def test_inflated_bytes_are_work(size: int, messages: int) -> None:
     assert receiver.is_tired is receiver.holds_back is (messages < 8)
 
 
+@pytest.mark.parametrize("part", [b"", text("b")[:1], text("b")[:-1]])
+def test_a_driver_that_waits_for_bytes_is_not_tired(part: bytes) -> None:
+    """Calls without bytes would bring it no further, and never end."""
+    driver = Hybi()
+    driver.max_work = 1
+    events = driver.receive_data(text("a", fin=False) + frame(CONTINUATION, "a") + part)
+    for _ in range(10):
+        events += driver.receive_data(b"")
+    assert events == ["aa"] and not driver.is_tired and not driver.holds_back
+
+
 # What has arrived in part
 
 

@@ -19,7 +19,7 @@ import gevent.event
 import gevent.threadpool
 from gevent.monkey import get_original
 
-from faye_wsgi import ConnectionClosed, EventSource, WebSocket
+from faye_wsgi import ConnectionClosed, EventSource, WebSocket, broadcast
 
 from ..support.apps import streams, views, wsgi_app
 from ..support.apps.views import Query
@@ -78,6 +78,39 @@ def push_in_view(ws: WebSocket, values: Query) -> None:
             ws.send(b"x" * int(values["size"]))
 
 
+def flood(target: WebSocket | EventSource) -> None:
+    """Send without an end; what ends it is counted, too."""
+    try:
+        while True:
+            target.send("x" * 65536)
+    except ConnectionClosed as error:
+        ENDS.update([f"sender: {error.code}"])
+
+
+def flood_in_view(ws: WebSocket, values: Query) -> None:
+    count_end(ws)
+    flood(ws)
+
+
+def flood_in_listener(ws: WebSocket, values: Query) -> None:
+    count_end(ws)
+    ws.on("message", lambda event: flood(ws))
+
+
+def flood_by_broadcast(ws: WebSocket, values: Query) -> None:
+    """Until it takes no more, and then it waits."""
+    count_end(ws)
+    while not broadcast([ws], "x" * 65536):
+        pass
+    for _ in ws:
+        pass
+
+
+def flood_stream(es: EventSource, values: Query) -> None:
+    es.on("close", lambda event: ENDS.update([str(event.code)]))
+    flood(es)
+
+
 def tardy(ws: WebSocket, values: Query) -> None:
     """?delay=: does not read for so long; answers 'count' with the messages before it."""
     gevent.sleep(float(values["delay"]))
@@ -128,7 +161,7 @@ def numbers(es: EventSource, values: Query) -> None:
         es.wait_closed(20)
 
 
-streams.EVENT_VIEWS["numbers"] = numbers
+streams.EVENT_VIEWS.update({"numbers": numbers, "flood_stream": flood_stream})
 views.VIEWS.update(
     {
         "counted_echo": counted_echo,
@@ -138,6 +171,9 @@ views.VIEWS.update(
         "close_in_listener": close_in_listener,
         "push_in_view": push_in_view,
         "push_in_listener": push_in_listener,
+        "flood_in_view": flood_in_view,
+        "flood_in_listener": flood_in_listener,
+        "flood_by_broadcast": flood_by_broadcast,
         "tardy": tardy,
         "native_threads": native_threads,
         "joined_thread": joined_thread,

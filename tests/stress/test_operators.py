@@ -140,6 +140,19 @@ def test_a_late_hub_gives_up_peers_that_are_dead(delay: Delay) -> None:
         silent.read_eof()
 
 
+@pytest.mark.parametrize("delay", [stopped, blocked])
+def test_a_late_hub_holds_no_half_message_against_its_peers(delay: Delay) -> None:
+    with serve() as server, Client(server) as client:
+        client.open("/echo?message_timeout=1.0")
+        whole = frames.text("in two halves")
+        client.send(whole[:-5])
+        with delay(server):
+            pass
+        client.send(whole[-5:])
+        assert client.read().text == "in two halves"
+        client.finish()
+
+
 # Out of descriptors
 
 

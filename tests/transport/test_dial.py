@@ -6,7 +6,9 @@ What a Client makes of all this is tested in tests/test_client.py.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any, Callable
@@ -127,6 +129,15 @@ def test_the_last_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     error = failure(dial.open_socket, parse_url("ws://example.com/"))
     assert "not supported" in str(error)
+
+
+def test_a_process_without_descriptors_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*args: Any) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(dial, "PlainSocket", none_left)
+    error = failure(dial.open_socket, parse_url("ws://127.0.0.1/"))
+    assert error.code == 1006 and "Too many open files" in str(error)
 
 
 def test_a_slow_address_is_overtaken(start: Start) -> None:

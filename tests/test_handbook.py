@@ -1,0 +1,46 @@
+"""The handbook can be built, without a warning, and its reference has all public names."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import faye_wsgi
+
+from .test_readme import ROOT
+
+REFERENCE = ROOT / "docs/reference.md"
+
+
+def test_the_reference_has_all_public_names() -> None:
+    """But for the base of errors, which have their module there, and functions without a class."""
+    text = REFERENCE.read_text("utf-8")
+    shown = set(re.findall(r"auto(?:class|function):: faye_wsgi\.(\w+)$", text, re.MULTILINE))
+    missing = set(faye_wsgi.__all__) - shown - {"permessage_deflate"}
+    assert all(getattr(faye_wsgi, name).__module__ == "faye_wsgi.errors" for name in missing)
+    assert "automodule:: faye_wsgi.errors\n   :members:" in text
+
+
+def test_it_builds(tmp_path: Path) -> None:
+    """A broken link, a page without a place and a docstring that is no markup are warnings."""
+    for module in ("sphinx", "myst_parser", "furo"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed: pip install -e '.[docs]'")
+    options = ["-q", "-W", "--keep-going", "-b", "html", "-d", str(tmp_path / "doctrees")]
+    built = subprocess.run(
+        [sys.executable, "-m", "sphinx", *options, str(ROOT / "docs"), str(tmp_path / "html")],
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert built.returncode == 0, built.stderr
+    page = (tmp_path / "html/reference.html").read_text("utf-8")
+    for name in ("WebSocket.send", "EventSource.send", "Channels.publish", "Client.reconnecting"):
+        assert f".{name}" in page, name
+    # A file of the repository's root is a page here, with its own words.
+    assert "Which versions get fixes" in (tmp_path / "html/security-policy.html").read_text("utf-8")

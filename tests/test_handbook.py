@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -44,3 +45,25 @@ def test_it_builds(tmp_path: Path) -> None:
         assert f".{name}" in page, name
     # A file of the repository's root is a page here, with its own words.
     assert "Which versions get fixes" in (tmp_path / "html/security-policy.html").read_text("utf-8")
+
+
+# Errors by their message
+
+
+def literal(node: ast.AST) -> str:
+    """The text of a literal, with an ellipsis for what differs; '' for other nodes."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return re.sub(r"%(\.\d)?[srdf]", "…", node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(literal(part) or "…" for part in node.values)
+    return ""
+
+
+def test_each_error_is_one_of_the_sources() -> None:
+    sources = [ast.parse(path.read_text("utf-8")) for path in ROOT.glob("faye_wsgi/**/*.py")]
+    known = {literal(node) for tree in sources for node in ast.walk(tree)}
+    ours = (ROOT / "docs/errors.md").read_text("utf-8").partition("\n## Of others\n")[0]
+    tables = re.sub(r"\n## Close codes\n.*?(?=\n## )", "", ours, flags=re.DOTALL)
+    messages = re.findall(r"^\| `(.*?)` \|", tables, re.MULTILINE)
+    assert len(messages) > 50
+    assert not [one for one in messages if not any(one in text for text in known)]

@@ -23,10 +23,12 @@ version = release = faye_wsgi.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_heading_anchors = 4  # the anchors that code hosts make, so that links work in both
 
+autoclass_content = "both"  # the docstrings of constructors, too
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 maximum_signature_line_length = 80
 add_module_names = False
+suppress_warnings = ["ref.python"]  # Channels is a class of faye_wsgi and of faye_wsgi.django
 
 html_theme = "furo"
 html_title = f"faye_wsgi {release}"

@@ -5,6 +5,7 @@
 # make test      lint, types and all tests, in a virtual environment of its own
 # make test-all  the tests on every Python found, with the oldest and newest servers (some of
 #                them only: MATRIX="3.9-oldest 3.13")
+# make docs      the handbook, in build/docs/index.html
 # make soak      channels, then plain connections, under faults, checked message by message
 #                (SOAK=3600: seconds); build/soak has a picture of the second half
 # make fuzz      inputs that a fuzzer finds, for all parsers: see tests/fuzz (FUZZ=60:
@@ -25,13 +26,13 @@ BIN := $(VENV)/bin
 COMPILED := $(wildcard faye_wsgi/*/*.c faye_wsgi/*/*.pxd) \
 	$(patsubst %.pxd,%.py,$(wildcard faye_wsgi/*/*.pxd))
 BUILD_INPUTS := setup.cfg setup.py pyproject.toml
-CHECKED := $(wildcard .ci faye_wsgi tests examples benchmarks setup.py)
+CHECKED := $(wildcard .ci faye_wsgi tests examples benchmarks docs/conf.py setup.py)
 
 # Browsers, other implementations, compilers and load: never in a minute. What else starts a
 # server skips itself with --no-servers, so that a new test file has no list to be put on.
 SLOW := tests/browser tests/interop tests/stress tests/test_native.py
 
-.PHONY: run build check quick test lint types pytest system test-all soak fuzz clean
+.PHONY: run build check quick test lint types pytest system test-all docs soak fuzz clean
 
 run: $(VENV)/.run-stamp
 	CHANNELS='$(CHANNELS)' $(BIN)/gunicorn --worker-class gevent --workers $(WORKERS) \
@@ -74,6 +75,10 @@ system:
 test-all:
 	$(PYTHON) -m tests.support.matrix $(PYTEST_ARGS)
 
+docs: $(VENV)/.docs-stamp
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -d build/doctrees docs build/docs
+	@echo build/docs/index.html
+
 soak: system build
 	$(BIN)/python -m tests.soak --seconds $$(($(SOAK) / 2))
 	$(BIN)/python -m tests.soak.traffic --seconds $$(($(SOAK) / 2))
@@ -99,7 +104,11 @@ $(VENV)/.run-stamp: $(BUILD_INPUTS) $(COMPILED) | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.test-stamp: $(BUILD_INPUTS) | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -e '.[test]'
+	$(BIN)/python -m pip install --quiet -e '.[test,docs]'
+	@touch $@
+
+$(VENV)/.docs-stamp: $(BUILD_INPUTS) | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
 	@touch $@
 
 # A change of a source that is compiled: a build of seconds, without the rest.

@@ -1,4 +1,4 @@
-"""Behind nginx, with the configuration that README.md shows, word for word."""
+"""Behind nginx, with the configuration that docs/proxies.md shows, word for word."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import pytest
 from faye_wsgi import Client, EventSource, EventSourceClient, WebSocket
 from faye_wsgi.transport.settings import Options, Settings, make_settings
 
-from .test_readme import README
+from .test_readme import ROOT
 
 SHARED = {field.name: field for field in fields(Settings) if field.name != "awaits_server"}
 ROW = re.compile(r"^\| `(\w+)` \| (.*?) \|", re.MULTILINE)
@@ -22,10 +22,10 @@ def parameters(function: Any) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(function).parameters)
 
 
-def table(heading: str) -> dict[str, str]:
-    """The rows of the tables below a heading of the README: the options and their defaults."""
-    chapter = README.read_text("utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return dict(ROW.findall(chapter))
+def chapter(page: str, heading: str) -> str:
+    """What stands below a heading of a page of the handbook."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
 
 def test_type_checkers_see_what_is_there() -> None:
@@ -49,10 +49,15 @@ def test_every_option_is_described() -> None:
     assert described == list(SHARED)
 
 
-@pytest.mark.parametrize("heading, kind", [("Options", WebSocket), ("Client", Client)])
-def test_the_readme_has_all_options_with_their_defaults(heading: str, kind: Any) -> None:
+@pytest.mark.parametrize(
+    "page, heading, kind",
+    [("websocket.md", "Options", WebSocket), ("client.md", "Client", Client)],
+)
+def test_the_handbook_has_all_options_with_their_defaults(
+    page: str, heading: str, kind: Any
+) -> None:
     """``as ping`` and ``none`` say more than the default value does."""
-    rows = table(heading)
+    rows = dict(ROW.findall(chapter(page, heading)))
     own = {name: one for name, one in parameters(kind).items() if name not in ("request", "url")}
     if kind is Client:  # it refers to those of the server, and names ``ca`` beside ``tls``
         own = {name: one for name, one in own.items() if name not in {*SHARED, "extensions", "ca"}}
@@ -65,10 +70,10 @@ def test_the_readme_has_all_options_with_their_defaults(heading: str, kind: Any)
             assert shown.strip("`") == repr(default).removesuffix(".0")
 
 
-def test_the_readme_has_the_options_of_an_event_streams_client() -> None:
+def test_the_handbook_has_the_options_of_an_event_streams_client() -> None:
     shown: dict[str, str] = {}
-    chapter = README.read_text("utf-8").split("\n## EventSourceClient\n")[1].split("\n## ")[0]
-    for row in re.findall(r"^\| `.*$", chapter, re.MULTILINE):
+    options = chapter("client.md", "EventSourceClient")
+    for row in re.findall(r"^\| `.*$", options, re.MULTILINE):
         names, defaults = (cell.strip() for cell in row.split("|")[1:3])
         listed = re.findall(r"`(\w+)`", names)
         shown.update(zip(listed, defaults.split(", ") if defaults else [""] * len(listed)))

@@ -1,4 +1,4 @@
-"""nginx in front of a server, with the configuration that README.md shows."""
+"""nginx in front of a server, with the configuration that docs/proxies.md shows."""
 
 from __future__ import annotations
 
@@ -69,28 +69,28 @@ class Nginx:
         return "".join(line for line in lines if "using inherited sockets" not in line)
 
 
-def readme_block() -> str:
-    """README's configuration, as it stands there."""
-    found = BLOCK.findall((ROOT / "README.md").read_text("utf-8"))
-    assert len(found) == 1, "README.md shows one configuration for nginx"
+def handbook_block() -> str:
+    """The handbook's configuration, as it stands there."""
+    found = BLOCK.findall((ROOT / "docs/proxies.md").read_text("utf-8"))
+    assert len(found) == 1, "docs/proxies.md shows one configuration for nginx"
     return str(found[0])
 
 
 def configuration(port: int, upstream: Server, folder: Path, strips_upgrade: bool) -> str:
-    """README's configuration with our two addresses put in, and nothing else.
+    """The handbook's configuration with our two addresses put in, and nothing else.
 
     With `strips_upgrade` it lets no WebSocket pass, as a proxy that does not know them.
     """
-    block = readme_block()
+    block = handbook_block()
     for theirs, ours in (
         (r"listen 80;", f"listen 127.0.0.1:{port};"),
         (r"http://127\.0\.0\.1:8000;", f"http://127.0.0.1:{upstream.port};"),
     ):
         block, count = re.subn(theirs, ours, block)
-        assert count == 1, f"README.md's configuration has {theirs} once"
+        assert count == 1, f"its configuration has {theirs} once"
     if strips_upgrade:
         block, count = re.subn(r"proxy_set_header (Upgrade|Connection) [^;]*;", "", block)
-        assert count == 2, "README.md's configuration passes an upgrade on"
+        assert count == 2, "its configuration passes an upgrade on"
     return framed(block, folder)
 
 

@@ -58,6 +58,7 @@ class Rosters:
     def lose(self) -> None:
         """What the feed would have brought is lost, or the broker's data are: all must be read."""
         self._unknown.update(self._rosters)
+        self._doubted.clear()  # or an earlier loss would settle who is missing after this one
 
     def drop_unwatched(self) -> None:
         """Forget the channels whose last watcher has left."""

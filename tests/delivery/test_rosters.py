@@ -139,3 +139,19 @@ def test_a_member_that_a_reading_lacks_has_left_when_the_doubt_is_over() -> None
         hall.come()
     assert got[1:] == [({}, ["2"])]
     assert read.call_count == 2
+
+
+def test_each_loss_begins_a_doubt_of_its_own() -> None:
+    hall = Hall()
+    outlet, got = hall.watcher()
+    hall.come("1", "2", welcome=[outlet])
+    hall.rosters.lose()
+    with mock.patch.object(hall.broker, "rosters", return_value=[{"1": '{"n":1}'}]):
+        hall.come()
+    hall.now += DOUBT
+    hall.rosters.lose()  # the members are not noted yet
+    with mock.patch.object(hall.broker, "rosters", return_value=[{}]):
+        hall.come()
+    hall.come()
+    hall.rosters.announce(1)
+    assert len(got) == 1

@@ -133,7 +133,7 @@ COMMANDS = ("eval", "evalsha", "info", "ping", "publish", "subscribe", "unsubscr
 
 
 def calls_of(server: redis.Redis) -> int:
-    """How many commands Redis has got from the workers; scripts publish next to nothing here."""
+    """How many commands Redis has got from the workers, with what their scripts publish."""
     found = server.info("commandstats")
     return int(sum(found.get(f"cmdstat_{name}", {}).get("calls", 0) for name in COMMANDS))
 

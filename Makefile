@@ -25,7 +25,7 @@ BIN := $(VENV)/bin
 COMPILED := $(wildcard faye_wsgi/*/*.c faye_wsgi/*/*.pxd) \
 	$(patsubst %.pxd,%.py,$(wildcard faye_wsgi/*/*.pxd))
 BUILD_INPUTS := setup.cfg setup.py pyproject.toml
-CHECKED := $(wildcard faye_wsgi tests examples benchmarks setup.py)
+CHECKED := $(wildcard .ci faye_wsgi tests examples benchmarks setup.py)
 
 # Browsers, other implementations, compilers and load: never in a minute. What else starts a
 # server skips itself with --no-servers, so that a new test file has no list to be put on.

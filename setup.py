@@ -4,7 +4,8 @@ A Python file with a ``.pxd`` beside it is compiled by Cython, and stays beside 
 interpreters that have no compiler. What C alone can say is in a ``.c`` file.
 
 The compiled modules know the layout of each other's objects, so that all of them are built
-or none: a build that fails is reported and left out, and the package works without.
+or none: a build that fails is reported and left out, and the package works without. With
+FAYE_WSGI_BUILD_PURE=1 none is built: its wheel (py3-none-any) is for all platforms.
 """
 
 from __future__ import annotations
@@ -70,4 +71,8 @@ class BuildAllOrNothing(build_ext):
         return [extension.name for extension in self.extensions]
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildAllOrNothing})
+is_pure = bool(os.environ.get("FAYE_WSGI_BUILD_PURE"))
+setup(
+    ext_modules=[] if is_pure else extensions(),
+    cmdclass={"build_ext": BuildAllOrNothing},
+)

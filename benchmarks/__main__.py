@@ -184,6 +184,7 @@ def parse(arguments: Any = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     listed = "; ".join(f"{scenario.key}: {scenario.title}" for scenario in SCENARIOS)
+    listed = listed.replace("%", "%%")  # argparse formats it
     parser.add_argument(
         "--scenario", metavar="KEYS", default="a,b,c,d,e,f,g", help=f"which, with commas. {listed}"
     )

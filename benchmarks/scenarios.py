@@ -69,11 +69,17 @@ UNDER_GUNICORN = (
 SECURE = ("faye_wsgi, wss", "gevent-websocket, wss", "flask-sock, wss", "uvicorn, wss")
 CHANNELS = (
     "faye_wsgi, channels",
+    "faye_wsgi, channels, Postgres",
     "Flask-SocketIO",
     "Django Channels",
     "Django Channels, Pub/Sub",
     "Django Channels, daphne",
     "Node Socket.IO",
+)
+PUBLISHERS = (
+    "faye_wsgi publish",
+    "faye_wsgi publish, Postgres",
+    "faye_wsgi publish, durable",
 )
 DEFLATE = (
     "faye_wsgi, deflate",
@@ -224,7 +230,7 @@ SCENARIOS = (
         "n",
         "channels: a process publishes 128 bytes, one after the other",
         mode="client",
-        servers=("faye_wsgi publish",),
+        servers=PUBLISHERS,
         baseline="redis-py PUBLISH + XADD",
     ),
     Scenario(
@@ -232,7 +238,7 @@ SCENARIOS = (
         "channels: a process publishes 128 bytes from 100 greenlets",
         mode="client",
         window=100,
-        servers=("faye_wsgi publish",),
+        servers=PUBLISHERS,
         baseline="redis-py PUBLISH + XADD",
     ),
     Scenario(

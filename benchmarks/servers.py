@@ -65,15 +65,16 @@ def gunicorn(worker: str, application: str, more: str = "") -> str:
 
 
 WITH_REDIS = "{python} with_redis.py {port} "
+WITH_POSTGRES = "{python} with_postgres.py {port} "
 TWICE = "{python} twice.py {port} "
 
 
-def with_redis(application: str, workers: int) -> str:
-    """The command for gunicorn's workers with a Redis beside them."""
+def with_redis(application: str, workers: int, beside: str = WITH_REDIS) -> str:
+    """The command for gunicorn's workers with a Redis, or what else, beside them."""
     command = gunicorn("gevent", application, "--keep-alive 75").replace(
         "--workers 1", f"--workers {workers}"
     )
-    return WITH_REDIS + command
+    return beside + command
 
 
 FEED: dict[str, Any] = {"path": "/feed", "check": ("--mode", "receive", "--events")}
@@ -117,14 +118,14 @@ def client(name: str, command: str, **values: Any) -> Server:
     )
 
 
-def publisher(name: str, kind: str) -> Server:
-    """A publisher under test: its Redis is the one beside a server."""
+def publisher(name: str, kind: str, beside: str = WITH_REDIS, module: str = "redis") -> Server:
+    """A publisher under test: its Redis, or Postgres, is the one beside a server."""
     return Server(
         name,
-        with_redis("ours:app", 1),
+        with_redis("ours:app", 1, beside),
         client="{python} publish.py " + kind + " {port}",
         special=True,
-        modules=(*FLASK, "redis"),
+        modules=(*FLASK, module),
     )
 
 
@@ -252,6 +253,13 @@ SERVERS = (
         modules=(*FLASK, "redis"),
     ),
     Server(
+        "faye_wsgi, channels, Postgres",
+        with_redis("ours_channels:app", 2, WITH_POSTGRES),
+        path="/broadcast",
+        special=True,
+        modules=(*FLASK, "psycopg"),
+    ),
+    Server(
         "Flask-SocketIO",
         WITH_REDIS
         + TWICE
@@ -296,6 +304,8 @@ SERVERS = (
     deployed("faye_wsgi, connected again", "/connect"),
     publisher("faye_wsgi publish", "ours"),
     publisher("redis-py PUBLISH + XADD", "bare"),
+    publisher("faye_wsgi publish, Postgres", "postgres", WITH_POSTGRES, "psycopg"),
+    publisher("faye_wsgi publish, durable", "durable", WITH_POSTGRES, "psycopg"),
     # wss
     Server(
         "gevent recv/sendall, TLS",

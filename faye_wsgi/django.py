@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 from typing import Any, Callable
+from urllib.parse import quote, urlencode, urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -85,6 +86,9 @@ class Channels(channels.Channels):
     ``Channels()`` takes its options from the setting ``CHANNELS``, a dict, when it is made:
     ``CHANNELS = {'url': 'redis://localhost:6379/0', 'history': 100}``. Without a ``secret`` there,
     ``SECRET_KEY`` signs names.
+
+    The URL ``django://default`` means Postgres as the settings of that database name it, on
+    connections of its own: no publication is a part of Django's transaction.
     """
 
     def __init__(self, url: str | None = None, **options: Any) -> None:
@@ -94,6 +98,8 @@ class Channels(channels.Channels):
             chosen.update(secret=settings.SECRET_KEY, **getattr(settings, "CHANNELS", {}))
         if url is not None:
             chosen["url"] = url
+        if chosen["url"].startswith("django://"):
+            chosen["url"] = _database_url(chosen["url"])
         super().__init__(**{**chosen, **options})
 
     def view(self, *args: Any, **options: Any) -> View:
@@ -121,6 +127,34 @@ class Channels(channels.Channels):
         send = self._prepare(channel, data, key)
         transaction.on_commit(lambda: _send_late(send), using=using)
         return None
+
+
+# Options of Django's databases that are not libpq's.
+_NOT_LIBPQ = {"assume_role", "isolation_level", "prepare_threshold"}
+
+
+def _database_url(url: str) -> str:
+    """The URL of the database that ``django://ALIAS`` names, with the options of both."""
+    parts = urlsplit(url)
+    database = connections[parts.netloc]
+    if database.vendor != "postgresql":
+        raise ImproperlyConfigured(
+            f"{url} is for Postgres, and that database is {database.display_name}"
+        )
+    settings = database.settings_dict
+    names = {
+        "dbname": "NAME",
+        "user": "USER",
+        "password": "PASSWORD",
+        "host": "HOST",
+        "port": "PORT",
+    }
+    options = {name: settings.get(setting) for name, setting in names.items()}
+    for name, value in settings.get("OPTIONS", {}).items():
+        if type(value) in (str, int) and name not in _NOT_LIBPQ:
+            options[name] = value
+    query = urlencode({n: v for n, v in options.items() if v not in (None, "")}, quote_via=quote)
+    return "postgres:///?" + "&".join(filter(None, (query, parts.query)))
 
 
 def _send_late(send: Callable[[], object]) -> None:

@@ -311,7 +311,7 @@ def test_the_calls() -> None:
 
 
 def test_the_urls() -> None:
-    named = set(re.findall(r"`([a-z+]+)://", TEXT.partition("### Which Redis")[2]))
+    named = set(re.findall(r"`([a-z+]+)://", TEXT.partition("### Which broker")[2]))
     assert named == set(engines.SCHEMES)
 
 

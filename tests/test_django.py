@@ -25,8 +25,9 @@ from django.views.decorators.http import require_GET
 from faye_wsgi import ConnectionClosed, WebSocket
 from faye_wsgi.django import websocket
 
-from .support import frames
+from .support import frames, postgres
 from .support.peer import Peer
+from .support.postgres import PostgresServer
 from .support.servers import Server
 from .support.servers import serve as run_server
 from .support.waiting import wait_until
@@ -483,3 +484,66 @@ def test_publications_wait_for_the_commit() -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout.split("\n") == ["checked", "[{'state': 'then'}]", ""]
     assert "after its transaction was committed" in result.stderr
+
+
+ON_POSTGRES = """
+import sys, django
+from django.conf import settings
+port = sys.argv[1]
+settings.configure(
+    SECRET_KEY='s', CHANNELS={'url': 'django://default?max_connections=2', 'history': 9},
+    DATABASES={
+        'default': {
+            'ENGINE': 'django.db.backends.postgresql', 'NAME': 'my db', 'USER': 'ada+1',
+            'PASSWORD': 'a&b c', 'HOST': '127.0.0.1', 'PORT': port,
+            'OPTIONS': {
+                'isolation_level': 4, 'server_side_binding': True, 'application_name': 'x y',
+                'connect_timeout': 5,
+            },
+        },
+        'other': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': ':memory:'},
+    },
+)
+django.setup()
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection, transaction
+from faye_wsgi.django import Channels
+channels = Channels()
+with transaction.atomic():
+    channels.publish('a', 'at the commit')
+    channels.publish('a', 'now', on_commit=False)
+    transaction.set_rollback(True)
+with transaction.atomic():
+    channels.publish('a', 'at the commit')
+print([message.data for message in channels.history('a')])
+with connection.cursor() as cursor:
+    cursor.execute(
+        "SELECT DISTINCT usename, application_name FROM pg_stat_activity"
+        " WHERE query LIKE '%v1_read%' AND pid <> pg_backend_pid()")
+    print(cursor.fetchall())
+try:
+    Channels('django://other')
+except ImproperlyConfigured as error:
+    print(error)
+"""
+
+
+def test_channels_use_the_database_of_the_settings() -> None:
+    """With all that its URL must escape, and without what is only Django's."""
+    with PostgresServer(postgres.programs()) as server:
+        server.ask("CREATE ROLE \"ada+1\" LOGIN SUPERUSER PASSWORD 'a&b c'")
+        server.ask('CREATE DATABASE "my db"')
+        result = subprocess.run(
+            [sys.executable, "-c", ON_POSTGRES, str(server.port)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=Path(__file__).resolve().parents[1],
+        )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split("\n") == [
+        "['now', 'at the commit']",
+        "[('ada+1', 'x y')]",
+        "django://other is for Postgres, and that database is SQLite",
+        "",
+    ]

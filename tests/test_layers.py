@@ -74,7 +74,7 @@ THIRD_PARTY = {
     "driver": set(),
     "transport": {"gevent", "greenlet"},
     "wsgi": {"gevent", "webob"},
-    "brokers": {"redis"},
+    "brokers": {"psycopg", "redis"},
     "delivery": {"gevent"},
     "gateway": set(),
     "channels": {"webob"},

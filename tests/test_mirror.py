@@ -23,6 +23,7 @@ KIT = "the kit is tested as its users use it"
 ELSEWHERE = {
     "__init__": ("test_exports.py", "it has the public names, and nothing else"),
     "__main__": ("test_main.py", "underscores do not read well"),
+    "brokers/fork": ("brokers/test_redis.py", "each engine tests what a child does with it"),
     "cli/arguments": ("test_main.py", "all commands have them"),
     "driver/hixie75": ("driver/test_hixie.py", "both drafts keep to the same rules"),
     "driver/hixie76": ("driver/test_hixie.py", "both drafts keep to the same rules"),

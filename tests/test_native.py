@@ -1,7 +1,8 @@
-"""What is compiled: built with warnings and sanitizers on, left out, in a wheel, in an sdist."""
+"""What is compiled: with warnings and sanitizers on, left out, in wheels, in an sdist."""
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import shutil
@@ -40,7 +41,7 @@ def copy_of_the_package(folder: Path) -> Path:
     ignored = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
     for name in ("faye_wsgi", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     return folder
 
@@ -212,39 +213,57 @@ def test_a_build_without_a_compiler(tmp_path: Path) -> None:
     assert all(file.endswith(".py") for file in files(folder))
 
 
-@needs_compiler
-def test_an_sdist(tmp_path: Path) -> None:
-    """It has all that a build needs."""
-    folder = copy_of_the_package(tmp_path)
-    run(folder, "setup.py", "-q", "sdist", "--formats=zip")
-    (archive,) = (folder / "dist").glob("*.zip")
-    names = {name.partition("/")[2] for name in zipfile.ZipFile(archive).namelist()}
-    for source in (*SOURCES, *COMPILED, ROOT / "pyproject.toml", ROOT / "faye_wsgi/py.typed"):
-        assert str(source.relative_to(ROOT)) in names
+def test_an_sdist_has_all_that_is_tracked(tmp_path: Path) -> None:
+    """So that it can be built, and its tests run, without the repository."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no clone")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    files = {file for file in tracked.stdout.splitlines() if (ROOT / file).exists()}
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, tmp_path / file)
+    run(tmp_path, "setup.py", "-q", "sdist", "--formats=zip", FAYE_WSGI_BUILD_PURE="1")
+    (archive,) = (tmp_path / "dist").glob("*.zip")
+    assert files - {name.partition("/")[2] for name in zipfile.ZipFile(archive).namelist()} == set()
 
 
-@needs_compiler
-def test_a_wheel(tmp_path: Path) -> None:
-    """It is of this platform, and has the extensions and the marker of types, and no tests."""
+@pytest.mark.parametrize("kind", [pytest.param("compiled", marks=needs_compiler), "pure"])
+def test_a_wheel(kind: str, tmp_path: Path) -> None:
+    """It has the whole package and nothing else, and echoes a message where it is installed."""
     pytest.importorskip("setuptools.command.bdist_wheel", reason="setuptools is older than 70.1")
     folder = copy_of_the_package(tmp_path / "sources")
-    run(
-        folder,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--wheel-dir",
-        str(tmp_path),
-        ".",
+    package = {str(path.relative_to(folder)) for path in (folder / "faye_wsgi").rglob("*.*")}
+    wheel = build_wheel(folder, tmp_path, "1" if kind == "pure" else "")
+    assert wheel.name.endswith("-py3-none-any.whl") == (kind == "pure")
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    compiled = {name for name in names if name.endswith(".so")}
+    assert names - compiled == package
+    assert len(compiled) == (len(SOURCES) + len(COMPILED) if kind == "compiled" else 0)
+    installed = tmp_path / "installed"
+    run(tmp_path, "-m", "pip", "install", "-q", "--no-deps", "--target", str(installed), str(wheel))
+    assert (
+        run(installed, str(ROOT / ".ci/try_wheel.py"), kind) == f"{kind}: {installed}/faye_wsgi\n"
     )
-    (wheel,) = tmp_path.glob("*.whl")
-    assert not wheel.name.endswith("none-any.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    for source in (*SOURCES, *COMPILED):
-        stem = str(source.relative_to(ROOT).with_suffix(""))
-        assert [name for name in names if name.startswith(stem + ".") and name.endswith(".so")]
-    assert "faye_wsgi/py.typed" in names
-    assert not [name for name in names if name.startswith("tests")]
+    assert "ws://" in run(installed, "bin/faye-wsgi", "--help")
+
+
+def build_wheel(folder: Path, target: Path, is_pure: str) -> Path:
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(target)]
+    run(folder, "-m", "pip", "wheel", *options, ".", FAYE_WSGI_BUILD_PURE=is_pure)
+    (wheel,) = target.glob("*.whl")
+    return wheel
+
+
+def test_wheels_are_built_for_each_python() -> None:
+    """cibuildwheel reads its settings, and builds for the Pythons that the package is for."""
+    pytest.importorskip("cibuildwheel", reason="cibuildwheel is not installed")
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    versions = re.findall(r"Python :: 3\.(\d+)", settings["metadata"]["classifiers"])
+    kinds = {"linux": ["manylinux_{}", "musllinux_{}"], "macos": ["macosx_{}"]}
+    machines = {"linux": ["x86_64", "aarch64"], "macos": ["x86_64", "arm64"]}
+    command = ["-m", "cibuildwheel", "--config-file", ".ci/cibuildwheel.toml"]
+    for platform in kinds:
+        listed = run(ROOT, *command, "--print-build-identifiers", "--platform", platform)
+        names = [kind.format(machine) for kind in kinds[platform] for machine in machines[platform]]
+        assert set(listed.split()) == {f"cp3{v}-{name}" for v in versions for name in names}

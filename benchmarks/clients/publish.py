@@ -1,5 +1,7 @@
 """A publisher: ours, or redis-py's bare PUBLISH and XADD in a pipeline. `window` greenlets.
 
+`ours` is on Redis; `postgres` and `durable` are on Postgres.
+
 Called with the name, a port, the number of greenlets, the size of messages, and seconds.
 """
 
@@ -14,19 +16,21 @@ from gevent import monkey
 monkey.patch_all()
 
 import gevent  # noqa: E402
-import redis  # noqa: E402
 from meter import Meter  # noqa: E402
 
 from faye_wsgi import Channels  # noqa: E402
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "servers"))
-from with_redis import url_of  # noqa: E402
+import with_postgres  # noqa: E402
+import with_redis  # noqa: E402
 
 HISTORY = 1000
 
 
 def bare(url: str, message: str) -> Callable[[], object]:
     """What a publication is at least: sent, and kept."""
+    import redis
+
     client = redis.Redis.from_url(url, max_connections=100)
 
     def publish() -> object:
@@ -44,8 +48,12 @@ def ours(url: str, message: str) -> Callable[[], object]:
 
 
 meter = Meter()
-make = {"bare": bare, "ours": ours}[sys.argv[1]]
-publish = make(url_of(str(meter.port)), meter.message)
+kind, port = sys.argv[1], str(meter.port)
+if kind in ("bare", "ours"):
+    publish = (bare if kind == "bare" else ours)(with_redis.url_of(port), meter.message)
+else:
+    url = with_postgres.url_of(port)
+    publish = ours(f"{url}?durable=1" if kind == "durable" else url, meter.message)
 is_over = False
 
 

@@ -36,7 +36,6 @@ def main() -> None:
         cwd=folder,
         stdout=subprocess.DEVNULL,
     )
-    server = None
 
     def stop(*_: Any) -> None:
         sys.exit(0)
@@ -45,16 +44,23 @@ def main() -> None:
     try:
         while not (folder / "redis").exists():
             time.sleep(0.02)
-        server = subprocess.Popen(command, env={**os.environ, "CHANNELS_URL": url_of(port)})
+        run_beside(command, folder, url_of(port))
+    finally:
+        redis.terminate()
+        redis.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_beside(command: list[str], folder: Path, url: str) -> None:
+    """Run a server until it ends, or this process does."""
+    server = subprocess.Popen(command, env={**os.environ, "CHANNELS_URL": url})
+    try:
         # Those who reload it need this: a signal to this process is not one to the server.
         (folder / "pid").write_text(str(server.pid))
         server.wait()
     finally:
-        for process in (server, redis):
-            if process is not None:
-                process.terminate()
-                process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+        server.terminate()
+        server.wait()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ SCHEMES = (
     "rediss+sentinel",
     "redis+cluster",
     "rediss+cluster",
+    "postgres",
+    "postgresql",
 )
 
 
@@ -36,17 +38,23 @@ def connect(
     - ``redis+sentinel://[user:password@]host[:port],host[:port]/service[/database]``: the primary
       that Sentinels name
     - ``redis+cluster://[user:password@]host[:port],host[:port]``: a Cluster, by some of its nodes
+    - ``postgres://[user:password@]host[:port][,host[:port]]/database``: a schema named ``prefix``
 
-    The last two are ``rediss+…`` for TLS. All engines take the options ``leave_seconds`` and
-    ``worker_seconds``. Redis also takes these, which may stand in the URL, too
-    (``redis://localhost/0?durable=1``), as may redis-py's (``ssl_ca_certs`` and others):
+    Those of Sentinels and of a Cluster are ``rediss+…`` for TLS. All engines take the options
+    ``leave_seconds`` and ``worker_seconds``. Redis and Postgres also take these, which may stand in
+    the URL, too (``redis://localhost/0?durable=1``), as may redis-py's (``ssl_ca_certs`` and
+    others) and libpq's (``sslmode`` and others):
 
-    - ``durable`` (False): Redis keeps what it has acknowledged, whatever happens (``appendonly
-      yes``, ``appendfsync always``), so that cursors stay valid when it is started again. For one
-      server only: after a failover, what its replica had not got yet is lost.
-    - ``max_connections`` (16): connections of this process to a server, besides those of feeds.
+    - ``durable`` (False): the server keeps what it has acknowledged, whatever happens, so that
+      cursors stay valid when it is started again. Redis must be set up for it (``appendonly yes``,
+      ``appendfsync always``), and be one server only: after a failover, what its replica had not
+      got yet is lost. In Postgres it makes publications wait for the disk.
+    - ``max_connections`` (16, of Postgres 4): connections of this process to a server, besides
+      those of feeds.
     - ``partitions`` (16), of a Cluster: into how many parts the channels are split. It is the same
       in all processes, and changes only when all of them are stopped.
+    - ``listen``, of Postgres: whether feeds wait for notifications, or look for themselves every
+      100 ms. By default they wait where no pooler of connections is found.
 
     Raises ValueError for a URL or a prefix that is wrong, ImportError where the engine's client is
     not installed.
@@ -57,6 +65,8 @@ def connect(
         raise ValueError(f"no broker has the scheme {scheme!r}: there are {names}")
     if scheme == "memory":
         return (MemoryBroker(**options),)
+    if scheme.startswith("postgres"):
+        return _connect_postgres(url, prefix, timeout, **options)
     return _connect_redis(url, prefix, timeout, **options)
 
 
@@ -101,6 +111,32 @@ def _connect_redis(
     place = behind_sentinels if kind == "sentinel" else single_server
     server = place(url, size=size, timeout=timeout)
     return (RedisBroker(server, prefix=prefix, timeout=timeout, **options),)
+
+
+def _connect_postgres(
+    url: str,
+    prefix: str,
+    timeout: float,
+    *,
+    durable: bool = False,
+    max_connections: int = 4,
+    listen: bool | None = None,
+    **options: Any,
+) -> tuple[Broker, ...]:
+    try:
+        from faye_wsgi.brokers.postgres import PostgresBroker
+        from faye_wsgi.brokers.postgres_link import single_server
+    except ImportError as error:
+        if error.name != "psycopg" and "libpq" not in str(error):
+            raise
+        text = f"no psycopg: pip install 'faye_wsgi[postgres]' ({error})"
+        raise ImportError(text, name="psycopg") from None
+    url, query = take_options(url, "durable", "max_connections", "listen")
+    options["durable"] = truth(query["durable"]) if "durable" in query else durable
+    options["listen"] = truth(query["listen"]) if "listen" in query else listen
+    size = _count("max_connections", query.get("max_connections", max_connections))
+    server = single_server(url, size=size, timeout=timeout)
+    return (PostgresBroker(server, prefix=prefix, timeout=timeout, **options),)
 
 
 def _count(name: str, value: int | str) -> int:

@@ -28,14 +28,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import secrets
 import time
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 
@@ -59,9 +58,11 @@ from faye_wsgi.brokers.base import (
     Signal,
     Subscribed,
 )
+from faye_wsgi.brokers.fork import watch_broker
+from faye_wsgi.brokers.pool import Caller, Errors, Server
+from faye_wsgi.brokers.present import Present
 from faye_wsgi.brokers.redis_cluster import Partition
 from faye_wsgi.brokers.redis_link import TROUBLE, Link, code_of, explain
-from faye_wsgi.brokers.redis_servers import Server
 from faye_wsgi.errors import BrokerError, PublishError
 
 __all__ = ["RedisBroker", "RedisFeed"]
@@ -72,7 +73,6 @@ SWEEPS = 20  # scripts of one beat, at most
 ARRIVALS = 1000  # what one call of receive returns, at most
 TOPICS = 1000  # topics in one command
 SILENCE = 2.0  # seconds without a word from Redis, after which a feed asks for one
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25  # seconds between two tries
 
 # Nothing was done, and it may soon be otherwise.
 PASSING = {
@@ -116,7 +116,7 @@ class RedisBroker(Broker):
 
     def __init__(
         self,
-        server: Server | Partition,
+        server: Server[Link] | Partition,
         *,
         prefix: str = "faye",
         timeout: float = 2.0,
@@ -126,6 +126,7 @@ class RedisBroker(Broker):
     ) -> None:
         self.timeout = timeout
         self._server = server
+        self._caller = Caller(server, timeout, Errors(TROUBLE, _may_pass, explain))
         self._start = f"{{{prefix}}}:"
         self._topics = f"{{{prefix}}}:p{server.database}:"
         self._signals = f"{{{prefix}}}:s{server.database}:"
@@ -133,17 +134,16 @@ class RedisBroker(Broker):
         self._leave_ms = round(leave_seconds * 1000)
         self._worker_ms = round(worker_seconds * 1000)
         self._keep_ms = round(max(PRESENCE_SECONDS, 4 * worker_seconds) * 1000)
-        self._is_closed = False
         self._feeds: weakref.WeakSet[RedisFeed] = weakref.WeakSet()
+        self._present = Present(self._note, self._forget)
         self.begin_process()
-        _brokers.add(self)
+        watch_broker(self)
 
     def begin_process(self) -> None:
         """Be a worker with connections of its own: at first, and in the child of a fork."""
         self.worker = secrets.token_hex(8)
-        self._present: dict[tuple[str, str, str], str] = {}  # this worker's, as a Change names them
+        self._present.forget()
         self._next_keeping = time.monotonic() + self._keep_ms / 3000
-        self._must_note = False  # they are not noted as they are
         self._epoch: bytes | None = None  # in which they were noted
         self._server.reset()
 
@@ -194,7 +194,7 @@ class RedisBroker(Broker):
             feed.begin(deadline)
             return feed
 
-        feed: RedisFeed = self._try(begin, is_lent=False)
+        feed: RedisFeed = self._caller.call(begin, is_lent=False)
         self._feeds.add(feed)
         return feed
 
@@ -210,21 +210,14 @@ class RedisBroker(Broker):
             # Another server may have taken the place of the feed's, and the feed not know it yet.
             return receivers and link.run == run
 
-        if not self._try(send):
+        if not self._caller.call(send):
             raise BrokerError("Redis: the feed is lost")
 
     # Presence
 
     def change_presence(self, changes: Sequence[Change]) -> None:
         """Note which connections have come and gone."""
-        was_empty = not self._present
-        for channel, member, connection, data in changes:
-            if data is None:
-                self._present.pop((channel, member, connection), None)
-            else:
-                self._present[channel, member, connection] = data
-        if not self._note(changes) and not was_empty:
-            self._note_all()
+        self._present.change(changes)
 
     def members(self, channel: str) -> dict[str, list[str]]:
         """The data of each connection of each member."""
@@ -247,11 +240,9 @@ class RedisBroker(Broker):
         for _ in range(SWEEPS):
             [answer] = self._run(PRESENCE, [self._presence_call("beat", [])])
             is_known, alive, is_more, epoch = answer
-            if not is_known or self._epoch not in (None, epoch):
-                self._must_note = True
+            is_known = is_known and self._epoch in (None, epoch)
             self._epoch = epoch
-            if self._must_note:
-                self._note_all()
+            self._present.check(is_known)
             if not is_more:
                 break
         if time.monotonic() >= self._next_keeping:
@@ -260,25 +251,16 @@ class RedisBroker(Broker):
 
     def _keep(self) -> None:
         """Prolong what is kept of the channels that have members here."""
-        channels = sorted({channel for channel, _member, _connection in self._present})
+        channels = self._present.channels
         steps = range(0, len(channels), CHANGES)
         calls = [self._presence_call("keep", channels[step : step + CHANGES]) for step in steps]
         if calls:
             self._run(PRESENCE, calls)
         self._next_keeping = time.monotonic() + self._keep_ms / 3000
 
-    def _note_all(self) -> None:
-        """Note all connections again, and no others.
-
-        This process was taken for dead; or the data are gone, or the last changes of them: then
-        some that have come are missing, and some that have gone are there for ever.
-        """
-        self._must_note = True  # until it is done: an error ends it at any step
+    def _forget(self) -> None:
         while not self._run(PRESENCE, [self._presence_call("forget", [])])[0]:
             pass
-        present = list(self._present.items())
-        self._note([Change(*names, data) for names, data in present])
-        self._must_note = False
 
     def _note(self, changes: Sequence[Change]) -> bool:
         """Whether this process was known before."""
@@ -288,8 +270,7 @@ class RedisBroker(Broker):
             for channel, member, connection, data in changes[step : step + CHANGES]:
                 arguments += [channel, member, connection, "-" if data is None else "+", data or ""]
             calls.append(self._presence_call("change", arguments))
-        # To note a change twice is to note it once.
-        return not calls or bool(self._run(PRESENCE, calls)[0])
+        return bool(self._run(PRESENCE, calls)[0])
 
     def _presence_call(self, what: str, arguments: Sequence[str]) -> Call:
         seconds = [self._leave_ms, self._worker_ms, self._keep_ms]
@@ -314,45 +295,7 @@ class RedisBroker(Broker):
                 raise error
             return replies
 
-        return self._try(call, is_repeatable=is_repeatable)
-
-    def _try(
-        self,
-        work: Callable[[Link, float], Any],
-        *,
-        is_repeatable: bool = True,
-        is_lent: bool = True,
-    ) -> Any:
-        """Do work with a connection; again, while there is time, if it was surely not done.
-
-        With ``is_repeatable`` also if it was perhaps done. A connection that is not lent is a new
-        one, which the work keeps.
-        """
-        deadline = time.monotonic() + self.timeout
-        pause, is_fresh = FIRST_PAUSE, False
-        while True:
-            self._check_open()
-            is_sent = False
-            try:
-                pool = self._server.pool(deadline, is_fresh=is_fresh or not is_lent)
-                if not is_lent:
-                    return work(pool.dial(deadline), deadline)
-                link = pool.take(deadline, is_fresh=is_fresh)
-                is_sent = True
-                try:
-                    return work(link, deadline)
-                finally:
-                    pool.give(link)
-            except TROUBLE as error:
-                may_repeat = is_repeatable or not is_sent
-                if not _may_pass(error, may_repeat) or time.monotonic() + pause > deadline:
-                    raise BrokerError(explain(error)) from error
-            time.sleep(pause)
-            pause, is_fresh = min(2 * pause, LONGEST_PAUSE), True
-
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise BrokerError("the broker is closed")
+        return self._caller.call(call, is_repeatable=is_repeatable)
 
     def close(self) -> None:
         """Close the connections that rest; the others when they are given back."""
@@ -360,8 +303,7 @@ class RedisBroker(Broker):
             feed.is_ended = True
             with contextlib.suppress(BrokerError):
                 feed.signal()  # wakes its owner; only the owner may close its connection
-        self._is_closed = True
-        self._server.close()
+        self._caller.close()
 
 
 def _errors(replies: Sequence[Any]) -> list[Exception]:
@@ -521,16 +463,3 @@ def _parse(channel: str, data: bytes) -> Arrival:
         return Left(channel, data[1:].decode())
     number, previous, epoch, payload = data.decode().split(" ", 3)
     return Publication(channel, int(number), int(previous), epoch, payload)
-
-
-# Forks
-
-_brokers: weakref.WeakSet[RedisBroker] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for broker in list(_brokers):
-        broker.begin_process()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -12,8 +12,9 @@ from typing import Any
 
 import redis
 
+from faye_wsgi.brokers.pool import Pool
 from faye_wsgi.brokers.redis_link import Link, connect, connection_options
-from faye_wsgi.brokers.redis_servers import Pool, ask_any
+from faye_wsgi.brokers.redis_servers import ask_any
 from faye_wsgi.brokers.url import Address, split_hosts
 
 __all__ = ["Cluster", "Partition"]
@@ -41,7 +42,7 @@ class Cluster:
 
     def reset(self) -> None:
         """Forget all connections, as the child of a fork must."""
-        self._pools: dict[Address, Pool] = {}
+        self._pools: dict[Address, Pool[Link]] = {}
         self._table: list[tuple[int, int, Address]] = []  # first slot, last slot, node
         self._asked = float("-inf")
 
@@ -51,7 +52,7 @@ class Cluster:
         self._partitions.add(made)
         return made
 
-    def find(self, slot: int, deadline: float) -> Pool:
+    def find(self, slot: int, deadline: float) -> Pool[Link]:
         """The connections to the node that owns a slot now."""
         if time.monotonic() > self._asked + TABLE_SECONDS:
             self._ask(deadline)
@@ -61,7 +62,7 @@ class Cluster:
                 return self._pools.setdefault(address, self._pool(address))
         raise redis.ConnectionError(f"no node of the Cluster owns the slot {slot}")
 
-    def _pool(self, address: Address) -> Pool:
+    def _pool(self, address: Address) -> Pool[Link]:
         options = {**self._options, "host": address[0], "port": address[1]}
 
         def dial(deadline: float) -> Link:
@@ -107,9 +108,9 @@ class Partition:
     def __init__(self, cluster: Cluster, slot: int) -> None:
         self._cluster = cluster
         self._slot = slot
-        self._found: Pool | None = None
+        self._found: Pool[Link] | None = None
 
-    def pool(self, deadline: float, *, is_fresh: bool = False) -> Pool:
+    def pool(self, deadline: float, *, is_fresh: bool = False) -> Pool[Link]:
         """The connections to the node of the slot; with ``is_fresh``, where that is now."""
         if is_fresh or self._found is None:
             self._found = self._cluster.find(self._slot, deadline)

@@ -16,12 +16,12 @@ import os
 import re
 import ssl
 import time
-import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import redis
 
+from faye_wsgi.brokers.fork import watch_link
 from faye_wsgi.brokers.url import ENCODE
 from faye_wsgi.errors import BrokerError
 
@@ -42,7 +42,7 @@ class Link:
         self.timeout = timeout  # seconds for the rest of a reply that has begun
         self.run = ""  # changes when the server is started again
         self.has_shards = False  # it belongs to a Cluster with sharded Pub/Sub
-        _links.add(self)
+        watch_link(self)
 
     def call(self, commands: Iterable[Command], deadline: float) -> list[Any]:
         """The replies to commands, in one round trip; an error that is a reply is in the list."""
@@ -105,27 +105,6 @@ class Link:
         if connection is not None:
             with contextlib.suppress(*TROUBLE):
                 connection.disconnect()
-
-
-# Forks
-
-_links: weakref.WeakSet[Link] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    """Leave all connections to the parent.
-
-    gevent's greenlets live on in the child, also those that wait for an answer or for a feed. They
-    would take a part of what is sent to the parent. Here they find the end of a pipe.
-    """
-    reader, writer = os.pipe()
-    os.close(writer)
-    for link in list(_links):
-        link.leave_to_parent(reader)
-    os.close(reader)
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 # Connecting

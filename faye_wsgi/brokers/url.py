@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 __all__ = ["ENCODE", "Address", "split_hosts", "take_options", "truth"]
 
@@ -22,7 +22,8 @@ def take_options(url: str, *names: str) -> tuple[str, dict[str, str]]:
     query = parse_qsl(text, keep_blank_values=True)
     others = [(name, value) for name, value in query if name not in names]
     ours = {name: value for name, value in query if name in names}
-    return f"{base}?{urlencode(others)}" if others else base, ours
+    # libpq takes a plus sign for itself.
+    return f"{base}?{urlencode(others, quote_via=quote)}" if others else base, ours
 
 
 def truth(text: str) -> bool:

@@ -116,6 +116,11 @@ class Driver:
         """Whether bytes wait here for a call of ``receive_data`` with more room."""
         return False
 
+    @property
+    def is_unpacking(self) -> bool:
+        """Whether an extension is in the middle of a large message."""
+        return False
+
     # Out
 
     def message(self, message: str | bytes) -> bytes:

@@ -6,12 +6,12 @@ from faye_wsgi.driver.assembly cimport Assembly
 from faye_wsgi.driver.base cimport Driver
 
 cdef int _FIN, _RSV, _CONTROL, _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG
-cdef Py_ssize_t LARGE_MESSAGE, LARGE_PACKED, NO_LIMIT, WORK_BYTES
+cdef Py_ssize_t INFLATED_BYTES, LARGE_MESSAGE, LARGE_PACKED, NO_LIMIT, STEP_WORK, WORK_BYTES
 
 
 cdef class Hybi(Driver):
-    cdef public object _closing, _max_length, _pipeline, _postponed, _random
-    cdef public bint _client, _is_fresh, _is_masked
+    cdef public object _closing, _max_length, _pipeline, _random, _unpacking
+    cdef public bint _client, _is_masked
     cdef public bytes _rest
     cdef public list _pongs
     cdef public Assembly _arriving
@@ -30,6 +30,8 @@ cdef class Hybi(Driver):
     @cython.locals(limit="unsigned long long", stored="unsigned long long")
     cdef _check_limits(self, int first, unsigned long long length)
     cdef _receive_message(self, list events, int first, payload)
+    cdef _unpack(self, list events)
+    cdef _complete(self, list events, int opcode, payload)
     cdef _receive_control(self, list events, int opcode, payload)
     cdef _receive_close(self, list events, payload)
     cdef _receive_piece(self, list events, bytes piece)

@@ -15,6 +15,7 @@ compared with the bytes that are left first, and only then added to a position.
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
 from typing import Any, Callable
 
 from faye_wsgi.driver.assembly import Assembly
@@ -42,9 +43,11 @@ __all__ = ["MAX_FRAGMENTS", "MAX_LENGTH", "Hybi"]
 MAX_LENGTH = 2**26 - 1
 MAX_FRAGMENTS = 16384
 LARGE_MESSAGE = 32768  # Bytes. A larger message is not copied behind its header.
-LARGE_PACKED = 8192  # Bytes. A larger message may inflate to so much that it has its own turn.
+LARGE_PACKED = 1024  # Bytes. A larger message is inflated in steps, for it may become a bomb.
 NO_LIMIT = sys.maxsize
-WORK_BYTES = 2048  # Bytes of a message: to inflate, unmask or decode them is as much as a frame.
+WORK_BYTES = 2048  # Bytes of a message: to unmask or decode them is as much work as a frame.
+INFLATED_BYTES = 1024  # Bytes of a message: to inflate them is.
+STEP_WORK = 128  # One step of an extension: so many frames.
 
 # RFC 6455 §5.2: a frame's first byte. These are plain numbers, which C compares fast.
 _FIN, _RSV, _CONTROL = 0x80, 0x70, 0x08
@@ -68,18 +71,17 @@ class Hybi(Driver):
         "_arriving",
         "_client",
         "_closing",
-        "_is_fresh",
         "_is_masked",
         "_max_fragments",
         "_max_length",
         "_pipeline",
         "_pongs",
-        "_postponed",
         "_random",
         "_rest",
         "_room",
         "_rsv_mask",
         "_steps",
+        "_unpacking",
         "_work",
     )
 
@@ -106,8 +108,8 @@ class Hybi(Driver):
         self._rest = b""  # Bytes that have arrived and are not parsed yet.
         self._room = NO_LIMIT  # Bytes of messages that receive_data may still return.
         self._work = 0  # What the call of receive_data has been so far.
-        self._is_fresh = False  # The call has brought new bytes, and others have had no turn.
-        self._postponed: tuple[int, bytes] | None = None  # A message for the next call to inflate.
+        # The large message that is in the hands of the extensions: see Pipeline.process_in_steps.
+        self._unpacking: Generator[None, None, Message] | None = None
         self._steps = 0  # For ``unfinished``: it grows with each frame or message that is complete.
         self._arriving: Assembly | None = None  # The message that has arrived in part.
         # The answers that the peer has not been sent yet:
@@ -126,8 +128,12 @@ class Hybi(Driver):
 
     @property
     def holds_back(self) -> bool:
-        has_more = bool(self._rest) or self._postponed is not None
+        has_more = bool(self._rest) or self.is_unpacking
         return (self._room < 0 or self.is_tired) and has_more
+
+    @property
+    def is_unpacking(self) -> bool:
+        return self._unpacking is not None
 
     @property
     def missing(self) -> int:
@@ -145,7 +151,6 @@ class Hybi(Driver):
 
     def receive_data(self, data: bytes, room: int | None = None) -> list[Data | Event]:
         events: list[Data | Event] = []
-        self._is_fresh = len(data) > 0
         if self._rest:
             data = self._rest + data
             self._rest = b""
@@ -171,11 +176,8 @@ class Hybi(Driver):
                     self.unfinished = 0
                     return events
                 self._steps += self._work
-        if self._postponed is not None and self._room >= 0:
-            first, payload = self._postponed
-            self._postponed = None
-            self._is_fresh = False
-            self._receive_message(events, first, payload)
+        if self._unpacking is not None and self._room >= 0:
+            self._unpack(events)
         pos = 0
         size = len(data)
         while self._room >= 0 and self._work < self.max_work and not self._ended:
@@ -306,20 +308,38 @@ class Hybi(Driver):
             self._receive_message(events, arriving.first, arriving.payload())
 
     def _receive_message(self, events: list[Data | Event], first: int, payload: bytes) -> None:
-        opcode = first & 15
         self._steps += 1 + len(payload) // STEP
-        if self._pipeline is not None:
-            if self._is_fresh and len(payload) >= LARGE_PACKED and self.max_work < NO_LIMIT:
-                # Many connections may have read such a message in the same turn.
-                self._postponed = first, payload
-                self._work = self.max_work
-                return
-            try:
-                message = self._pipeline.process_incoming(Message.from_frame(first, payload))
-            except ExtensionError as error:
-                self._fail(events, error.code, str(error))
-                return
-            opcode, payload = message.opcode, message.data
+        if self._pipeline is None:
+            self._complete(events, first & 15, payload)
+            return
+        message = Message.from_frame(first, payload)
+        if len(payload) >= LARGE_PACKED:
+            self._unpacking = self._pipeline.process_in_steps(message)
+            self._unpack(events)
+            return
+        try:
+            message = self._pipeline.process_incoming(message)
+        except ExtensionError as error:
+            self._fail(events, error.code, str(error))
+            return
+        self._work += len(message.data) // INFLATED_BYTES
+        self._complete(events, message.opcode, message.data)
+
+    def _unpack(self, events: list[Data | Event]) -> None:
+        """Go on with a large message, until it is done or the call has been enough work."""
+        steps = self._unpacking
+        assert steps is not None
+        try:
+            while self._work < self.max_work:
+                next(steps)
+                self._work += STEP_WORK
+        except StopIteration as end:
+            self._unpacking = None
+            self._complete(events, end.value.opcode, end.value.data)
+        except ExtensionError as error:
+            self._fail(events, error.code, str(error))
+
+    def _complete(self, events: list[Data | Event], opcode: int, payload: bytes) -> None:
         self._work += len(payload) // WORK_BYTES
         data: Data = payload
         if opcode != _BINARY:
@@ -373,7 +393,7 @@ class Hybi(Driver):
     def _end(self, events: list[Any], code: int | None, reason: str | None) -> None:
         super()._end(events, code, reason)
         self._rest = b""
-        self._arriving = self._postponed = None
+        self._arriving = self._unpacking = None
 
     # Out
 

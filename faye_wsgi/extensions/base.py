@@ -126,6 +126,12 @@ class Session(Protocol):
     instead of ``process_outgoing_message``. ``shared`` is a dict that all of them get. The
     extension stores results in it, under keys that only this extension uses. A stored message
     must not be changed again.
+
+    A session that makes messages many times longer should not do it in one go: meanwhile no other
+    connection is served. So a received message of 1 KiB or more goes to the session's method
+    ``process_incoming_in_steps(message)``, if it has one. That is a generator, which returns the
+    message, and which yields None about every 0.3 milliseconds (permessage-deflate: after each
+    128 KiB). It may be closed before its end, as any generator: then the connection has ended.
     """
 
     max_length: int

@@ -8,7 +8,7 @@ sides agreed on no extension. So a connection without extensions has no cost fro
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, NamedTuple, Union
 
 from faye_wsgi.errors import ExtensionError
@@ -74,6 +74,22 @@ class Pipeline:
                 message = session.process_incoming_message(message)
             except Exception as error:
                 raise _fault(extension, error, _INCOMING) from error
+        return self._check_length(message)
+
+    def process_in_steps(self, message: Message) -> Generator[None, None, Message]:
+        """The same in steps, with those sessions that know of them: it yields between two."""
+        for extension, session in self._incoming:
+            process = getattr(session, "process_incoming_in_steps", None)
+            try:
+                if process is None:
+                    message = session.process_incoming_message(message)
+                else:
+                    message = yield from process(message)
+            except Exception as error:
+                raise _fault(extension, error, _INCOMING) from error
+        return self._check_length(message)
+
+    def _check_length(self, message: Message) -> Message:
         if len(message.data) > self._max_length:
             raise ExtensionError(f"a message is longer than {self._max_length} bytes", 1009)
         return message

@@ -252,7 +252,10 @@ class Connection:
 
     def _wait_for_turn(self) -> None:
         hubs.give_memory_back(self.hub)
-        hubs.call_in_turn(self.hub, self.guard, self._go_on)
+        # One message after the other. If they took turns, many would be in memory at once, each of
+        # them up to 1000 times as large as what the peer has sent.
+        is_first = self.driver is not None and self.driver.is_unpacking
+        hubs.call_in_turn(self.hub, is_first, self.guard, self._go_on)
 
     def _go_on(self) -> None:
         """Take the bytes that the driver holds back, and read on."""

@@ -111,8 +111,11 @@ class _Registry:
         self._quiet = hub.loop.timer(QUIET, QUIET, ref=False)
         self._is_quiet = True
 
-    def call_in_turn(self, function: Callable[..., object], *args: Any) -> None:
-        self._turns.append((function, *args))
+    def call_in_turn(self, first: bool, *call: Any) -> None:
+        if first:
+            self._turns.appendleft(call)
+        else:
+            self._turns.append(call)
         if not self._turn.active:
             self._turn.start(self._take_turn)
 
@@ -225,8 +228,10 @@ def get_hub() -> Any:
     return gevent.get_hub()
 
 
-def call_in_turn(hub: Any, function: Callable[..., object], *args: Any) -> None:
+def call_in_turn(hub: Any, first: bool, function: Callable[..., object], *args: Any) -> None:
     """Call ``function`` in a later turn of ``hub``, which makes one such call in each.
+
+    With ``first`` it is the next one, else those come before it that wait already.
 
     That is for long work. A callback of gevent's loop would not do: the loop runs many of them,
     also those that they add, before it looks at the sockets again. A timer of 0 seconds comes after
@@ -234,7 +239,7 @@ def call_in_turn(hub: Any, function: Callable[..., object], *args: Any) -> None:
     """
     registry = _registries.get(hub)
     if registry is not None:
-        registry.call_in_turn(function, *args)
+        registry.call_in_turn(first, function, *args)
 
 
 def give_memory_back(hub: Any) -> None:

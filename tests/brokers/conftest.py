@@ -11,6 +11,8 @@ import pytest
 from faye_wsgi.brokers.base import Broker
 
 from ..conftest import find_program
+from ..support import postgres
+from ..support.postgres import PgBouncer, PostgresServer
 from ..support.redis import ClusterNode, RedisServer, cluster, has_tls
 from .harness import Engine, Memory
 
@@ -43,7 +45,30 @@ def redis_cluster() -> Iterator[list[ClusterNode]]:
         yield nodes
 
 
-@pytest.fixture(params=["memory", "redis", "cluster"])
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A Postgres that tests share: each with a prefix of its own."""
+    with PostgresServer(postgres.programs()) as server:
+        yield server
+
+
+@pytest.fixture
+def start_postgres() -> Iterator[Callable[..., PostgresServer]]:
+    """`start_postgres(…settings)` starts one that ends with the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *settings, **options: stack.enter_context(
+            PostgresServer(postgres.programs(), *settings, **options)
+        )
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
+    """A PgBouncer before the Postgres that tests share."""
+    with PgBouncer(find_program("pgbouncer"), postgres_server) as bouncer:
+        yield bouncer
+
+
+@pytest.fixture(params=["memory", "redis", "cluster", "postgres", "pgbouncer"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Each engine that keeps the contract."""
     made = ENGINES[request.param](request)
@@ -61,10 +86,22 @@ def cluster_engine(request: pytest.FixtureRequest) -> Engine:
     return Engine(f"redis+cluster://127.0.0.1:{nodes[0].port}?partitions=1")
 
 
+def postgres_engine(request: pytest.FixtureRequest) -> Engine:
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return Engine(server.url)
+
+
+def pgbouncer_engine(request: pytest.FixtureRequest) -> Engine:
+    bouncer: PgBouncer = request.getfixturevalue("pgbouncer")
+    return Engine(bouncer.url)
+
+
 ENGINES: dict[str, Callable[[pytest.FixtureRequest], Engine]] = {
     "memory": lambda request: Memory(),
     "redis": redis_engine,
     "cluster": cluster_engine,
+    "postgres": postgres_engine,
+    "pgbouncer": pgbouncer_engine,
 }
 
 

@@ -27,6 +27,14 @@ def test_redis_connects_at_its_first_use(url: str) -> None:
     assert broker.timeout == 0.5
 
 
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
+def test_postgres_connects_at_its_first_use(scheme: str) -> None:
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    [broker] = connect(f"{scheme}://u:p@h:1/db?durable=1&max_connections=2&listen=no", timeout=0.5)
+    assert type(broker).__name__ == "PostgresBroker"
+    assert broker.timeout == 0.5
+
+
 @pytest.mark.parametrize("url", ["", "localhost", "http://localhost", "redis"])
 def test_another_scheme_raises(url: str) -> None:
     with pytest.raises(ValueError, match="memory://, redis://, rediss://"):
@@ -74,16 +82,25 @@ def test_a_prefix_that_would_spread_the_keys_raises(prefix: str) -> None:
         connect("redis://localhost", prefix=prefix)
 
 
-def test_without_redis_py_the_error_says_what_to_install(tmp_path: Path) -> None:
-    (tmp_path / "redis.py").write_text("raise ImportError('no redis', name='redis')")
+@pytest.mark.parametrize(
+    ("module", "url", "extra"),
+    [
+        ("redis", "redis://localhost", "redis"),
+        ("psycopg", "postgres://localhost", "postgres"),
+    ],
+)
+def test_without_its_client_the_error_says_what_to_install(
+    tmp_path: Path, module: str, url: str, extra: str
+) -> None:
+    (tmp_path / f"{module}.py").write_text(f"raise ImportError('none', name={module!r})")
     script = (
         "from faye_wsgi.brokers.engines import connect\n"
         "connect('memory://')\n"
-        "try: connect('redis://localhost')\n"
+        f"try: connect({url!r})\n"
         "except ImportError as error: print(error)\n"
     )
     root = Path(__file__).resolve().parents[2]
     path = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(root)!r}]\n"
     command = [sys.executable, "-c", path + script]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert "pip install 'faye_wsgi[redis]'" in result.stdout, result.stderr
+    assert f"pip install 'faye_wsgi[{extra}]'" in result.stdout, result.stderr

@@ -224,9 +224,9 @@ def test_members_do_not_leave_while_they_are_noted_anew(server: RedisServer) -> 
     [one], [other] = (connect(server.url, leave_seconds=0.1) for _ in range(2))
     with closing(one), closing(other), closing(subscribed(other.open_feed(), "a")) as feed:
         one.change_presence([Change("a", "7", "x", "7")])
-        with mock.patch.object(one, "_note", side_effect=BrokerError("cut")):
+        with mock.patch.object(one._present, "_note", side_effect=BrokerError("cut")):
             with pytest.raises(BrokerError):
-                one._note_all()
+                one._present.check(False)
         other.change_presence([Change("a", "8", "x", "8"), Change("a", "8", "x", None)])
         found = wait_for(feed, [Left("a", "8")], other.beat)
         assert Left("a", "7") not in found

@@ -5,7 +5,7 @@ Input is built by ``tests.support.frames``, which shares no code with the packag
 
 from __future__ import annotations
 
-import random
+import sys
 from array import array
 
 import pytest
@@ -21,9 +21,11 @@ from faye_wsgi.driver.events import (
 )
 from faye_wsgi.driver.frames import CloseCode, build_frame, check_close, is_valid_close_code
 from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH, Hybi
+from faye_wsgi.extensions.base import Extension
 from faye_wsgi.extensions.negotiation import negotiate
 from faye_wsgi.extensions.permessage_deflate import permessage_deflate
 
+from ..extensions.fakes import Reverse
 from ..support import frames
 from ..support.frames import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, frame, text
 
@@ -803,16 +805,51 @@ def test_the_transport_may_fail_it(held: bytes) -> None:
     assert driver.fail(1008, "again") == [] == driver.receive_data(text("more"))
 
 
-def test_a_large_packed_message_is_inflated_in_a_turn_of_its_own() -> None:
-    """Behind what came before it, and before what comes after it."""
-    pipelines = [negotiate([permessage_deflate], "permessage-deflate", 2**20) for _ in range(2)]
+BOMB = bytes(2**22)
+
+
+def packed(
+    messages: list[bytes], *extensions: Extension, max_work: int = 1000
+) -> tuple[Hybi, bytes]:
+    """A driver that takes so much work at a time, and the frames of ``messages`` for it."""
+    header = ", ".join(extension.name for extension in extensions)
+    pipelines = [negotiate(extensions, header, len(BOMB)) for _ in range(2)]
     sender, receiver = client(pipeline=pipelines[0]), Hybi(pipeline=pipelines[1])
-    receiver.max_work = 1000
-    noise = random.Random(1).getrandbits(8 * 20_000).to_bytes(20_000, "big")
-    data = b"".join(map(sender.message, [b"before", noise, b"after", noise]))
-    assert receiver.receive_data(data) == [b"before"]
-    assert receiver.is_tired and receiver.holds_back and receiver.unfinished == 0
-    assert receiver.receive_data(b"", -1) == []
-    assert receiver.holds_back, "there is no room"
-    assert receiver.receive_data(b"") == [noise, b"after", noise]
-    assert not receiver.holds_back
+    receiver.max_work = max_work
+    return receiver, b"".join(map(sender.message, messages))
+
+
+@pytest.mark.parametrize("others", [(), (Reverse(),)], ids=["alone", "with one without steps"])
+def test_a_bomb_is_inflated_in_steps(others: tuple[Extension, ...]) -> None:
+    """Behind what came before it, and before what comes after it."""
+    messages = [b"before", BOMB, b"after", BOMB]
+    driver, data = packed(messages, permessage_deflate, *others)
+    slices = [driver.receive_data(data)]
+    while driver.holds_back:
+        assert driver.is_tired and driver.unfinished == 0
+        assert driver.receive_data(b"", -1) == [] and driver.holds_back, "there is no room"
+        slices.append(driver.receive_data(b""))
+    assert [message for events in slices for message in events] == messages
+    assert len(slices) >= 8, "of a MiB each"
+
+
+def test_without_a_limit_of_work_a_bomb_is_inflated_at_once() -> None:
+    driver, data = packed([BOMB, b"after"], permessage_deflate, max_work=sys.maxsize)
+    assert driver.receive_data(data) == [BOMB, b"after"]
+
+
+def test_a_bomb_ends_with_its_connection() -> None:
+    driver, data = packed([BOMB, b"after"], permessage_deflate)
+    assert driver.receive_data(data) == [] and driver.holds_back
+    assert driver.receive_eof() == [CloseEvent(1006, "")]
+    assert not driver.holds_back and driver._unpacking is None
+    assert driver.receive_data(b"") == []
+
+
+def test_a_bomb_that_is_too_large_fails_in_one_of_its_steps() -> None:
+    driver, data = packed([BOMB + b"x", b"after"], permessage_deflate)
+    events = driver.receive_data(data)
+    while driver.holds_back:
+        assert events == []
+        events = driver.receive_data(b"")
+    assert failure(events) == 1009

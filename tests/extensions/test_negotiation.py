@@ -270,6 +270,8 @@ def test_the_limit_holds_for_every_extension() -> None:
     with pytest.raises(ExtensionError) as caught:
         pipeline.process_incoming(Message(1, b"12345"))
     assert caught.value.code == 1009
+    with pytest.raises(ExtensionError, match="^a message is longer than 10 bytes$"):
+        list(pipeline.process_in_steps(Message(1, b"12345")))
     assert len(pipeline.process_outgoing(Message(1, b"12345")).data) == 11  # ours may be longer
 
 
@@ -286,6 +288,7 @@ def test_errors_of_sessions(error: Exception, incoming: int, outgoing: int) -> N
     pipeline = pipe(Fake("fine"), Fake("faulty", error=error))
     for process, code in (
         (pipeline.process_incoming, incoming),
+        (lambda message: list(pipeline.process_in_steps(message)), incoming),
         (pipeline.process_outgoing, outgoing),
     ):
         with pytest.raises(ExtensionError, match="^faulty: bad$") as caught:

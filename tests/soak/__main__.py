@@ -21,12 +21,12 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     monkey.patch_all()
-    from . import faults, rounds
+    from . import rounds
 
     options = parse()
-    setups = [one for one in faults.SETUPS if options.setup in (None, one.name)]
+    setups = [one for one in rounds.SETUPS if options.setup in (None, one.name)]
     if not setups:
-        names = ", ".join(one.name for one in faults.SETUPS)
+        names = ", ".join(one.name for one in rounds.SETUPS)
         raise SystemExit(f"there is no setup {options.setup}: there are {names}")
     seed = int(time.time()) if options.seed is None else options.seed
     deadline = time.monotonic() + options.seconds

@@ -13,8 +13,8 @@
 3. **Once.** A value has one place, whatever the publisher was told. With a key it may have
    another one in another epoch: the key was lost with the data.
 4. **Never a false True.** Where the server says that a client has recovered, all that was published
-   before the client asked has come before that, up to the place that the server named; and none of
-   it was a reset. What is above that place was on its way to the worker: it comes as any other.
+   before the client asked has come before that, up to the place that the server named, or a reset
+   has. What is above that place was on its way to the worker: it comes as any other.
 5. **No needless reset.** Where the faults lose no data, there is none.
 
 What counts as published is what was acknowledged, and what any client got: a publication that
@@ -230,11 +230,14 @@ def check_recovered(
     start = number_at(span.since, index)
     if start is None or not span.recovered:
         return
-    here = {got.value for got in session.got[span.first : span.joined]}
+    came = session.got[span.first : span.joined]
+    here = {got.value for got in came}
+    # The data may be lost after the server has found that all is there, and before it can say so.
+    reset = max((g.at for g in came if g.value is None and g.channel == span.channel), default=0)
     named = number_at(span.started, index)
     end = span.began if named is None else min(span.began, named.number)
     for one in published[_after(published, start.number) : _after(published, end)]:
-        if one.value not in here:
+        if one.value not in here and one.place.number > reset:
             yield Fault("false True", "recovered is True", one, session)
 
 

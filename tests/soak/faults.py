@@ -56,6 +56,7 @@ class Setup:
     options: tuple[str, ...] = ()
     channels: Mapping[str, Any] = field(default_factory=dict)
     is_lossless: bool = False
+    engine: str = "redis"
 
 
 SETUPS = (
@@ -348,7 +349,12 @@ HARMLESS_TO_REDIS = {"forget_scripts", "kill_worker", "reload", "kill_publisher"
 
 
 def do_harm(
-    setup: Setup, world: World, server: Server, dice: random.Random, seconds: float
+    setup: Setup,
+    world: World,
+    server: Server,
+    dice: random.Random,
+    seconds: float,
+    acts: Mapping[str, Act] = FAULTS,
 ) -> None:
     """Do harm for so many seconds; afterwards everything works."""
     deadline = time.monotonic() + seconds
@@ -356,5 +362,5 @@ def do_harm(
         time.sleep(min(left, dice.expovariate(1 / 1.5)))
         name = dice.choices(list(setup.faults), list(setup.faults.values()))[0]
         world.note(f"{name} begins")
-        FAULTS[name](world, server, dice)
+        acts[name](world, server, dice)
         world.note(f"{name} has ended")

@@ -22,7 +22,7 @@ from faye_wsgi import Channels
 
 from ..support.redis import find_redis
 from ..support.servers import Server, serve
-from . import clients, faults, publishing
+from . import clients, faults, postgres, publishing
 from .check import Fault, check, tell
 from .clients import Browser
 from .faults import Setup, World
@@ -31,6 +31,8 @@ from .records import Sent, Session
 
 NAMES = [f"room:{number}" for number in range(6)] + ["große Räume", "bulk"]
 QUIET = ["quiet:1", "quiet:2"]  # a message every few seconds
+SETUPS = (*faults.SETUPS, *postgres.SETUPS)
+ACTS = {**faults.FAULTS, **postgres.FAULTS}
 BROWSERS = 32
 PRESENCE = {"leave_seconds": 2.0, "worker_seconds": 15.0}
 THROUGH_WORKERS = 3
@@ -58,11 +60,9 @@ def rates_of(publisher: int) -> dict[str, Any]:
 
 def run_round(setup: Setup, seed: int, seconds: float) -> Round:
     """Run one; the harm lasts ``seconds``."""
-    program = find_redis()
-    assert program is not None, "redis-server is not installed"
     options = {"history": 10_000, "ttl": 3600, "high_water": 65_536, **PRESENCE, **setup.channels}
     with contextlib.ExitStack() as stack:
-        world = stack.enter_context(faults.redis_of(setup, program))
+        world = stack.enter_context(world_of(setup))
         environment = {"SOAK_URL": world.url, "SOAK_OPTIONS": json.dumps(options)}
         server = stack.enter_context(
             serve(
@@ -79,7 +79,7 @@ def run_round(setup: Setup, seed: int, seconds: float) -> Round:
         stack.callback(gevent.killall, [one.greenlet for one in browsers])
         with publishers(folder, world, server, options, seed) as finish:
             dice = random.Random(f"{seed} faults")
-            faults.do_harm(setup, world, server, dice, seconds)
+            faults.do_harm(setup, world, server, dice, seconds, ACTS)
             sent = finish()
         world.note("no more harm")
         sent += bring_to_an_end(channels, browsers)
@@ -98,6 +98,15 @@ def run_round(setup: Setup, seed: int, seconds: float) -> Round:
         story = "\n\n".join(tell(fault, sent, sessions, world.events) for fault in found[:TOLD])
         story += f"\n\nThe server's last words:\n{server.log()[-WORDS:]}"
         return Round(found, summarize(setup, seed, sent, sessions, world), story)
+
+
+def world_of(setup: Setup) -> contextlib.AbstractContextManager[World]:
+    """The broker's engine as a setup wants it."""
+    if setup.engine != "redis":
+        return postgres.postgres_of(setup)
+    program = find_redis()
+    assert program is not None, "redis-server is not installed"
+    return faults.redis_of(setup, program)
 
 
 def make_browsers(

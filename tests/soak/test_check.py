@@ -191,10 +191,17 @@ def test_recovered_is_a_false_true() -> None:
     assert not kinds(GOOD, session(got(20), got(30), **said))
 
 
-def test_what_is_on_its_way_to_the_worker_may_come_after_recovered() -> None:
-    said: dict[str, Any] = {"recovered": True, "replayed": 1, "began": 32, "started": 25}
-    assert not kinds(GOOD, session(got(20), got(30), **said))
-    assert kinds(GOOD, session(got(20), got(40), **said)) == {"lost"}
+def test_what_is_on_its_way_when_a_client_recovers_comes_later() -> None:
+    said: Any = {"recovered": True, "began": 32, "started": 25}
+    assert not kinds(GOOD, session(got(20), got(30), got(40), replayed=1, **said))
+    assert kinds(GOOD, session(got(20), got(40), replayed=1, **said)) == {"lost"}
+    assert kinds(GOOD, session(got(20), got(30), replayed=0, **said)) == {"false True"}
+
+
+def test_the_data_are_lost_before_the_server_can_say_that_a_client_has_recovered() -> None:
+    said: Any = {"recovered": True, "began": 32, "replayed": 2}
+    assert not kinds(GOOD, session(got(20), reset(30, when=31), got(40), **said))
+    assert kinds(GOOD, session(got(20), reset(28, when=29), got(40), **said)) >= {"false True"}
 
 
 def test_recovered_false_and_resets_are_needless() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ..conftest import find_program
+from ..support.postgres import programs
 from ..support.servers import ROOT
 
 SECONDS = 8  # of harm
@@ -20,13 +21,17 @@ GROUPS = [
     ["sentinels", "cluster", "threads"],
     ["harmless", "volatile"],
     ["durable", "undurable"],
+    ["postgres", "postgres-failover"],
 ]
 
 
 @pytest.mark.timeout(LIMIT + 20)
 @pytest.mark.parametrize("setups", GROUPS, ids="-".join)
 def test_nothing_is_lost_without_a_word(setups: list[str], tmp_path: Path) -> None:
-    find_program("redis-server")
+    if "postgres" in setups:
+        programs()
+    else:
+        find_program("redis-server")
     deadline = time.monotonic() + LIMIT
     started = {setup: start(setup, tmp_path / setup) for setup in setups}
     try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import gevent
 import pytest
 
+from faye_wsgi.extensions.negotiation import negotiate
+from faye_wsgi.extensions.permessage_deflate import permessage_deflate
 from faye_wsgi.transport import outbox
 from faye_wsgi.transport.settings import GATHER, MAX_WORK, TURN, TURN_BYTES, TURN_PIECES, Settings
 
@@ -228,6 +231,32 @@ def test_of_many_slow_connections_one_goes_on_in_a_turn() -> None:
             both.peer.sock.sendall(in_two_frames(count))
         until(lambda: len(seen) == len(crowd) * count + 1)
     assert seen.index("quiet") - first_slices <= MAX_WORK
+
+
+def test_bombs_are_inflated_one_after_the_other_in_many_turns() -> None:
+    """In each turn the quiet connection is served, too; no two bombs are in memory."""
+    seen: list[Any] = []
+    bomb = bytes(8 * 2**20)
+    packer = zlib.compressobj(wbits=-15)
+    payload = packer.compress(bomb) + packer.flush(zlib.Z_SYNC_FLUSH)
+    packed = frames.frame(frames.BINARY, payload[:-4], rsv=4)
+    with contextlib.ExitStack() as stack:
+        quiet = stack.enter_context(pair())
+
+        def say() -> None:
+            if seen.count(bomb) < 3:
+                quiet.peer.sock.sendall(frames.text("quiet"))
+
+        read_all(quiet, seen, say)
+        for _ in range(3):
+            pipeline = negotiate([permessage_deflate], "permessage-deflate", len(bomb))
+            both = stack.enter_context(pair(pipeline=pipeline))
+            read_all(both, seen)
+            both.peer.sock.sendall(packed)
+        say()
+        until(lambda: seen.count(bomb) == 3)
+    first, second, third = (index for index, message in enumerate(seen) if message == bomb)
+    assert min(first, second - first, third - second) >= 4
 
 
 @pytest.mark.parametrize("end, code", [(frames.close(4001), 4001), (b"", 1006)])

@@ -19,8 +19,7 @@ LIMIT = 200.0
 # Those of a group run at the same time: a round waits for most of its time.
 GROUPS = [
     ["sentinels", "cluster", "threads"],
-    ["harmless", "volatile"],
-    ["durable", "undurable"],
+    ["harmless", "volatile", "durable", "undurable"],
     ["postgres", "postgres-failover"],
 ]
 

@@ -202,6 +202,7 @@ class Channels:
         *,
         since: str | None = None,
         last: int = 0,
+        limit: int | None = None,
         presence: Mapping[str, Any] | bool | None = None,
         user: Any = None,
         format: Format | None = None,
@@ -213,6 +214,9 @@ class Channels:
         :param channels: the name of a channel, or several.
         :param since: a cursor: what came after it is replayed first. None or '' for none.
         :param last: without a cursor, how many of the last messages come first.
+        :param limit: with a cursor, how many messages of a channel (and 256 KiB of them) are
+            replayed at most. Where more came after it, there is a reset instead. None: all that is
+            kept.
         :param presence: ``{'id': …, …}`` enters a member, whom the others see; the rest of it
             is shown to them. True only watches who is there. With either, the connection gets
             ``joined`` and ``left``.
@@ -232,13 +236,15 @@ class Channels:
         cursor = self._parse(since) if since else None
         if not 0 <= last <= self._max_history:
             raise ValueError(f"last is a number from 0 to {self._max_history}, not {last!r}")
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit is a number from 0 on, not {limit!r}")
         delivery = self._use()
         target = Mailbox(connection, delivery.end) if kind == "function" else connection
         try:
             subscription = Subscription(
                 self, target, kind, presence, None if user is None else str(user), format
             )
-            subscription._begin(names, cursor, last)
+            subscription._begin(names, cursor, last, limit)
         except BaseException:
             if kind == "function":
                 target.close()
@@ -272,7 +278,8 @@ class Channels:
             what the framework has, an environ in plain WSGI. ``action`` is 'subscribe' (and reading
             the history), 'publish' or 'presence' (seeing who is there). A false value refuses. A
             dict has options: ``user`` and ``presence`` as in ``subscribe``; ``last`` and
-            ``history``, the most messages that may be asked for of the past; ``data``, a function
+            ``history``, the most messages that may be asked for of the past, also by an old cursor
+            (``history``: beyond it there is a reset); ``data``, a function
             of what a client publishes that returns what is published instead, so that it can be
             checked and get its author; its ValueError refuses it. Without ``authorize`` only names
             from ``sign`` are allowed, and nothing is published.
@@ -540,7 +547,7 @@ class Subscription:
 
         Raises what ``Channels.subscribe`` does.
         """
-        return self._begin([channel], self._owner._parse(since) if since else None, last)
+        return self._begin([channel], self._owner._parse(since) if since else None, last, None)
 
     def remove(self, channel: str) -> None:
         """Get a channel no more; nothing happens if it is not one of these."""
@@ -567,7 +574,9 @@ class Subscription:
         """
         self._delivery.tell(self._target, make)
 
-    def _begin(self, names: Sequence[str], cursor: Cursor | None, last: int) -> bool | None:
+    def _begin(
+        self, names: Sequence[str], cursor: Cursor | None, last: int, limit: int | None
+    ) -> bool | None:
         if self._is_closed:
             raise RuntimeError("this subscription is closed")
         for name in names:
@@ -575,7 +584,14 @@ class Subscription:
         entries = [Entry(name, self._format, self._member, self._watches) for name in names]
         self._owner._control.listen()
         recovered = self._delivery.subscribe(
-            self, self._target, self._kind, entries, since=cursor, last=last, user=self._user
+            self,
+            self._target,
+            self._kind,
+            entries,
+            since=cursor,
+            last=last,
+            limit=limit,
+            user=self._user,
         )
         self._names.update(dict.fromkeys(names))
         # Once more, for it rests when the last subscriber goes: another one, or this one already.

@@ -156,6 +156,22 @@ def test_the_last_messages_first(channels: Channels) -> None:
         assert subscription.recovered is None
 
 
+def test_more_than_the_limit_is_a_reset(channels: Channels) -> None:
+    cursor = channels.cursor("a", "b")
+    sent = [channels.publish(name, number) for number, name in enumerate("aaab")]
+    got = Got()
+    with channels.subscribe(got, ["a", "b"], since=cursor, limit=2) as subscription:
+        assert subscription.recovered is False
+        message = got.next()
+        assert message.channel == "a" and message.reset
+        assert got.next().id == sent[3]
+    with channels.subscribe(got, ["a", "b"], since=sent[0], limit=2) as subscription:
+        assert subscription.recovered is True
+        assert [got.next().id for _ in range(3)] == sent[1:]
+    with pytest.raises(ValueError, match="limit"):
+        channels.subscribe(got, "a", since=cursor, limit=-1)
+
+
 def test_a_long_replay(channels: Channels) -> None:
     """More than a page, and more than may be handed over at once."""
     channels = Channels(history=2000)

@@ -136,6 +136,7 @@ class Delivery:
         *,
         since: Cursor | None,
         last: int,
+        limit: int | None = None,
         user: str | None,
     ) -> bool | None:
         """Let a target have channels; returns when it has, with its replay on the way.
@@ -157,7 +158,7 @@ class Delivery:
                     return None if since is None else False
                 outlet.hold()
                 try:
-                    recovered = self._join(outlet, new, since, last)
+                    recovered = self._join(outlet, new, since, last, limit)
                     # What it has already began at some other place, which vouches for nothing.
                     return recovered and len(new) == len(entries)
                 except BaseException:
@@ -207,7 +208,12 @@ class Delivery:
         self.end(event.target)
 
     def _join(
-        self, outlet: Outlet, entries: Sequence[Entry], since: Cursor | None, last: int
+        self,
+        outlet: Outlet,
+        entries: Sequence[Entry],
+        since: Cursor | None,
+        last: int,
+        limit: int | None,
     ) -> bool | None:
         base = None
         if len(self.relays) > 1:
@@ -219,7 +225,7 @@ class Delivery:
         joins = {}  # for nothing there
         for index, share in shares.items():
             start = None if since is None else since[index] or unknown
-            joins[index] = Join(outlet, share, start, last, base)
+            joins[index] = Join(outlet, share, start, last, base, limit)
         try:
             self._await(outlet, joins)
             while items := outlet.take_held():

@@ -87,10 +87,12 @@ class Entry(NamedTuple):
 class Join:
     """A request of an outlet to get channels of a partition, and its answer.
 
-    ``since`` is None, or where to begin; without it the ``last`` messages come first. The answer
-    has either ``position``, when it has joined, or ``page``: more of the replay than may be handed
-    over at once. Then the caller sends the page, and asks again. ``base`` is the cursor of what
-    the outlet has had before: None where the numbers of the replay can say it.
+    ``since`` is None, or where to begin; without it the ``last`` messages come first. A channel
+    of which more than ``limit`` messages came after ``since`` is reset instead.
+
+    The answer has either ``position``, when it has joined, or ``page``: more of the replay than may
+    be handed over at once. Then the caller sends the page, and asks again. ``base`` is the cursor
+    of what the outlet has had before: None where the numbers of the replay can say it.
     """
 
     def __init__(
@@ -100,12 +102,14 @@ class Join:
         since: Position | None,
         last: int,
         base: Cursor | None,
+        limit: int | None = None,
     ) -> None:
         self.outlet = outlet
         self.entries = entries
         self.starts = {entry.channel: since for entry in entries}
         self.last = last
         self.base = base
+        self.limit = limit
         self.is_complete = True  # nothing that came after ``since`` was lost
         self.position: Position | None = None
         self.page: list[Item] | None = None
@@ -141,6 +145,8 @@ class Join:
         start = self.starts[channel]
         if start is None:
             return Request(channel, None, self.last)
+        if self.limit is not None:  # never what is older: a page would begin with it
+            return Request(channel, None, self.limit)
         return Request(channel, start.number, PAGE)
 
     def take(
@@ -156,12 +162,13 @@ class Join:
             if start is None:
                 publications += replay.publications if self.last else ()
                 continue
-            is_cut = is_page(replay)
+            is_cut = self.limit is None and is_page(replay)
             found = merge(
                 replay.publications, () if is_cut else held.get(channel, ()), start.number
             )
             floor = find_floor(found, None if is_cut else replay.last)
-            if start.epoch != now.epoch or not floor <= start.number <= now.number:
+            is_known = start.epoch == now.epoch and floor <= start.number <= now.number
+            if not is_known or self._exceeds_limit(found, now):
                 resets.append(channel)
                 continue
             publications += found
@@ -173,10 +180,15 @@ class Join:
             resets, in_order(p for p in publications if p.number <= end), end, end < now.number
         )
 
+    def _exceeds_limit(self, found: list[Publication], now: Position) -> bool:
+        return self.limit is not None and self.limit < sum(p.number <= now.number for p in found)
+
     def key(self, channel: str) -> Any:
         """What can be read in one request with others'."""
         start = self.starts[channel]
-        return (channel, self.last) if start is None else (channel, start.epoch)
+        if start is None:
+            return channel, self.last
+        return channel, start.epoch if self.limit is None else self.limit
 
 
 class Replayed(NamedTuple):

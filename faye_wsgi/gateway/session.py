@@ -132,7 +132,13 @@ class Session:
         if command.watches and not presence:
             self._grant("presence", channel, command)
         last = min(command.last, grant.get("last", self._site.max_history))
-        return {"user": grant.get("user"), "presence": presence or command.watches, "last": last}
+        return {
+            "user": grant.get("user"),
+            "presence": presence or command.watches,
+            "last": last,
+            # Cursors are not signed: an old one could be made up, to get all that is kept.
+            "limit": grant.get("history"),
+        }
 
     def subscribe(self, connection: Any, plan: Plan) -> list[dict[str, Any]]:
         """Subscribe to what a plan allows.
@@ -188,6 +194,10 @@ class Session:
         most = min(self._site.max_history, grant.get("history", self._site.max_history))
         limit = min(HISTORY if command.limit is None else command.limit, most)
         messages = self._channels.history(channel, since=command.since, limit=limit)
+        if command.since and messages and "history" in grant:
+            newest = self._channels.history(channel, limit=most)
+            if messages[0].id not in {one.id for one in newest}:
+                messages = newest[:limit]  # as if the cursor were the oldest that is granted
         found = [{"channel": channel, "id": one.id, "data": one.data} for one in messages]
         return {"history": channel, "messages": found}
 

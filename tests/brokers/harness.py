@@ -22,7 +22,7 @@ from faye_wsgi.errors import BrokerError
 
 T = TypeVar("T")
 
-BOUND = 10.0  # seconds that a test waits for what must come
+BOUND = 30.0  # seconds that a test waits for what must come
 
 
 class Engine:

@@ -532,13 +532,14 @@ def test_a_member_in_two_processes_is_one(processes: Callable[..., Broker]) -> N
 
 
 def test_a_dead_process_leaves_once(processes: Callable[..., Broker]) -> None:
+    """On a busy machine the living may be silent for so long, too: they are noted again."""
     living = [processes(leave_seconds=0.05, worker_seconds=0.5) for _ in range(2)]
     dead = processes(leave_seconds=0.05, worker_seconds=0.5)
     feed = subscribed(living[0].open_feed(), "a", "b")
     dead.change_presence([come(str(index), "x") for index in range(1100)])
-    dead.change_presence([come("both", "x", "{}", "b")])
-    living[1].change_presence([come("both", "x", "1", "b")])
-    assert dead.beat() >= 2
+    for broker in (*living, dead):
+        broker.change_presence([come("both", "x", "1", "b")])
+    wait_until(lambda: [broker.beat() for broker in (*living, dead)][-1] == 3)
     arrived(feed)
 
     def beat() -> None:
@@ -549,8 +550,8 @@ def test_a_dead_process_leaves_once(processes: Callable[..., Broker]) -> None:
     found = wait_for(feed, gone, beat)
     assert sorted(found) == sorted(gone)
     assert living[0].members("a") == {}
-    assert living[0].members("b") == {"both": ["1"]}
-    assert wait_until(lambda: living[0].beat() == living[1].beat() == 2)
+    wait_until(lambda: living[0].beat() == living[1].beat() == 2)
+    assert processes().members("b") == {"both": ["1", "1"]}
     assert arrived(feed) == []
 
 
@@ -558,19 +559,20 @@ def test_a_dead_process_has_no_members(processes: Callable[..., Broker]) -> None
     """Also where no other process sweeps up after it: a script may ask."""
     dead, script = processes(worker_seconds=0.2), processes(worker_seconds=0.2)
     dead.change_presence([come("7", "x")])
-    assert script.members("a") == {"7": ["{}"]}
+    assert processes().members("a") == {"7": ["{}"]}
     wait_until(lambda: script.members("a") == {})
 
 
 def test_who_was_taken_for_dead_is_noted_again(processes: Callable[..., Broker]) -> None:
     options = {"leave_seconds": 0.05, "worker_seconds": 0.3}
     living, slow = processes(**options), processes(**options)
+    script = processes()  # takes none for dead so soon
     feed = subscribed(living.open_feed(), "a")
     slow.change_presence([come("7", "x", "7"), come("8", "x", "8")])
     wait_for(feed, [Left("a", "7"), Left("a", "8")], living.beat)
     slow.beat()
-    assert living.members("a") == {"7": ["7"], "8": ["8"]}
+    assert script.members("a") == {"7": ["7"], "8": ["8"]}
     assert sorted(arrived(feed)) == [Joined("a", "7", "7"), Joined("a", "8", "8")]
     wait_for(feed, [Left("a", "7"), Left("a", "8")], living.beat)
     slow.change_presence([go("8", "x")])
-    assert living.members("a") == {"7": ["7"]}
+    assert script.members("a") == {"7": ["7"]}

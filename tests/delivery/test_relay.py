@@ -32,12 +32,14 @@ def make(clock: Callable[[], float] = time.monotonic) -> tuple[MemoryBroker, Rel
     return broker, Relay(broker, lambda position: Cursor((position,)), delivering, clock=clock)
 
 
-def join(relay: Relay, since: Position | None = None) -> tuple[Outlet, Join]:
+def join(
+    relay: Relay, since: Position | None = None, limit: int | None = None
+) -> tuple[Outlet, Join]:
     mailbox = Mailbox(lambda message: None, lambda one: None)
     mailbox.close()
     outlet = Outlet(mailbox, "function", mailbox, 1000, "close")
     outlet.hold()
-    wanted = Join(outlet, [Entry("a", None, None, False)], since, 0, None)
+    wanted = Join(outlet, [Entry("a", None, None, False)], since, 0, None, limit)
     relay.join(wanted)
     return outlet, wanted
 
@@ -216,6 +218,38 @@ def test_a_long_replay_comes_in_pages() -> None:
     relay.leave(outlet, ["a"], [])
     relay.hurry()
     wait_until(lambda: not relay._is_running)
+
+
+@pytest.mark.parametrize("size", [1, 60_000], ids=["small", "large"])
+@pytest.mark.parametrize("is_known", [False, True], ids=["read", "known"])
+def test_a_limit_is_kept_over_all_pages(is_known: bool, size: int) -> None:
+    """A cursor that is too old gets nothing of the past, whatever is known here already."""
+    broker, relay = make()
+    payload = "1" * size
+    cursors = [broker.publish("a", payload, history=1000, ttl=60) for _ in range(20)]
+    outlets = []
+    if is_known:
+        first, wanted = join(relay, cursors[0])
+        while wanted.wait(TIMEOUT) and wanted.page is not None:
+            wanted.begin_again()
+            relay.join(wanted)
+        outlets.append(first)
+    for missed, limit, is_complete in (
+        (3, 3, True),
+        (3, 2, False),
+        (3, 0, False),
+        (3, 1000, True),
+        (19, 18, False),
+        (0, 0, True),
+    ):
+        outlet, wanted = join(relay, cursors[-1 - missed], limit)
+        assert wanted.wait(TIMEOUT) and wanted.page is None
+        assert wanted.is_complete is is_complete
+        assert len([item for item in outlet.take_held() if not item.message.reset]) == (
+            missed if is_complete else 0
+        )
+        outlets.append(outlet)
+    end(relay, *outlets)
 
 
 # Presence: step by step, in this thread

@@ -120,6 +120,28 @@ def test_the_last_messages_and_the_history(channels: Channels) -> None:
         assert [message["data"] for message in ws.receive_json()["messages"]] == [4]
 
 
+def test_an_old_cursor_gets_what_is_granted(channels: Channels) -> None:
+    """A client that has seen one message can make up the cursor of any other one."""
+    cursor = channels.cursor("a")
+    sent = [channels.publish("a", number) for number in range(6)]
+    view = channels.view(lambda request, action, channel: {"history": 3})
+    with connect(view, "/") as ws:
+        ws.send_json({"subscribe": "a", "since": sent[2]})
+        assert [ws.receive_json()["id"] for _ in range(3)] == sent[3:]
+        assert ws.receive_json()["recovered"] is True
+    for since in (cursor, sent[1]):
+        with connect(view, "/") as ws:
+            ws.send_json({"subscribe": "a", "since": since})
+            assert ws.receive_json()["reset"] is True
+            assert ws.receive_json()["recovered"] is False
+            for limit, expected in ((100, sent[3:]), (2, sent[3:5])):
+                ws.send_json({"history": "a", "since": since, "limit": limit})
+                answer = ws.receive_json()
+                assert [message["id"] for message in answer["messages"]] == expected
+        with connect_events(view, f"/?channel=a&since={since}") as es:
+            assert json.loads(es.receive().data)["reset"] is True
+
+
 def test_presence(channels: Channels, view: Any) -> None:
     with connect(view, "/") as ada, connect(view, "/") as ben:
         ada.send_json({"subscribe": "people"})

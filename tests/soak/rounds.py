@@ -173,7 +173,8 @@ def publishers(
 def bring_to_an_end(channels: Channels, browsers: list[Browser]) -> list[Sent]:
     """Publish an end in each channel, until each client has got one in all of its channels.
 
-    Then the people who come and go leave for good, until all others see one another and no more.
+    Then each of those who come and go leaves for good, until all others see one another and no
+    more.
     """
 
     def send(channel: str, data: Any, key: str | None) -> str:
@@ -188,12 +189,14 @@ def bring_to_an_end(channels: Channels, browsers: list[Browser]) -> list[Sent]:
         for channel in [*NAMES, *QUIET]:
             sent.append(publishing.publish(send, Sent(channel, f"end.{len(sent)}", True)))
         gevent.joinall([one.greenlet for one in browsers], timeout=1)
-        if all(one.has_all for one in browsers):
-            for one in browsers:
-                if one.stays_away:
-                    one.leave()
-            if all(one.sessions[-1].here == stayers for one in browsers if one.member in stayers):
-                break
+        for one in browsers:
+            if one.stays_away and one.has_all:
+                one.leave()
+        if all(
+            one.has_all and (one.member not in stayers or one.sessions[-1].here == stayers)
+            for one in browsers
+        ):
+            break
     for browser in browsers:
         browser.leave()
     gevent.joinall([one.greenlet for one in browsers], timeout=5)

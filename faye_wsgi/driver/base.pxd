@@ -3,7 +3,7 @@
 
 cdef class Driver:
     cdef public object protocol, state
-    cdef public bint _ended, is_tired
+    cdef public bint _ended, is_tired, is_unpacking
     cdef public Py_ssize_t max_work, unfinished
 
     cpdef list receive_data(self, bytes data, room=*)

@@ -52,7 +52,15 @@ class Driver:
     the end of TCP is its end.
     """
 
-    __slots__ = ("_ended", "is_tired", "max_work", "protocol", "state", "unfinished")
+    __slots__ = (
+        "_ended",
+        "is_tired",
+        "is_unpacking",
+        "max_work",
+        "protocol",
+        "state",
+        "unfinished",
+    )
 
     version = ""
     features = Features(
@@ -68,6 +76,7 @@ class Driver:
         # is read by itself, about two microseconds.
         self.max_work = sys.maxsize
         self.is_tired = False  # The last call has come to that: others should have their turn.
+        self.is_unpacking = False  # A large message is half done, in a call without new bytes.
         # 0 if nothing has arrived in part. Else a number for the frame or message that has: another
         # one for each of them, and for each STEP bytes of a message.
         self.unfinished = 0
@@ -114,11 +123,6 @@ class Driver:
     @property
     def holds_back(self) -> bool:
         """Whether bytes wait here for a call of ``receive_data`` with more room."""
-        return False
-
-    @property
-    def is_unpacking(self) -> bool:
-        """Whether an extension is in the middle of a large message."""
         return False
 
     # Out

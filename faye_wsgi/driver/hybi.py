@@ -128,12 +128,8 @@ class Hybi(Driver):
 
     @property
     def holds_back(self) -> bool:
-        has_more = bool(self._rest) or self.is_unpacking
+        has_more = bool(self._rest) or self._unpacking is not None
         return (self._room < 0 or self.is_tired) and has_more
-
-    @property
-    def is_unpacking(self) -> bool:
-        return self._unpacking is not None
 
     @property
     def missing(self) -> int:
@@ -177,6 +173,7 @@ class Hybi(Driver):
                     return events
                 self._steps += self._work
         if self._unpacking is not None and self._room >= 0:
+            self.is_unpacking = True
             self._unpack(events)
         pos = 0
         size = len(data)
@@ -317,6 +314,9 @@ class Hybi(Driver):
         message = Message.from_frame(first, payload)
         if len(payload) >= LARGE_PACKED:
             self._unpacking = self._pipeline.process_in_steps(message)
+            if self.max_work < NO_LIMIT:
+                # One step now: many connections may begin such a message before others continue.
+                self._work = max(self._work, self.max_work - STEP_WORK)
             self._unpack(events)
             return
         try:
@@ -337,6 +337,7 @@ class Hybi(Driver):
                 self._work += STEP_WORK
         except StopIteration as end:
             self._unpacking = None
+            self.is_unpacking = False
             self._complete(events, end.value.opcode, end.value.data)
         except ExtensionError as error:
             self._fail(events, error.code, str(error))

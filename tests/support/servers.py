@@ -242,8 +242,6 @@ def _listen(folder: Path, unix: bool, port: int, host: str = "127.0.0.1") -> soc
 def _gunicorn(what: Kind, workers: int) -> list[str]:
     command = ["-m", "gunicorn", "-k", what.gunicorn, "-w", str(workers)]
     command += ["--graceful-timeout", "2", "--error-logfile", "-"]
-    # It counts from the connection's start: on a busy machine a client asks later than after 2 s.
-    command += ["--keep-alive", "30"]
     return command + (["--threads", "16"] if what.gunicorn == "gthread" else [])
 
 

@@ -52,7 +52,11 @@ def by_worker(server: Server, clients: list[Client]) -> dict[int, list[Client]]:
 
 def descriptors(pid: int) -> list[str]:
     folder = f"/proc/{pid}/fd"
-    return [os.readlink(f"{folder}/{name}") for name in os.listdir(folder)]
+    found = []
+    for name in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):  # it has been closed meanwhile
+            found.append(os.readlink(f"{folder}/{name}"))
+    return found
 
 
 def established(port: int) -> Iterator[tuple[int, str]]:

@@ -445,9 +445,8 @@ class Relay:
 
     def _take_turn(self, feed: Feed) -> int:
         """Deal with all requests; returns how many there were."""
-        count = 0
-        if self._joins or not self._timeline.is_whole:
-            count += self._read(feed)
+        must_read = self._joins or not self._timeline.is_whole
+        count = self._read(feed) if must_read else 0
         self._unsubscribe(feed)
         return max(count, self._change_presence())
 

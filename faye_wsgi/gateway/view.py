@@ -298,10 +298,10 @@ def _discard_body(environ: Environ) -> None:
     Else gunicorn does it, in one go and a KiB at a time: 10 MB stopped a gevent worker for a
     second.
     """
-    length = environ.get("CONTENT_LENGTH") or ""
-    left = int(length) if length.isascii() and length.isdigit() and len(length) < 19 else 0
     if "HTTP_EXPECT" in environ:
         return  # the client sends it only if it is asked to
+    length = environ.get("CONTENT_LENGTH") or ""
+    left = int(length) if length.isascii() and length.isdigit() and len(length) < 19 else 0
     stream = environ["wsgi.input"]
     while left > 0 and (block := stream.read(min(left, _BLOCK))):
         left -= len(block)

@@ -231,14 +231,12 @@ class Closing:
             self.lose(NO_ANSWER)
 
     def go_away(self) -> None:
-        """The process stops: close with 1001, and little patience."""
+        """The process stops: close with 1001, and little patience. Called again and again then."""
         if not self.is_hurried and self.phase is not Phase.CONNECTING:
+            self.is_hurried = True
             self._connection.call_soon(self._go_away)  # guarded: one that raises stops no other
 
     def _go_away(self) -> None:
-        if self.is_hurried:
-            return  # it is told again and again while the process stops
-        self.is_hurried = True
         if self.phase in (Phase.OPEN, Phase.ANSWERING):
             self.close(CloseCode.GOING_AWAY, "", GO_AWAY)
         elif Phase.CLOSING <= self.phase < Phase.CLOSED:

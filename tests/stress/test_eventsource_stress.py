@@ -151,7 +151,9 @@ BLOCKED = [cut_while_the_sender_is_blocked, reset_while_the_sender_is_blocked]
 
 @pytest.fixture(params=["gunicorn-gevent", "pywsgi-unpatched"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    options = ["--worker-connections", "4000"] if "gunicorn" in request.param else []
+    # gunicorn ends a connection that sends no request within its keep-alive: a busy machine's do.
+    options = ["--worker-connections", "4000", "--keep-alive", "60"]
+    options = options if "gunicorn" in request.param else []
     with run_server(request.param, options=options) as running:
         yield running
 

@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -31,6 +32,12 @@ from .support.servers import ROOT, STOP_TIMEOUT, Server, serve
 
 EXAMPLES = ROOT / "examples"
 BOUND = 60.0  # seconds, for what comes in one or two
+
+
+def test_the_handbook_names_each_example() -> None:
+    text = (ROOT / "docs/recipes.md").read_text("utf-8")
+    named = set(re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE))
+    assert named == {path.name for path in EXAMPLES.iterdir() if path.name[0] not in "._"}
 
 
 def command(file: str, program: str) -> list[str]:

@@ -15,6 +15,7 @@ process or the broker was away is delivered later. Where that is not possible it
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ from faye_wsgi.delivery.presence import member_data
 from faye_wsgi.delivery.relay import Entry
 from faye_wsgi.driver.frames import check_close
 from faye_wsgi.endpoint import Endpoint
+from faye_wsgi.errors import BrokerError
 from faye_wsgi.eventsource import EventSource
 from faye_wsgi.gateway.session import Authorize, Site
 from faye_wsgi.gateway.view import ViewOptions, make_view
@@ -42,6 +44,8 @@ from faye_wsgi.wsgi.decorators import check_options
 from faye_wsgi.wsgi.worker import count_workers
 
 __all__ = ["Channels", "Member", "Message", "Subscription"]
+
+log = logging.getLogger("faye_wsgi")
 
 
 class Member:
@@ -296,7 +300,8 @@ class Channels:
         :param ping: seconds between pings of WebSockets. Default 25.
         :param release: called after each message, to give back what ``authorize`` has used, such as
             a database session. Django's are given back without it.
-        :param options: all others of WebSocket.
+        :param options: all others of WebSocket. ``max_connections``, ``check`` and ``check_every``
+            are for event streams, too.
 
         Raises TypeError and ValueError for wrong options.
         """
@@ -377,6 +382,21 @@ class Channels:
         check_close(code, reason)
         self._use()
         self._control.disconnect(str(user), code, reason)
+
+    def user_logged_out(self, sender: Any, user: Any = None, **values: Any) -> None:
+        """Disconnect a user who logs out: ``user_logged_out.connect(channels.user_logged_out)``.
+
+        A receiver of the signals of that name, of Django and of Flask-Login. The user is
+        ``user.get_id()`` where there is such a method (Flask-Login), else ``user.pk``. Where the
+        broker is away, that is logged, and does not raise: the user must be able to log out.
+        """
+        id = user.get_id() if hasattr(user, "get_id") else getattr(user, "pk", None)
+        if id is None:
+            return  # was not logged in
+        try:
+            self.disconnect(id)
+        except BrokerError:
+            log.exception("the connections of a user who has logged out were not closed")
 
     def connections(self, *, timeout: float = 2.0) -> list[dict[str, Any]]:
         """All subscribers, over all processes that answer within ``timeout`` seconds.

@@ -18,6 +18,7 @@ transaction: ``ATOMIC_REQUESTS`` leaves these views out.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any, Callable
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -127,6 +128,17 @@ class Channels(channels.Channels):
         send = self._prepare(channel, data, key)
         transaction.on_commit(lambda: _send_late(send), using=using)
         return None
+
+    def user_logged_out(self, sender: Any, user: Any = None, **values: Any) -> None:
+        """As of ``faye_wsgi.Channels``, when the transaction is committed, which ends the session.
+
+        Before that a client could come back with it.
+        """
+        disconnect = partial(super().user_logged_out, sender, user)
+        if transaction.get_connection().in_atomic_block:
+            transaction.on_commit(disconnect)
+        else:
+            disconnect()
 
 
 # Options of Django's databases that are not libpq's.

@@ -8,6 +8,7 @@ destination, ``broadcast`` sends to many. Nothing here does I/O: the ``Connectio
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, TypeVar, Union, cast, overload
@@ -128,6 +129,27 @@ class EventTarget:
         finally:
             if self._after_listeners is not None:
                 self._after_listeners()
+
+    def _ask_every(self, seconds: float, check: Callable[[Any], object], clock: Any) -> None:
+        """Ask ``check(self)`` at an interval whether this may go on; ``_refuse`` ends it else."""
+        me = weakref.ref(self)  # an EventSource ends when nothing refers to it any more
+
+        def ask() -> None:
+            target = me()
+            if target is not None and not target._may_go_on(check):
+                target._refuse(seconds)
+
+        clock.ask_every(seconds, ask)
+
+    def _may_go_on(self, check: Callable[[Any], object]) -> bool:
+        try:
+            return bool(check(self))
+        finally:
+            if self._after_listeners is not None:
+                self._after_listeners()
+
+    def _refuse(self, seconds: float) -> None:
+        """For servers: the check has refused; it is asked every ``seconds``."""
 
     def _check_type(self, type: str) -> None:
         if type not in self.EVENTS:

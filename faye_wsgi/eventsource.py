@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from functools import cache
-from typing import Any
+from random import uniform
+from typing import Any, Callable
 from urllib.parse import parse_qs
 
 from faye_wsgi.driver.base import ReadyState
@@ -19,7 +20,7 @@ from faye_wsgi.endpoint import EventTarget, handler
 from faye_wsgi.errors import HandshakeError, HijackError, is_end_of
 from faye_wsgi.http.headers import HeadersLike
 from faye_wsgi.http.url import without_query
-from faye_wsgi.transport import hubs, served
+from faye_wsgi.transport import checks, hubs, served
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.iterable import Body, IterableStream
 from faye_wsgi.transport.settings import (
@@ -85,6 +86,8 @@ class EventSource(EventTarget):
         last_event_id_param: str | None = None,
         trust_forwarded: bool = False,
         max_connections: int | None = None,
+        check: Callable[[EventSource], object] | None = None,
+        check_every: float = 30,
     ) -> None:
         """Answer ``request``, an environ or a request that has one, with an event stream.
 
@@ -105,11 +108,18 @@ class EventSource(EventTarget):
         :param max_connections: WebSockets and event streams that this process serves, of all
             endpoints, from which on the answer is 503, and the object is CLOSED from the start.
             Default None: no limit.
+        :param check: ``check(es)`` is asked again and again whether this stream may go on; a
+            false value ends it, and tells the client not to come back at once. It runs as a
+            listener does, one after the other of this worker. If it raises, that is logged, and
+            the stream goes on.
+        :param check_every: the most seconds between two checks; each time up to a quarter less,
+            at random. Default 30.
 
         Raises TypeError and ValueError for wrong arguments, and RuntimeError where this
         request's connection has been taken before: a request has one WebSocket or EventSource.
         """
         settings = _check(retry, ping, close_timeout, send_timeout, high_water, max_connections)
+        checks.check_options(check, check_every)
         head = response(headers)
         retry_line = b"" if retry is None else encode_retry(retry)
         super().__init__()
@@ -140,10 +150,12 @@ class EventSource(EventTarget):
             handover.send_through(head.headers, Body(self._connection))
             if retry_line:
                 self._connection.outbox.send(retry_line)
-            return
-        self._connection = Connection(self, settings)
-        opening = head.encode() + retry_line
-        handover.take_over(self, self._connection, EventStream(), opening, 200)
+        else:
+            self._connection = Connection(self, settings)
+            opening = head.encode() + retry_line
+            handover.take_over(self, self._connection, EventStream(), opening, 200)
+        if check is not None:
+            self._ask_every(check_every, check, self._connection.clock)
 
     @staticmethod
     def check_options(
@@ -155,6 +167,8 @@ class EventSource(EventTarget):
         close_timeout: Any,
         send_timeout: Any,
         max_connections: Any,
+        check: Any,
+        check_every: Any,
         **others: Any,
     ) -> None:
         """TypeError or ValueError for arguments that the constructor would not take.
@@ -162,6 +176,7 @@ class EventSource(EventTarget):
         All of its arguments are given, but for the request.
         """
         _check(retry, ping, close_timeout, send_timeout, high_water, max_connections)
+        checks.check_options(check, check_every)
         response(headers)
 
     def __enter__(self) -> EventSource:
@@ -263,6 +278,13 @@ class EventSource(EventTarget):
         """Send a last event, if there is one, and close."""
         if message is not None:
             self.send(message)
+        self.close()
+
+    def _refuse(self, seconds: float) -> None:
+        # A stream has no close codes: its client comes back, and the view refuses it then. Not all
+        # at once, where many are refused, nor soon, where a view lets them in again.
+        later = encode_retry(seconds * uniform(1, 2))
+        self._connection.outbox.send_shared(later, {})  # which does not wait for a slow client
         self.close()
 
     def _listeners_changed(self) -> None:

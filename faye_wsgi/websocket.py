@@ -10,6 +10,7 @@ from faye_wsgi.errors import HandshakeError, is_end_of
 from faye_wsgi.extensions.negotiation import Extensions, check_extensions
 from faye_wsgi.http.headers import HeadersLike, check_headers
 from faye_wsgi.http.origins import Origins, check_origins
+from faye_wsgi.transport import checks
 from faye_wsgi.transport.settings import Options, Settings, make_settings, takes_options
 from faye_wsgi.wsgi.admission import check_limit
 from faye_wsgi.wsgi.environ import is_websocket
@@ -76,6 +77,8 @@ class WebSocket(Endpoint):
         trust_forwarded: bool = False,
         allow_drafts: bool = False,
         max_connections: int | None = None,
+        check: Callable[[WebSocket], object] | None = None,
+        check_every: float = 30,
         **options: Unpack[Options],
     ) -> None:
         """Answer the handshake of ``request``: an environ, or a request that has one.
@@ -91,6 +94,11 @@ class WebSocket(Endpoint):
         :param allow_drafts: accept the drafts hixie-75 and hixie-76, too. Default False.
         :param max_connections: WebSockets and event streams that this process serves, of all
             endpoints, from which on a handshake gets 503. Default None: no limit.
+        :param check: ``check(ws)`` is asked again and again whether this connection may go on; a
+            false value closes it with 4401. It runs as a listener does, one after the other of
+            this worker. If it raises, that is logged, and the connection goes on.
+        :param check_every: the most seconds between two checks; each time up to a quarter less,
+            at random. Default 30.
         :param options: those of every connection, on a server as on a client, which
             :class:`faye_wsgi.transport.settings.Settings` describes.
 
@@ -99,7 +107,7 @@ class WebSocket(Endpoint):
         request has one WebSocket or EventSource.
         """
         settings, arguments = _check(
-            protocols, extensions, headers, origins, max_connections, options
+            protocols, extensions, headers, origins, max_connections, check, check_every, options
         )
         handover = Handover(request, "ws", trust_forwarded)
         super().__init__(settings)
@@ -113,6 +121,8 @@ class WebSocket(Endpoint):
             handover.refuse(self._connection, error)
         else:
             handover.take_over(self, self._connection, driver, answer, 101)
+            if check is not None:
+                self._ask_every(check_every, check, self._connection.clock)
 
     @staticmethod
     def check_options(
@@ -122,6 +132,8 @@ class WebSocket(Endpoint):
         headers: Any,
         origins: Any,
         max_connections: Any,
+        check: Any,
+        check_every: Any,
         **options: Any,
     ) -> None:
         """TypeError or ValueError for arguments that the constructor would not take.
@@ -130,7 +142,8 @@ class WebSocket(Endpoint):
         """
         for flag in ("trust_forwarded", "allow_drafts"):
             del options[flag]
-        _check(protocols, extensions, headers, origins, max_connections, cast(Options, options))
+        own = (protocols, extensions, headers, origins, max_connections, check, check_every)
+        _check(*own, cast(Options, options))
 
     @property
     def environ(self) -> dict[str, Any]:
@@ -150,6 +163,9 @@ class WebSocket(Endpoint):
         and the access log shows 101. Where the handshake failed, it is the HTTP error.
         """
         return self._handover.response
+
+    def _refuse(self, seconds: float) -> None:
+        self.close(checks.CODE, checks.REASON)
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
         """Close: with 1000, or with 1011 if an exception leaves the block.
@@ -171,11 +187,14 @@ def _check(
     headers: HeadersLike,
     origins: Origins,
     max_connections: int | None,
+    check: Any,
+    check_every: float,
     options: Options,
 ) -> tuple[Settings, dict[str, Any]]:
     """The options, checked: the connection's, and those that the handshake needs."""
     settings = make_settings(**options)
     check_limit(max_connections)
+    checks.check_options(check, check_every)
     return settings, {
         "protocols": server_handshake.check_protocols(protocols),
         "headers": check_headers(headers, server_handshake.RESERVED_HEADERS),

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, quote
 import pytest
 
 from faye_wsgi import Channels, EventSource, Message, WebSocket
+from faye_wsgi.errors import BrokerError
 from faye_wsgi.testing import connect, connect_events
 
 from .support import servers
@@ -202,6 +203,37 @@ def test_a_user_is_disconnected(channels: Channels) -> None:
 def test_disconnect_checks_its_code(channels: Channels) -> None:
     with pytest.raises(ValueError):
         channels.disconnect("7", code=999)
+
+
+class User:
+    """As Django's, and with ``get_id`` as Flask-Login's."""
+
+    def __init__(self, pk: int | None) -> None:
+        self.pk = pk
+
+
+def test_one_who_logs_out_is_disconnected(channels: Channels) -> None:
+    with connect(make_app(channels, "a", user=7), "/") as ws:
+        assert ws.receive() == "ready"
+        channels.user_logged_out(User, user=None, request=object())
+        channels.user_logged_out(User, user=User(None))
+        channels.user_logged_out(User, user=User(8))
+        channels.publish("a", "still there")
+        assert ws.receive_json()["data"] == "still there"
+        channels.user_logged_out(User, user=User(7))
+        assert ws.wait_closed(TIMEOUT) == 4401
+
+
+def test_a_user_may_log_out_while_the_broker_is_away(
+    channels: Channels, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise BrokerError("away")
+
+    monkeypatch.setattr(channels._brokers[0], "publish", fail)
+    channels.user_logged_out(User, user=User(7))
+    (record,) = caplog.records
+    assert record.levelname == "ERROR" and "were not closed" in record.getMessage()
 
 
 def test_connections_are_told(channels: Channels) -> None:

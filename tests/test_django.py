@@ -486,6 +486,78 @@ def test_publications_wait_for_the_commit() -> None:
     assert "after its transaction was committed" in result.stderr
 
 
+LOGS_OUT = """
+import django
+from django.conf import settings
+CONTRIB = 'django.contrib.'
+settings.configure(
+    SECRET_KEY='s', ALLOWED_HOSTS=['testserver'], ROOT_URLCONF='urls_of_logout', USE_TZ=True,
+    CHANNELS={'history': 9},
+    DATABASES={'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': ':memory:'}},
+    INSTALLED_APPS=[CONTRIB + 'auth', CONTRIB + 'contenttypes', CONTRIB + 'sessions'],
+    MIDDLEWARE=[CONTRIB + 'sessions.middleware.SessionMiddleware',
+                CONTRIB + 'auth.middleware.AuthenticationMiddleware'],
+)
+django.setup()
+import sys, types
+from django.contrib.auth import get_user_model, logout
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.signals import user_logged_out
+from django.core.management import call_command
+from django.db import transaction
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import path
+from faye_wsgi.brokers.base import Request
+from faye_wsgi.delivery.control import CHANNEL
+from faye_wsgi.django import Channels, websocket
+from faye_wsgi.testing import connect
+channels = Channels()
+user_logged_out.connect(channels.user_logged_out)
+
+@login_required
+@websocket
+def view(request, ws):
+    channels.subscribe(ws, 'a', user=request.user.pk)
+    ws.send('ready')
+
+def log_out(request):
+    with transaction.atomic():
+        logout(request)
+        kept = channels._brokers[0].read([Request(CHANNEL, None, 9)]).replays[0]
+        orders.append(len(kept.publications))
+    return HttpResponse()
+
+orders = []
+urls = types.ModuleType('urls_of_logout')
+urls.urlpatterns = [path('', view), path('out', log_out)]
+sys.modules['urls_of_logout'] = urls
+call_command('migrate', verbosity=0)
+ada, eve = [get_user_model().objects.create_user(name) for name in ('ada', 'eve')]
+client, other = Client(), Client()
+client.force_login(ada)
+other.force_login(eve)
+with connect(client, '/') as ws, connect(other, '/') as second:
+    assert ws.receive() == second.receive() == 'ready'
+    client.get('/out')
+    print(ws.wait_closed(20), orders)
+    channels.publish('a', 1)
+    print(second.receive_json()['data'])
+"""
+
+
+def test_logging_out_disconnects_at_the_commit() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", LOGS_OUT],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).resolve().parents[1],
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split("\n") == ["4401 [0]", "1", ""]
+
+
 ON_POSTGRES = """
 import sys, django
 from django.conf import settings

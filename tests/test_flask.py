@@ -14,8 +14,9 @@ from flask import Blueprint, Flask, abort, request, session
 from flask.views import MethodView
 
 import faye_wsgi.flask
-from faye_wsgi import ConnectionClosed, WebSocket
+from faye_wsgi import Channels, ConnectionClosed, WebSocket
 from faye_wsgi.flask import eventsource, release, route, websocket
+from faye_wsgi.testing import connect
 
 from .support import frames
 from .support.peer import Peer
@@ -498,6 +499,50 @@ def test_a_hook_runs_before_the_view_and_after_each_listener(
     wait_until(lambda: len(ran) == 4)
     assert ran == ["hook", "view", "listener", "hook"]
     made.peer.send_close()
+
+
+# Logging out
+
+
+def test_logging_out_disconnects() -> None:
+    flask_login = pytest.importorskip("flask_login")
+    channels = Channels(history=10)
+    flask_login.user_logged_out.connect(channels.user_logged_out)
+    application = Flask(__name__)
+    application.secret_key = "for tests only"
+    manager = flask_login.LoginManager(application)
+
+    class User(flask_login.UserMixin):  # type: ignore[name-defined,misc]
+        def __init__(self, id: str) -> None:
+            self.id = id
+
+    manager.user_loader(User)
+
+    @application.route("/enter/<name>")
+    def enter(name: str) -> str:
+        return str(flask_login.login_user(User(name)))
+
+    @application.route("/leave")
+    def leave() -> str:
+        return str(flask_login.logout_user())
+
+    @route(application, "/")
+    @flask_login.login_required
+    @websocket
+    def view(ws: WebSocket) -> None:
+        channels.subscribe(ws, "a", user=flask_login.current_user.get_id())
+        ws.send("ready")
+
+    ada, eve = application.test_client(), application.test_client()
+    ada.get("/enter/ada")
+    eve.get("/enter/eve")
+    with connect(ada, "/") as ws, connect(eve, "/") as other:
+        assert ws.receive() == other.receive() == "ready"
+        ada.get("/leave")
+        assert ws.wait_closed() == 4401
+        ada.get("/leave")  # as one who is not logged in
+        channels.publish("a", 1)
+        assert other.receive_json()["data"] == 1
 
 
 # route

@@ -46,6 +46,8 @@ log = logging.getLogger("faye_wsgi")
 
 SCRIPT = Path(__file__).resolve().parents[1] / "static" / "channels.js"
 _STATUS = {"invalid": 400, "forbidden": 403, "limit": 413, "rate": 429, "unavailable": 503}
+# The options of a WebSocket that apply to an event stream, too.
+SHARED = ("max_connections", "check", "check_every")
 _BLOCK = 65_536  # bytes that are read at once of a body that is not wanted
 Headers = list[tuple[str, str]]
 
@@ -210,7 +212,7 @@ def _serve_events(
         request,
         headers=answer.headers,
         trust_forwarded=options.trust_forwarded,
-        max_connections=options.websocket.get("max_connections"),
+        **{name: options.websocket[name] for name in SHARED if name in options.websocket},
     )
     es.on("close", _ignore)  # a listener keeps the stream open, also where it has no channels
     header = es.last_event_id

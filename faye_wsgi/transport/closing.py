@@ -424,8 +424,13 @@ class Closing:
         connection = self._connection
         connection.backlog.is_awaited = True
         connection.changed.wait_for(
-            lambda: self.is_over and not connection.dispatcher.is_telling, None
+            lambda: self.is_over and not (connection.dispatcher.is_telling or self._is_asking), None
         )
+
+    @property
+    def _is_asking(self) -> bool:
+        keepalive = self._connection.keepalive
+        return keepalive is not None and keepalive.is_asking
 
     def error(self) -> ConnectionClosed:
         """What a call on a closing or closed connection raises."""

@@ -33,7 +33,7 @@ from gevent.monkey import get_original
 from greenlet import getcurrent
 
 from faye_wsgi.driver.frames import CloseCode
-from faye_wsgi.transport import lateness, memory, served
+from faye_wsgi.transport import checks, lateness, memory, served
 
 __all__ = [
     "Member",
@@ -299,6 +299,7 @@ def forget(hub: Any) -> object:
         kept[hub].stop()
     _registries.clear()
     served.forget()
+    checks.forget()
     _reserved.clear()
     _reserving.clear()
     return kept

@@ -11,14 +11,16 @@ is patched. Listeners are called without it: they may send, and wait for room.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any, Callable
 
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import CloseEvent, DrainEvent, Event, OpenEvent
 from faye_wsgi.errors import ConnectionClosed
-from faye_wsgi.transport import fork, served
+from faye_wsgi.transport import checks, fork, served
 from faye_wsgi.transport.dispatcher import Sink
 from faye_wsgi.transport.settings import Settings
 
@@ -44,6 +46,8 @@ class IterableStream:
         self.close_event: CloseEvent | None = None
         self._is_dispatching_close = False
         self._askers: list[Callable[[], object]] = []  # for ``ask_for_room``
+        self._ask: Callable[[], object] | None = None  # the application's check
+        self._ask_every = self._ask_at = math.inf
         self._is_forgotten = False  # in the child of a fork
         fork.watch(self)
 
@@ -142,8 +146,8 @@ class IterableStream:
         self._pieces, self.buffered = [], 0
 
     def _next_piece(self) -> bytes:
+        self._wait_for_pieces()
         with self._changed:
-            self._changed.wait_for(self._is_due, self._settings.ping)
             if self._is_forgotten:
                 # In the child of a fork: the server's greenlet goes on here, too. It would write
                 # the next piece to the connection, between the pieces of the parent. So it must
@@ -158,6 +162,31 @@ class IterableStream:
         if was_full:
             self._dispatch(DrainEvent())
         return b"".join(pieces) or (b"" if ending else self._comment)
+
+    def _wait_for_pieces(self) -> None:
+        """Wait until something is to be sent: pieces, the end, or a comment."""
+        ping_at = monotonic() + (self._settings.ping or math.inf)
+        is_due = False
+        while not is_due and monotonic() < ping_at:
+            if self._ask is not None and monotonic() >= self._ask_at:
+                self._ask_now(self._ask)
+            rest = min(ping_at, self._ask_at) - monotonic()
+            with self._changed:
+                is_due = self._changed.wait_for(self._is_due, None if rest == math.inf else rest)
+
+    def ask_every(self, seconds: float, ask: Callable[[], object]) -> None:
+        """Call ``ask`` at an interval, in the server's thread or greenlet that iterates."""
+        self._ask, self._ask_every = ask, seconds
+        self._ask_at = monotonic() + checks.delay(seconds)
+
+    def _ask_now(self, ask: Callable[[], object]) -> None:
+        try:
+            ask()
+        except BaseException as error:  # GreenletExit and SystemExit, too
+            checks.failed(error, self.sink)
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        self._ask_at = monotonic() + checks.delay(self._ask_every)
 
     def _is_due(self) -> bool:
         return bool(self._pieces) or self.state != ReadyState.OPEN
@@ -216,6 +245,11 @@ class IterableStream:
     @property
     def outbox(self) -> IterableStream:
         """``send``, ``send_shared``, ``ask_for_room``, ``has_room``, ``buffered`` and so on."""
+        return self
+
+    @property
+    def clock(self) -> IterableStream:
+        """``ask_every``."""
         return self
 
     @property

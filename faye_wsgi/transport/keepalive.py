@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any, Callable, NamedTuple
 
 from faye_wsgi.driver.frames import CloseCode
+from faye_wsgi.transport.checks import Ask, Check
 from faye_wsgi.transport.closing import Phase
 from faye_wsgi.transport.lateness import Deadline
 
@@ -37,6 +38,7 @@ class Keepalive:
 
     __slots__ = (
         "_arriving",
+        "_check",
         "_connection",
         "_deadline",
         "_ending",
@@ -55,6 +57,7 @@ class Keepalive:
         self._loop = connection.hub.loop
         self._pings: list[_Ping] = []
         self._ticker: Any | None = None
+        self._check: Check | None = None
         self._deadline: Any | None = None
         self._ending: Any | None = None
         self._arriving: Any | None = None  # the timer of a message that has arrived in part
@@ -99,6 +102,17 @@ class Keepalive:
                 self.latency = perf_counter() - answered[-1].sent_at
                 return [ping.callback for ping in answered if ping.callback is not None]
         return []
+
+    # The application's check
+
+    def ask_every(self, seconds: float, ask: Ask) -> None:
+        """Call ``ask`` at an interval, in a greenlet, until the connection ends."""
+        self._check = Check(self._connection, seconds, ask)
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether the application is being asked now."""
+        return self._check is not None and self._check.is_asking
 
     # Deadlines
 
@@ -183,6 +197,8 @@ class Keepalive:
 
     def stop(self) -> None:
         """Stop and free all timers."""
+        if self._check is not None:
+            self._check.stop()
         _stop(self._ticker, self._deadline, self._ending, self._arriving, self._sending)
         if self._ticker is not None:
             self._ticker.close()

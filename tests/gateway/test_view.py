@@ -361,6 +361,14 @@ def test_a_full_process_refuses_both_kinds(channels: Channels) -> None:
             assert caught.value.status_code == 503
 
 
+def test_both_kinds_are_checked_again(channels: Channels) -> None:
+    view = channels.view(authorize, check=lambda connection: False, check_every=0.01)
+    with connect(view, "/") as ws:
+        assert ws.wait_closed() == 4401
+    with connect_events(view, "/?channel=a") as es:
+        es.wait_ended()
+
+
 # Single requests
 
 

@@ -5,6 +5,7 @@ echo hi | python -m faye_wsgi wss://example.com/echo
 python -m faye_wsgi http://127.0.0.1:8000/ticks
 
 ``listen``, ``publish`` and ``connections`` are for channels; see ``cli/channels.py``.
+``doctor`` looks at how an application is run; see ``cli/doctor.py``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 import gevent
 import gevent.socket
 
-from faye_wsgi.cli import channels
+from faye_wsgi.cli import channels, doctor
 from faye_wsgi.cli.arguments import INTERRUPTED, USAGE, Parser, printable, read_header
 from faye_wsgi.client import Client
 from faye_wsgi.driver.events import Data
@@ -87,7 +88,7 @@ def _make_parser() -> argparse.ArgumentParser:
         prog="python -m faye_wsgi",
         description="Send lines of standard input to a WebSocket and print its messages, or "
         "print the events of an event stream.",
-        epilog=f"{STATUS_HELP}\n\nchannels:\n{channels.HELP}",
+        epilog=f"{STATUS_HELP}\n\nchannels:\n{channels.HELP}\n\noperation:\n{doctor.HELP}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -132,6 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in channels.COMMANDS:
         return channels.main(arguments)
+    if arguments and arguments[0] == doctor.COMMAND:
+        return doctor.main(arguments[1:])
     parser = _make_parser()
     options = parser.parse_args(arguments)
     _open_streams()

@@ -66,6 +66,7 @@ def check_application(application: Any) -> Iterator[Result]:
     try:
         with _late_patching():
             application.wsgi()
+            _load_urls()
     except (Exception, SystemExit) as error:
         yield Finding(
             f"the application cannot be imported: {type(error).__name__}: {error} "
@@ -77,6 +78,13 @@ def check_application(application: Any) -> Iterator[Result]:
     if kind == "gevent":
         yield from _check_patching(settings)
     yield from _check_channels(settings.workers)
+
+
+def _load_urls() -> None:
+    """Django imports its URLs, and the views with them, when the first request comes."""
+    conf, urls = sys.modules.get("django.conf"), sys.modules.get("django.urls")
+    if conf and urls and conf.settings.configured:
+        urls.get_resolver().url_patterns  # noqa: B018
 
 
 @contextlib.contextmanager
@@ -133,7 +141,7 @@ def _check_descriptors(settings: Any, kind: str) -> Iterator[Result]:
         count, name, each = settings.threads, "threads", OF_THREAD
     needed = count * each + SPARE
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit not in (resource.RLIM_INFINITY, -1) and limit < needed:
+    if limit != resource.RLIM_INFINITY and limit < needed:
         yield Finding(
             f"with {name} = {count} a worker may need {needed} descriptors, and ulimit -n is "
             f"{limit}: raise it (LimitNOFILE= in systemd)",

@@ -33,8 +33,9 @@ def check_url(text: str, *, origin: str | None, headers: Headers, wait: float) -
     if url.scheme in HTTP_SCHEMES:
         check_headers(headers, eventstream_request.RESERVED_HEADERS)
         return _check_events(text, headers, wait)
-    check_headers(headers, client_handshake.RESERVED_HEADERS)
     page = origin or f"{'https' if url.secure else 'http'}://{url.host_header}"
+    check_headers(headers, (*client_handshake.RESERVED_HEADERS, "origin"))
+    check_headers([("Origin", page)])
     return _check_websocket(text, url, page, headers, wait)
 
 
@@ -85,18 +86,21 @@ def _explain(error: HandshakeError, shown: str, origin: str, is_origin: bool) ->
 
 
 def _is_stripped(error: HandshakeError) -> bool:
-    """Whether the server has seen an ordinary request.
+    """Whether the server has seen an ordinary request: it says so.
 
-    It says so; Flask does it by 400 and Channels' endpoint by its script, as to any request.
+    The endpoint of Channels answers with its script, as any GET.
     """
-    kind = error.headers.get("Content-Type") or ""
-    has_script = error.status_code == 200 and kind.startswith("text/javascript")
+    has_script = error.status_code == 200 and _kind(error).startswith("text/javascript")
     return has_script or b"has lost its header Upgrade or Connection" in error.body
+
+
+def _kind(error: HandshakeError) -> str:
+    return error.headers.get("Content-Type") or ""
 
 
 def _closed(error: HandshakeError, shown: str) -> Finding:
     body = error.body.decode("utf-8", "replace").strip().partition("\n")[0][:MAX_SHOWN]
-    answer = f"{error} ({body})" if body else str(error)
+    answer = f"{error} ({body})" if body and _kind(error).startswith("text/plain") else str(error)
     return Finding(
         f"{shown} does not open: {answer}: check the URL, what it needs to let one in (--header), "
         "and the proxy",

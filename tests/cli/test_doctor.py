@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
+from faye_wsgi import WebSocket
 from faye_wsgi.cli import public_url
 from faye_wsgi.cli.checks import Finding
 from faye_wsgi.cli.public_url import check_url
+from faye_wsgi.flask import route
 
 from ..conftest import find_program
 from ..support.nginx import nginx
 from ..support.redis import RedisServer
 from ..support.servers import ROOT, Server, serve
-from ..test_main import command
+from ..test_main import Terminal, command
+
+flask_app = Flask(__name__)
+
+
+@route(flask_app, "/")
+def view(ws: WebSocket) -> None:
+    """It is never reached here."""
+
 
 TIMEOUT = 60.0
 APP = """\
@@ -163,6 +175,8 @@ def test_it_starts_nothing_and_sees_the_environment(examine: Doctor, tmp_path: P
         (["--url", "ws://example.com/", "--wait", "0"], "--wait"),
         (["--url", "ws://example.com/", "--wait", "nan"], "--wait"),
         (["--url", "ws://example.com/", "--header", "Upgrade: x"], "Upgrade"),
+        (["--url", "ws://example.com/", "--header", "Origin: x"], "Origin"),
+        (["--url", "ws://example.com/", "--origin", "\n"], "Origin"),
         (["--url", "http://example.com/", "--header", "TE: x"], "TE"),
     ],
 )
@@ -204,6 +218,24 @@ def make():
     return Channels().view()
 """
     (found,) = examine(source, *GEVENT, "-w", "2", target="app:make()")
+    assert found.startswith("Channels('memory://') is for one process")
+
+
+def test_channels_of_a_django_project_are_found(examine: Doctor, tmp_path: Path) -> None:
+    """In its URLs, which the import leaves for the first request."""
+    (tmp_path / "urls.py").write_text(
+        "from django.urls import path\n"
+        "from faye_wsgi.django import Channels\n"
+        "urlpatterns = [path('channels', Channels(secret='x').view())]\n"
+    )
+    source = """\
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+
+settings.configure(ROOT_URLCONF="urls", SECRET_KEY="x")
+application = get_wsgi_application()
+"""
+    (found,) = examine(source, *GEVENT, "-w", "2")
     assert found.startswith("Channels('memory://') is for one process")
 
 
@@ -265,6 +297,17 @@ def test_a_proxy_as_in_the_handbook(proxy: Proxy) -> None:
     assert look(f"{ws}/echo", "--url", f"{http}/es/waiting?ping=0.3") == []
 
 
+@pytest.mark.parametrize(
+    "app", ["tests.cli.test_doctor:flask_app", "tests.cli.test_channels:application"]
+)
+def test_a_proxy_that_strips_upgrade_for(app: str) -> None:
+    """Each answers an ordinary request in its way."""
+    with serve("gunicorn-gevent", app) as running:
+        with nginx(find_program("nginx"), running, strips_upgrade=True) as proxy:
+            (found,) = look(f"ws://{proxy.host_header}/")
+    assert "does not pass the header Upgrade" in found
+
+
 def test_a_proxy_that_strips_upgrade(proxy: Proxy) -> None:
     ws, http = proxy(strips_upgrade=True)
     (found,) = look(f"{ws}/echo?token=secret")
@@ -323,3 +366,13 @@ def test_what_does_not_open(server: Server) -> None:
     assert "no event stream" in found
     (found,) = look("ws://127.0.0.1:1/")
     assert "refused" in found
+
+
+def test_ctrl_c(server: Server) -> None:
+    terminal = Terminal("doctor", "--url", server.url("/echo", "ws"), "--wait", "50")
+    try:
+        terminal.expect("opens for a page")
+        terminal.process.send_signal(signal.SIGINT)
+    finally:
+        assert terminal.end() == 130
+    assert "Traceback" not in terminal.text

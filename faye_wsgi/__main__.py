@@ -4,7 +4,8 @@ python -m faye_wsgi ws://127.0.0.1:8000/echo
 echo hi | python -m faye_wsgi wss://example.com/echo
 python -m faye_wsgi http://127.0.0.1:8000/ticks
 
-``listen`` and ``publish`` are for channels; see ``cli/channels.py``.
+``listen``, ``publish`` and ``connections`` are for channels; see ``cli/channels.py``.
+``doctor`` looks at how an application is run; see ``cli/doctor.py``.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from typing import Any
 import gevent
 import gevent.socket
 
-from faye_wsgi.cli import channels
-from faye_wsgi.cli.arguments import INTERRUPTED, USAGE, Parser, read_header
+from faye_wsgi.cli import channels, doctor
+from faye_wsgi.cli.arguments import INTERRUPTED, USAGE, Parser, printable, read_header
 from faye_wsgi.client import Client
 from faye_wsgi.driver.events import Data
 from faye_wsgi.driver.eventstream import ServerEvent
@@ -40,6 +41,7 @@ from faye_wsgi.transport.tls import make_client_tls
 __all__ = ["exit_status", "failure_status", "main"]
 
 PROMPT = "> "
+_KEPT = "\n\t"  # what messages may have of control characters
 CLOSE_TIMEOUT = 5.0
 PROBE_TIMEOUT = 3.0
 
@@ -86,7 +88,7 @@ def _make_parser() -> argparse.ArgumentParser:
         prog="python -m faye_wsgi",
         description="Send lines of standard input to a WebSocket and print its messages, or "
         "print the events of an event stream.",
-        epilog=f"{STATUS_HELP}\n\nchannels:\n{channels.HELP}",
+        epilog=f"{STATUS_HELP}\n\nchannels:\n{channels.HELP}\n\noperation:\n{doctor.HELP}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -131,6 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in channels.COMMANDS:
         return channels.main(arguments)
+    if arguments and arguments[0] == doctor.COMMAND:
+        return doctor.main(arguments[1:])
     parser = _make_parser()
     options = parser.parse_args(arguments)
     _open_streams()
@@ -255,7 +259,7 @@ def _print_event(event: ServerEvent, terminal: bool) -> None:
     if terminal:
         kind = "" if event.event == "message" else event.event
         about = " ".join(filter(None, (kind, event.id and f"id {event.id}")))
-        text = _printable(f"< ({about}) {text}" if about else f"< {text}")
+        text = printable(f"< ({about}) {text}" if about else f"< {text}", _KEPT)
     sys.stdout.buffer.write(f"{text}\n".encode(errors="replace"))
     sys.stdout.buffer.flush()
 
@@ -278,7 +282,7 @@ def _tell_closed(connection: Client | EventSourceClient) -> None:
     if isinstance(connection, EventSourceClient):
         _tell("closed")
         return
-    reason = f" {_printable(connection.close_reason)}" if connection.close_reason else ""
+    reason = f" {printable(connection.close_reason)}" if connection.close_reason else ""
     _tell(f"closed with {connection.close_code}{reason}")
 
 
@@ -300,15 +304,10 @@ def _print(message: Data, terminal: bool) -> None:
     out = sys.stdout.buffer
     if terminal:
         text = message if isinstance(message, str) else f"<{len(message)} bytes> {message.hex()}"
-        out.write(f"\r< {_printable(text)}\n{PROMPT}".encode(errors="replace"))
+        out.write(f"\r< {printable(text, _KEPT)}\n{PROMPT}".encode(errors="replace"))
     else:
         out.write((message.encode() if isinstance(message, str) else message) + b"\n")
     out.flush()
-
-
-def _printable(text: str) -> str:
-    # Control characters are escaped: a peer must not send commands to the terminal.
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def _send_lines(ws: Client, terminal: bool) -> None:

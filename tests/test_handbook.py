@@ -70,3 +70,22 @@ def test_each_error_is_one_of_the_sources() -> None:
     messages = re.findall(r"^\| `(.*?)` \|", tables, re.MULTILINE)
     assert len(messages) > 50
     assert not [one for one in messages if not any(one in text for text in known)]
+
+
+def test_each_finding_of_the_doctor_is_on_its_page() -> None:
+    """With the page that the doctor names, and no other one is there."""
+    trees = [ast.parse(path.read_text("utf-8")) for path in ROOT.glob("faye_wsgi/cli/*.py")]
+    calls = [
+        node.args
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding"
+    ]
+    made = {literal(message): literal(page) for message, page in calls}
+    rows = re.findall(
+        r"^\| `(.*?)` \| .* \| \[.*?\]\((.*?)\) \|$",
+        (ROOT / "docs/doctor.md").read_text("utf-8"),
+        re.MULTILINE,
+    )
+    assert len(rows) == len(calls) > 10
+    assert dict(rows) == made

@@ -41,7 +41,7 @@ ARROWS = BELOW | {
     "pytest_plugin": {"testing", "testkit"},
     "testing": FLAT | {"client", "eventsource_client", "testkit"},
     "__init__": set(),
-    "cli": FLAT | {"client", "channels", "delivery"},
+    "cli": FLAT | {"client", "eventsource_client", "channels", "delivery"},
     "__main__": FLAT | {"cli", "client", "eventsource_client"},
 }
 
@@ -89,7 +89,7 @@ THIRD_PARTY = {
     "pytest_plugin": {"pytest"},
     "testing": {"gevent"},
     "__init__": set(),
-    "cli": set(),
+    "cli": {"gevent", "gunicorn"},
     "__main__": {"gevent"},
 }
 
@@ -172,6 +172,7 @@ def test_io_stays_in_transport(path: Path) -> None:
         "gateway",
         "testkit",
         "testing",
+        "cli",
         "__main__",
     ):
         return

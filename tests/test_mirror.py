@@ -25,6 +25,8 @@ ELSEWHERE = {
     "__main__": ("test_main.py", "underscores do not read well"),
     "brokers/fork": ("brokers/test_redis.py", "each engine tests what a child does with it"),
     "cli/arguments": ("test_main.py", "all commands have them"),
+    "cli/checks": ("cli/test_doctor.py", "the doctor is tested as its users see it"),
+    "cli/public_url": ("cli/test_doctor.py", "the doctor is tested as its users see it"),
     "driver/hixie75": ("driver/test_hixie.py", "both drafts keep to the same rules"),
     "driver/hixie76": ("driver/test_hixie.py", "both drafts keep to the same rules"),
     "gateway/session": ("gateway/test_view.py", "a session is tested as its client sees it"),

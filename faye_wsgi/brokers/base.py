@@ -310,6 +310,13 @@ class Broker(ABC):
         """
 
     @abstractmethod
+    def eviction_policy(self) -> str:
+        """What the engine deletes by itself when it is full; 'noeviction': nothing.
+
+        It asks the engine, and writes nothing there.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Close all connections."""
 

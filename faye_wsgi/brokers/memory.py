@@ -230,6 +230,10 @@ class MemoryBroker(Broker):
             if kept.forgotten <= now and not kept.feeds and not kept.roster:
                 del self._channels[name]
 
+    def eviction_policy(self) -> str:
+        """Nothing is deleted before its time."""
+        return "noeviction"
+
     def close(self) -> None:
         """Close the feeds."""
         with self._lock:

@@ -327,6 +327,11 @@ class PostgresBroker(Broker):
                 f'"{link.user}"'
             ) from error
 
+    def eviction_policy(self) -> str:
+        """A full disk refuses writes, and deletes nothing."""
+        self._caller.call(lambda link, deadline: link.call("SELECT 1", [], deadline))
+        return "noeviction"
+
     def close(self) -> None:
         """Close the connections that rest; the others when they are given back."""
         for feed in list(self._feeds):

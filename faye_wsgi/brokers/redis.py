@@ -62,7 +62,7 @@ from faye_wsgi.brokers.fork import watch_broker
 from faye_wsgi.brokers.pool import Caller, Errors, Server
 from faye_wsgi.brokers.present import Present
 from faye_wsgi.brokers.redis_cluster import Partition
-from faye_wsgi.brokers.redis_link import TROUBLE, Link, code_of, explain
+from faye_wsgi.brokers.redis_link import TROUBLE, Link, code_of, explain, facts
 from faye_wsgi.errors import BrokerError, PublishError
 
 __all__ = ["RedisBroker", "RedisFeed"]
@@ -296,6 +296,17 @@ class RedisBroker(Broker):
             return replies
 
         return self._caller.call(call, is_repeatable=is_repeatable)
+
+    def eviction_policy(self) -> str:
+        """Its ``maxmemory-policy``, which says nothing where there is no ``maxmemory``."""
+
+        def ask(link: Link, deadline: float) -> dict[str, str]:
+            [reply] = link.call([("INFO", "memory")], deadline)
+            return facts(reply)
+
+        memory: dict[str, str] = self._caller.call(ask)
+        is_bounded = memory.get("maxmemory", "0") != "0"
+        return memory.get("maxmemory_policy", "noeviction") if is_bounded else "noeviction"
 
     def close(self) -> None:
         """Close the connections that rest; the others when they are given back."""

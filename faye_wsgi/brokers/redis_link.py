@@ -25,7 +25,16 @@ from faye_wsgi.brokers.fork import watch_link
 from faye_wsgi.brokers.url import ENCODE
 from faye_wsgi.errors import BrokerError
 
-__all__ = ["TROUBLE", "Link", "code_of", "connect", "connection_options", "explain", "open_link"]
+__all__ = [
+    "TROUBLE",
+    "Link",
+    "code_of",
+    "connect",
+    "connection_options",
+    "explain",
+    "facts",
+    "open_link",
+]
 
 TROUBLE = (redis.RedisError, OSError)  # what a link raises
 
@@ -154,14 +163,15 @@ def connect(connection_class: Any, options: Mapping[str, Any], deadline: float) 
     link = open_link(connection_class, options, deadline)
     try:
         replies = link.call([("INFO", "server"), ("INFO", "replication")], deadline)
-        _greet(link, *map(_facts, replies))
+        _greet(link, *map(facts, replies))
     except BaseException:
         link.close()
         raise
     return link
 
 
-def _facts(reply: Any) -> dict[str, str]:
+def facts(reply: Any) -> dict[str, str]:
+    """What a reply to INFO tells; an error that is the reply is raised."""
     if isinstance(reply, Exception):
         raise reply
     lines = reply.decode("utf-8", "replace").splitlines()

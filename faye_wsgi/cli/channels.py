@@ -1,9 +1,11 @@
-"""Channels on the command line: listen to them, and publish.
+"""Channels on the command line: listen to them, publish, and see who is connected.
 
 python -m faye_wsgi listen https://example.com/channels room:42
 python -m faye_wsgi publish redis://localhost:6379/0 room:42 '{"text": "hello"}'
+python -m faye_wsgi connections redis://localhost:6379/0
 
-The URL is that of the endpoint (``http``, ``https``, ``ws``, ``wss``), or of a broker.
+The URL is that of the endpoint (``http``, ``https``, ``ws``, ``wss``), or of a broker; for
+``connections`` it is the broker's.
 """
 
 from __future__ import annotations
@@ -15,19 +17,21 @@ import secrets
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Callable
 
 from faye_wsgi.channels import Channels
-from faye_wsgi.cli.arguments import INTERRUPTED, USAGE, Parser, read_header
+from faye_wsgi.cli import connections
+from faye_wsgi.cli.arguments import INTERRUPTED, USAGE, Parser, printable, read_header
 from faye_wsgi.client import Client
 from faye_wsgi.delivery.messages import Message, to_json
 from faye_wsgi.errors import BrokerError, ConnectionClosed, HandshakeError
 
 __all__ = ["COMMANDS", "HELP", "main"]
 
-COMMANDS = ("listen", "publish")
+COMMANDS = ("listen", "publish", "connections")
 HELP = """  listen URL CHANNEL ...     print what is published, a line of JSON for each message
-  publish URL CHANNEL DATA   publish; DATA is JSON, or else a text"""
+  publish URL CHANNEL DATA   publish; DATA is JSON, or else a text
+  connections URL            who is connected, over all workers; drawn again on a terminal"""
 FAILED = 1
 TIMEOUT = 10.0
 
@@ -37,7 +41,10 @@ def main(arguments: Sequence[str]) -> int:
     options = _make_parser().parse_args(arguments)
     is_endpoint = options.url.partition(":")[0] in ("http", "https", "ws", "wss")
     try:
-        if options.command == "publish":
+        run: Callable[[argparse.Namespace], int]
+        if options.command == "connections":
+            run = _show_connections
+        elif options.command == "publish":
             run = _publish_to_endpoint if is_endpoint else _publish_to_broker
         else:
             run = _listen_to_endpoint if is_endpoint else _listen_to_broker
@@ -59,9 +66,11 @@ def _make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     listen = commands.add_parser("listen", help="print what is published")
     publish = commands.add_parser("publish", help="publish a message")
+    connected = commands.add_parser("connections", help="show who is connected")
+    connected.add_argument("url", help="of the broker (redis://...)")
+    connected.add_argument("--once", action="store_true", help="print the table once, and end")
     for one in (listen, publish):
         one.add_argument("url", help="of the endpoint, or of the broker (redis://...)")
-        one.add_argument("--prefix", default="faye", help="as of Channels, for a broker")
         one.add_argument(
             "--header",
             action="append",
@@ -70,6 +79,8 @@ def _make_parser() -> argparse.ArgumentParser:
             metavar='"NAME: VALUE"',
             help="a header of the request to an endpoint; may be repeated",
         )
+    for one in (listen, publish, connected):
+        one.add_argument("--prefix", default="faye", help="as of Channels, for a broker")
     listen.add_argument("channels", nargs="+", metavar="CHANNEL")
     listen.add_argument("--since", metavar="CURSOR", help="what came after it is first")
     listen.add_argument("--last", type=int, default=0, metavar="N", help="the last N first")
@@ -126,6 +137,13 @@ def _listen_to_broker(options: argparse.Namespace) -> int:
         while not ended.wait(1.0):  # a wait without a bound could not be interrupted
             pass
     return 0
+
+
+def _show_connections(options: argparse.Namespace) -> int:
+    if options.url.startswith("memory:"):
+        raise ValueError("memory:// is for one process: ask there, by channels.connections()")
+    channels = Channels(options.url, prefix=options.prefix)
+    return connections.show(channels, is_live=sys.stdout.isatty() and not options.once)
 
 
 # An endpoint
@@ -192,7 +210,5 @@ def _print(line: Any) -> None:
 
 
 def _fail(text: str) -> int:
-    # Control characters are escaped: a peer must not send commands to the terminal.
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    print(f"faye_wsgi: {shown}", file=sys.stderr, flush=True)
+    print(f"faye_wsgi: {printable(text)}", file=sys.stderr, flush=True)
     return FAILED

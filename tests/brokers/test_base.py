@@ -503,6 +503,10 @@ def test_many_changes_are_one_call(broker: Broker) -> None:
     broker.change_presence([])
 
 
+def test_nothing_is_deleted_before_its_time(broker: Broker) -> None:
+    assert broker.eviction_policy() == "noeviction"
+
+
 def test_a_process_counts_as_alive(broker: Broker) -> None:
     assert broker.beat() == broker.beat() == 1
 

@@ -99,6 +99,14 @@ def test_what_was_evicted_is_not_vouched_for(broker: Broker, server: RedisServer
     assert not vouches(broker, Position(position.number - 1, position.epoch))
 
 
+def test_it_knows_that_its_server_evicts(broker: Broker, server: RedisServer) -> None:
+    server.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    assert broker.eviction_policy() == "noeviction", "without maxmemory it is never full"
+    server.ask("CONFIG", "SET", "maxmemory", "1gb")
+    assert broker.eviction_policy() == "allkeys-lru"
+    assert server.ask("DBSIZE") == ":0\r\n", "nothing was written"
+
+
 def test_a_channel_that_is_read_is_not_forgotten(broker: Broker, server: RedisServer) -> None:
     publish(broker, "a")
     server.ask("PEXPIRE", "{faye}:last:a", 10_000)

@@ -17,6 +17,8 @@ from .servers import ROOT, STOP_TIMEOUT, Server
 
 BLOCK = re.compile(r"^```nginx\s*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
+TIMEOUT = "proxy_read_timeout 60s;"
+
 # What a test needs around it: no daemon, and all files in a folder of its own.
 FRAME = """
 daemon off;
@@ -76,15 +78,19 @@ def handbook_block() -> str:
     return str(found[0])
 
 
-def configuration(port: int, upstream: Server, folder: Path, strips_upgrade: bool) -> str:
+def configuration(
+    port: int, upstream: Server, folder: Path, strips_upgrade: bool, timeout: str = TIMEOUT
+) -> str:
     """The handbook's configuration with our two addresses put in, and nothing else.
 
-    With `strips_upgrade` it lets no WebSocket pass, as a proxy that does not know them.
+    With `strips_upgrade` it lets no WebSocket pass, as a proxy that does not know them. `timeout`
+    stands in the place of its time limit.
     """
     block = handbook_block()
     for theirs, ours in (
         (r"listen 80;", f"listen 127.0.0.1:{port};"),
         (r"http://127\.0\.0\.1:8000;", f"http://127.0.0.1:{upstream.port};"),
+        (TIMEOUT, timeout),
     ):
         block, count = re.subn(theirs, ours, block)
         assert count == 1, f"its configuration has {theirs} once"
@@ -102,14 +108,16 @@ def framed(block: str, folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def nginx(program: str, upstream: Server, strips_upgrade: bool = False) -> Iterator[Nginx]:
+def nginx(
+    program: str, upstream: Server, strips_upgrade: bool = False, timeout: str = TIMEOUT
+) -> Iterator[Nginx]:
     folder = Path(tempfile.mkdtemp(prefix="faye_wsgi-nginx-"))
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     process = None
     try:
         address = listener.getsockname()
         (folder / "nginx.conf").write_text(
-            configuration(address[1], upstream, folder, strips_upgrade)
+            configuration(address[1], upstream, folder, strips_upgrade, timeout)
         )
         process = start(program, folder, listener)
         listener.close()

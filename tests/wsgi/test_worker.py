@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import re
 import select
 import signal
 import socket
@@ -122,14 +123,21 @@ def test_a_connection_that_comes_after_the_sign_goes_away_too(
         one.wait_closed(TIMEOUT)
 
 
-def test_a_stream_ends_when_the_worker_stops(
+def test_streams_end_when_the_worker_stops(
     stopping: Worker, exchange: Callable[..., Exchange]
 ) -> None:
-    made = exchange(HTTP_UPGRADE=None, HTTP_ACCEPT="text/event-stream")
-    es = EventSource(made.environ, ping=None)
-    assert made.peer.read_head().status == 200
+    """Each client is told another time to come back, since browsers add nothing random to it."""
+    streams = [exchange(HTTP_UPGRADE=None, HTTP_ACCEPT="text/event-stream") for _ in range(5)]
+    kept = [EventSource(made.environ, ping=None, retry=2) for made in streams]
+    assert [made.peer.read_head().status for made in streams] == [200] * 5
     stopping.handle_exit()
-    until(lambda: es.closed, what="the end of the stream")
+    told = set()
+    for made, es in zip(streams, kept):
+        until(lambda es=es: es.closed, what="the end of the stream")
+        first, last = re.findall(rb"retry: (\d+)\r\n\r\n", made.peer.read_available())
+        assert first == b"2000" and 2000 <= int(last) <= 4000
+        told.add(last)
+    assert len(told) > 1
 
 
 def test_connections_go_away_when_the_interpreter_ends(exchange: Callable[..., Exchange]) -> None:

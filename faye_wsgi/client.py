@@ -43,7 +43,7 @@ __all__ = ["Client", "Reconnecting", "heals"]
 log = logging.getLogger("faye_wsgi")
 
 # Close codes that are no errors; None: it has not ended yet, or a draft has no codes.
-_ORDINARY = (None, 1000, 1001, 1005)
+_ORDINARY = (None, 1000, 1001, 1005, 1012)
 
 
 class Client(Endpoint):

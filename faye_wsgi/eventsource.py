@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from functools import cache
+from functools import cache, partial
 from random import uniform
 from typing import Any, Callable
 from urllib.parse import parse_qs
@@ -93,7 +93,8 @@ class EventSource(EventTarget):
 
         :param headers: dict or pairs added to the response; they replace ours.
         :param retry: seconds after which the client connects again; default 5, None
-            leaves it to the client.
+            leaves it to the client. A worker that stops tells each client a random time from
+            there to twice as much, so that not all of them come back at once.
         :param ping: seconds between comment lines that keep the connection alive; default
             10; None or 0 sends none.
         :param high_water: bytes waiting for the peer above which ``send`` blocks.
@@ -153,7 +154,8 @@ class EventSource(EventTarget):
         else:
             self._connection = Connection(self, settings)
             opening = head.encode() + retry_line
-            handover.take_over(self, self._connection, EventStream(), opening, 200)
+            driver = EventStream(None if retry is None else partial(uniform, retry, 2 * retry))
+            handover.take_over(self, self._connection, driver, opening, 200)
         if check is not None:
             self._ask_every(check_every, check, self._connection.clock)
 

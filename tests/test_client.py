@@ -946,6 +946,23 @@ def test_reconnecting(
     assert all(header(head, "Sec-WebSocket-Protocol") == "irc" for head in server.heads)
 
 
+@pytest.mark.parametrize("code", [1001, 1012])
+def test_a_server_that_restarts_is_no_warning(
+    start: Callable[..., Scripted],
+    delays: list[float],
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+) -> None:
+    server = start(says(lambda head: good_answer(head) + frames.close(code, mask=None)))
+    with caplog.at_level("INFO", "faye_wsgi"):
+        for ws in Client.reconnecting(server.url()):
+            list(ws)
+            if server.connections == 4:
+                break
+    assert [record.levelname for record in caplog.records] == ["INFO"] * 3
+    assert f"closed with {code}" in caplog.text
+
+
 def test_leaving_the_loop_closes(start: Callable[..., Scripted], delays: list[float]) -> None:
     for _ in range(2):
         ws = next(iter(Client.reconnecting(start(echo).url())))

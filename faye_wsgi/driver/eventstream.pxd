@@ -4,4 +4,6 @@ from faye_wsgi.driver.base cimport Driver
 
 
 cdef class EventStream(Driver):
+    cdef object _retry
+
     cpdef bytes message(self, message)

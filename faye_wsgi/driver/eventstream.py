@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from codecs import getincrementaldecoder
 from io import StringIO
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from faye_wsgi.driver.base import Driver
+from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.driver.hybi import MAX_LENGTH
 from faye_wsgi.http.headers import HeadersLike, check_headers
 from faye_wsgi.http.messages import Response
@@ -37,6 +38,7 @@ _HEADERS = (
     ("Connection", "close"),
 )
 _FORBIDDEN = re.compile(r"[\r\n\0]")
+_STOPS = (CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART)
 
 
 def response(headers: HeadersLike = None) -> Response:
@@ -205,11 +207,19 @@ class EventStream(Driver):
 
     ``message`` takes the bytes that the functions above return. What a client sends during
     the response means nothing, and is dropped. Either side closes by ending TCP.
+
+    ``retry`` returns the seconds after which this client should come back where the server stops.
+    A browser has no random delay of its own: all streams that end together would come back
+    together.
     """
 
-    __slots__ = ()
+    __slots__ = ("_retry",)
 
     features = Driver.features._replace(binary=True)
+
+    def __init__(self, retry: Callable[[], float] | None = None) -> None:
+        super().__init__()
+        self._retry = retry
 
     def message(self, message: str | bytes) -> bytes:
         if isinstance(message, str):
@@ -221,6 +231,12 @@ class EventStream(Driver):
 
     def ping(self, data: bytes) -> bytes:
         return encode_comment(data.decode("utf-8", "replace"))
+
+    def close(self, code: int, reason: str) -> bytes:
+        super().close(code, reason)
+        if self._retry is None or code not in _STOPS:
+            return b""
+        return encode_retry(self._retry())
 
     def _end(self, events: list[Any], code: int | None, reason: str | None) -> None:
         super()._end(events, None, None)  # HTTP has no close codes.

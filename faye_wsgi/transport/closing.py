@@ -43,7 +43,7 @@ log = logging.getLogger("faye_wsgi")
 HOLD = 0.25  # seconds that our close frame waits for the answers to earlier messages
 LINGER = 1.0  # seconds that the peer has to send FIN after us
 HURRY = 0.2  # the same, when the process stops
-GO_AWAY = 1.0  # seconds that a peer has to answer 1001 when the process stops
+GO_AWAY = 1.0  # seconds that a peer has to answer our close frame when the process stops
 NO_ANSWER = "the closing handshake was not completed in time"
 FORKED = "the connection belongs to the parent of this process"
 
@@ -230,15 +230,16 @@ class Closing:
         if self.phase is Phase.CLOSING:
             self.lose(NO_ANSWER)
 
-    def go_away(self) -> None:
-        """The process stops: close with 1001, and little patience. Called again and again then."""
+    def go_away(self, code: int) -> None:
+        """The process stops: close with ``code`` and little patience. It is called repeatedly."""
         if not self.is_hurried and self.phase is not Phase.CONNECTING:
             self.is_hurried = True
-            self._connection.call_soon(self._go_away)  # guarded: one that raises stops no other
+            # Guarded: one that raises stops no other.
+            self._connection.call_soon(self._go_away, code)
 
-    def _go_away(self) -> None:
+    def _go_away(self, code: int) -> None:
         if self.phase in (Phase.OPEN, Phase.ANSWERING):
-            self.close(CloseCode.GOING_AWAY, "", GO_AWAY)
+            self.close(code, "", GO_AWAY)
         elif Phase.CLOSING <= self.phase < Phase.CLOSED:
             self._connection.clock.expect_end(GO_AWAY, lambda: self.lose(NO_ANSWER))
 

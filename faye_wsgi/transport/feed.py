@@ -154,7 +154,7 @@ class Feed:
         """There are no listeners."""
         return None
 
-    def go_away(self) -> None:
+    def go_away(self, code: int) -> None:
         """The process stops."""
         self.close(ConnectionClosed(None, "the process stops"))
 

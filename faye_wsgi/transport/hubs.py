@@ -15,6 +15,10 @@ No event tells a connection that its process stops. So each hub that serves conn
 timer, which calls the function that ``find_stop_sign`` has returned. Where that tells nothing,
 an ``atexit`` hook of ``wsgi.worker`` calls ``go_away``. It comes too late for threads that are
 not daemons, for the interpreter waits for these first.
+
+Where there is time (``Stop.left``), each look at the process closes a share of the connections, by
+lot. So no connection needs a timer of its own, the hubs of a process need not agree, and what is
+accepted meanwhile has the rest of the time.
 """
 
 from __future__ import annotations
@@ -24,8 +28,9 @@ import threading
 import weakref
 from collections import deque
 from contextlib import suppress
+from random import random
 from time import perf_counter
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, NamedTuple, Protocol
 
 import gevent
 from gevent.exceptions import HubDestroyed, LoopExit
@@ -37,6 +42,7 @@ from faye_wsgi.transport import checks, lateness, memory, served
 
 __all__ = [
     "Member",
+    "Stop",
     "abandon",
     "call_in_turn",
     "end_alone",
@@ -64,6 +70,7 @@ _start_new_thread = get_original("_thread", "start_new_thread")
 
 POLL_INTERVAL = 0.25  # seconds between two looks at the process
 QUIET = 5.0  # seconds without a large message, after which their memory is given back
+LEAST_RATE = 100  # connections that a process closes in a second, at least, when it stops
 
 
 class Member(Protocol):
@@ -77,8 +84,8 @@ class Member(Protocol):
     def is_over(self) -> bool:
         """Whether it no longer needs the hub."""
 
-    def go_away(self) -> None:
-        """The process stops: begin the closing handshake with 1001, in the hub's next turn.
+    def go_away(self, code: int) -> None:
+        """The process stops: begin the closing handshake with ``code``, in the hub's next turn.
 
         It may be called again, also while the connection is not open yet.
         """
@@ -87,12 +94,25 @@ class Member(Protocol):
         """End at once, from any thread. Returns whether listeners have still to be told."""
 
 
-def _no_stop_sign() -> Callable[[], bool] | None:
+class Stop(NamedTuple):
+    """The process stops: its connections are closed with ``code``, within ``left`` seconds."""
+
+    code: int = CloseCode.GOING_AWAY
+    left: float = 0.0
+
+    def share(self, count: int) -> float:
+        """The share of ``count`` connections that one look at the process closes."""
+        if self.left <= POLL_INTERVAL or count <= 0:
+            return 1.0
+        return POLL_INTERVAL * max(1 / self.left, LEAST_RATE / count)
+
+
+def _no_stop_sign() -> Callable[[], Stop | None] | None:
     return None
 
 
-# Returns a function that says whether this process is about to stop, or None. ``wsgi.worker``
-# puts its own here.
+# Returns a function that says how this process is about to stop, or None. ``wsgi.worker`` puts its
+# own here.
 find_stop_sign = _no_stop_sign
 
 
@@ -107,8 +127,8 @@ class _Registry:
         self._pace = lateness.pace_of(hub)
         self._runs_on = not is_alone()
         self._due = perf_counter() + POLL_INTERVAL  # of the next look
-        self._is_stopping = find_stop_sign()
-        if self._is_stopping is not None:
+        self._find_stop = find_stop_sign()
+        if self._find_stop is not None:
             self._poll.start(self._look)
         self._turns: deque[tuple[Any, ...]] = deque()
         self._turn = hub.loop.timer(0.0)
@@ -135,8 +155,9 @@ class _Registry:
         if self._runs_on:  # else the hub runs only while the view of its one connection waits
             self._pace.warn(late)
         # Again and again: a server may accept connections for a second after its own signal.
-        if self._is_stopping is not None and self._is_stopping():
-            self.go_away()
+        stop = None if self._find_stop is None else self._find_stop()
+        if stop is not None:
+            self.go_away(stop)
 
     def give_memory_back(self) -> None:
         self._is_quiet = False
@@ -149,9 +170,14 @@ class _Registry:
             memory.give_back()
         self._is_quiet = True
 
-    def go_away(self) -> None:
+    def go_away(self, stop: Stop = Stop()) -> None:  # noqa: B008
+        count = served.count()
+        share = stop.share(count)
         for member in list(self.members):
-            member.go_away()
+            if share >= 1.0:
+                member.go_away(stop.code if served.has(member) else CloseCode.GOING_AWAY)
+            elif served.has(member) and random() < share:
+                member.go_away(stop.code)
 
     def close(self) -> None:
         resting = self.idle[:]

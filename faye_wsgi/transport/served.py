@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import weakref
 
-__all__ = ["count", "enter", "forget", "leave"]
+__all__ = ["count", "enter", "forget", "has", "leave"]
 
 _served: weakref.WeakSet[object] = weakref.WeakSet()
 
@@ -27,6 +27,11 @@ def enter(end: object) -> None:
 def leave(end: object) -> None:
     """The connection has ended; nothing happens a second time."""
     _served.discard(end)
+
+
+def has(end: object) -> bool:
+    """Whether it is the end of such a connection: a client of ours is not served."""
+    return end in _served
 
 
 def count() -> int:

@@ -299,6 +299,18 @@ def test_the_driver_ends_without_a_word() -> None:
     assert driver.close(1000, "") == b"" and driver.state == ReadyState.CLOSED
 
 
+@pytest.mark.parametrize("code", [1001, 1012])
+def test_a_server_that_stops_says_when_to_come_back(code: int) -> None:
+    driver = EventStream(iter([6.5, 7.25]).__next__)
+    assert driver.close(code, "") == b"retry: 6500\r\n\r\n"
+    assert driver.state == ReadyState.CLOSING
+
+
+def test_a_stream_that_is_ended_says_no_such_thing() -> None:
+    assert EventStream(lambda: 6.5).close(1000, "") == b""
+    assert EventStream().close(1001, "") == b"", "the client may choose"
+
+
 # The decoder
 
 

@@ -1505,7 +1505,7 @@ def test_a_listener_that_no_hub_tells_is_told_when_the_view_is_left(both: Pair) 
 
 
 def test_1001_when_the_process_stops(both: Pair) -> None:
-    both.connection.closing.go_away()
+    both.connection.closing.go_away(1001)
     assert both.peer.read_close().close_code == 1001
     started = time.perf_counter()
     both.connection.wait_closed(TIMEOUT)

@@ -11,8 +11,10 @@ import weakref
 from typing import Any
 
 import gevent
+import pytest
 
-from faye_wsgi.transport.hubs import release_hub
+from faye_wsgi.transport import hubs, served
+from faye_wsgi.transport.hubs import POLL_INTERVAL, Stop, release_hub
 
 from .harness import TIMEOUT
 
@@ -104,3 +106,75 @@ def test_a_thread_without_descriptors_for_a_hub_raises() -> None:
     command = [sys.executable, "-c", WITHOUT_DESCRIPTORS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# A process that stops, and has time
+
+
+class Told:
+    """A member, which is gone as soon as it is told to go."""
+
+    is_over = False
+    dispatcher = None
+
+    def __init__(self, is_served: bool = True) -> None:
+        self.codes: list[int] = []
+        if is_served:
+            served.enter(self)
+
+    def go_away(self, code: int) -> None:
+        self.codes.append(code)
+        served.leave(self)
+
+    def abandon(self, code: int) -> bool:
+        return False
+
+
+@pytest.fixture
+def registry() -> Any:
+    made = hubs._Registry(gevent.get_hub())
+    yield made
+    made.close()
+
+
+def close_over(registry: Any, seconds: float, members: list[Told]) -> list[int]:
+    """How many are closed at each look, over ``seconds``."""
+    registry.members.update(members)
+    closed = []
+    for look in range(int(seconds / POLL_INTERVAL) + 1):
+        registry.go_away(Stop(1012, seconds - look * POLL_INTERVAL))
+        gone = {member for member in registry.members if member.codes}
+        registry.members -= gone
+        closed.append(len(gone))
+    return closed
+
+
+def test_connections_are_closed_evenly_over_the_time(registry: Any) -> None:
+    members = [Told() for _ in range(8000)]
+    closed = close_over(registry, 10.0, members)
+    assert all(member.codes == [1012] for member in members)
+    # 200 each time on average, with a standard deviation of 14.
+    assert all(100 < number < 300 for number in closed[:39]), closed
+
+
+def test_few_connections_are_closed_faster(registry: Any) -> None:
+    members = [Told() for _ in range(100)]
+    closed = close_over(registry, 10.0, members)
+    assert 0 < closed[0] < 60 and sum(closed[:10]) == 100, "25 each time, and not 2"
+
+
+def test_without_time_all_are_closed_at_once(registry: Any) -> None:
+    members = [Told() for _ in range(100)]
+    assert close_over(registry, 0.0, members) == [100]
+
+
+def test_clients_are_closed_last(registry: Any) -> None:
+    """They may carry what a served connection needs; and 1012 is a server's code."""
+    client, members = Told(is_served=False), [Told() for _ in range(100)]
+    registry.members.update([client, *members])
+    registry.go_away(Stop(1012, 10.0))
+    assert not client.codes and any(member.codes for member in members)
+    for member in members:
+        served.leave(member)
+    registry.go_away(Stop(1012, 5.0))
+    assert client.codes == [1001], "there is no served connection"

@@ -166,7 +166,7 @@ def test_an_answer_to_1001_that_waits_in_the_kernel() -> None:
     """It stands behind more messages than one read takes."""
     with pair() as both:
         both.sink.record("close")
-        both.connection.closing.go_away()
+        both.connection.closing.go_away(1001)
         assert both.peer.read_close().close_code == 1001
         both.peer.send(frames.text("x" * 1000) * 100 + frames.close(1001))
         native_sleep(GO_AWAY + 2 * LATE)

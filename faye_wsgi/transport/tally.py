@@ -19,6 +19,7 @@ import logging
 import time
 import weakref
 from collections import deque
+from operator import add, sub
 from typing import Any, Literal, NamedTuple, Protocol
 
 from gevent.monkey import get_original
@@ -48,6 +49,8 @@ PATIENCE = 4 * INTERVAL
 
 Labels = tuple[str, ...]
 Numbers = tuple[int, int, int, int]  # messages in and out, bytes in and out
+
+_NOTHING: Numbers = (0, 0, 0, 0)
 
 
 class Metric(NamedTuple):
@@ -135,7 +138,7 @@ class Life:
         self.code = "none"
         # Weak: a stream through the iterable that the server never used has no other end.
         self._end: Any = weakref.ref(end)
-        self._reported: Numbers = (0, 0, 0, 0)
+        self._reported = _NOTHING
         self._last: Numbers | None = None  # at the end
 
     def finish(self, end: End) -> None:
@@ -152,7 +155,7 @@ class Life:
         if numbers is None:
             numbers = self._reported if end is None else end.numbers
         before, self._reported = self._reported, numbers
-        return is_over, tuple(now - then for now, then in zip(numbers, before))
+        return is_over, tuple(map(sub, numbers, before))
 
     def count(self, metric: Metric, value: float) -> None:
         """Count for this connection's kind and route."""
@@ -252,16 +255,19 @@ def _take_events() -> list[tuple[Metric, Labels, float]]:
     begun = [_begun.popleft() for _ in range(len(_begun))]
     events += [(CONNECTIONS, life.labels, 1) for life in begun]
     alive = []
+    sums: dict[Labels, tuple[int, ...]] = {}
     for life in [*_living, *begun]:
         is_over, new = life.take()
         if any(new):
-            events += _describe(life.labels, *new)
+            sums[life.labels] = tuple(map(add, sums.get(life.labels, _NOTHING), new))
         if is_over:
             events.append((CONNECTIONS, life.labels, -1))
             events.append((CLOSED, (*life.labels, life.code), 1))
         else:
             alive.append(life)
     _living[:] = alive
+    for labels, numbers in sums.items():
+        events += _describe(labels, *numbers)
     return events
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import socket
 from collections import Counter
@@ -24,11 +26,14 @@ from .support.metrics import Recorder, parse, recording
 from .support.servers import Server, serve
 from .support.waiting import wait_until
 from .test_channels import Got
+from .test_readme import ROOT, write
 from .test_websocket import make_environ
 from .transport.harness import until
 from .wsgi.test_admission import Anything
 
 APP = "tests.support.apps.measured:application"
+PAGE = ROOT / "docs/metrics.md"
+DASHBOARD = ROOT / "docs/grafana.json"
 ROUTE = 'kind="websocket",route="/rooms/<room>"'
 
 
@@ -75,13 +80,12 @@ def test_one_process() -> None:
 def test_workers_that_end(tmp_path: Path, options: tuple[str, ...]) -> None:
     """The figures of all workers, also of those that have gone; connections of the living."""
     pytest.importorskip("prometheus_client")
-    config = tmp_path / "gunicorn.conf.py"
-    config.write_text(
-        "from gevent import monkey\n"
-        "monkey.patch_all()\n"
-        "from prometheus_client import multiprocess\n"
-        "def child_exit(server, worker):\n"
-        "    multiprocess.mark_process_dead(worker.pid)\n"
+    write(PAGE, tmp_path, "app.py", "gunicorn.conf.py")
+    (tmp_path / "tested.py").write_text(
+        "from tests.support.apps import measured\n"
+        "from app import app as application\n"
+        "for rule, view in (('/tested/<room>', measured.room), ('/__ready__', measured.ready)):\n"
+        "    application.add_url_rule(rule, f'tested {rule}', view, websocket='room' in rule)\n"
     )
     files = tmp_path / "metrics"
     files.mkdir()
@@ -89,16 +93,17 @@ def test_workers_that_end(tmp_path: Path, options: tuple[str, ...]) -> None:
         server = stack.enter_context(
             serve(
                 "gunicorn-gevent",
-                APP,
+                "tested:application",
                 workers=2,
-                options=("-c", str(config), *options),
+                options=("-c", str(tmp_path / "gunicorn.conf.py"), *options),
                 env={"PROMETHEUS_MULTIPROC_DIR": str(files)},
+                cwd=tmp_path,
             )
         )
         workers: Counter[int] = Counter()
         while len(workers) < 2:
             assert sum(workers.values()) < 500, "one worker takes all connections"
-            ws = stack.enter_context(Client(server.url("/rooms/7", "ws")))
+            ws = stack.enter_context(Client(server.url("/tested/7", "ws")))
             workers[int(ws.receive(10))] += 1
         total = sum(workers.values())
         _await(server, {"connections": total, "opened_total": total})
@@ -129,7 +134,8 @@ def _await(server: Server, expected: dict[str, int]) -> None:
 
 
 def _full(name: str) -> str:
-    return f"faye_wsgi_{name}{ROUTE}}}" if "{" in name else f"faye_wsgi_{name}{{{ROUTE}}}"
+    labels = ROUTE.replace("rooms", "tested")
+    return f"faye_wsgi_{name}{labels}}}" if "{" in name else f"faye_wsgi_{name}{{{labels}}}"
 
 
 # statsd
@@ -255,3 +261,73 @@ def test_a_feed_that_is_opened_again(recorder: Recorder, monkeypatch: pytest.Mon
     wait_until(lambda: recorder["broker_reconnects",] == 1)
     end(relay, outlet)
     assert recorder["broker_reconnects",] == 1, "the first feed was opened, and not again"
+
+
+# The page and the dashboard
+
+
+SERIES = {
+    f"faye_wsgi_{metric.name}{ending}": {*metric.labels, *more}
+    for metric in tally.METRICS
+    for ending, more in {
+        "counter": [("_total", ())],
+        "gauge": [("", ())],
+        "histogram": [("_bucket", ("le",))],
+    }[metric.kind]
+}
+
+
+def fault(expression: str) -> str:
+    """What is wrong with a query; '' for nothing. It names one metric, or the same in a ratio."""
+    names = set(re.findall(r"faye_wsgi_\w+", expression))
+    if not names or not names <= SERIES.keys():
+        return f"there is no metric of these: {names}"
+    known = set.union(*(SERIES[name] for name in names))
+    used = re.findall(r"(\w+)\s*=~?", expression)
+    used += [one for group in re.findall(r"by \((.*?)\)", expression) for one in group.split(", ")]
+    return "" if known.issuperset(used) else f"{names} have {known}, and not all of {used}"
+
+
+def dashboard_queries() -> list[tuple[str, str]]:
+    """The query of each line, and its legend."""
+    panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    return [(one["expr"], one["legendFormat"]) for panel in panels for one in panel["targets"]]
+
+
+@pytest.mark.parametrize("query, legend", dashboard_queries())
+def test_the_dashboard_shows_what_there_is(query: str, legend: str) -> None:
+    assert not fault(query)
+    kept = {one for group in re.findall(r"by \((.*?)\)", query) for one in group.split(", ")}
+    assert kept >= set(re.findall(r"{{(\w+)}}", legend))
+
+
+def test_the_dashboard_shows_everything() -> None:
+    shown = " ".join(query for query, _ in dashboard_queries())
+    assert [name for name in SERIES if name not in shown] == []
+
+
+def test_a_wrong_query_is_found() -> None:
+    assert fault("rate(faye_wsgi_messages[5m])")
+    assert fault('rate(faye_wsgi_messages_total{path="/"}[5m])')
+    assert fault("sum by (route) (faye_wsgi_publications_total)")
+
+
+def test_the_page_has_all_metrics_and_labels() -> None:
+    rows = re.findall(r"^\| `(faye_wsgi_\w+)` \| (\w+) \| (.*?) \|", PAGE.read_text("utf-8"), re.M)
+    listed = {(name, kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    assert listed == {
+        (
+            f"faye_wsgi_{metric.name}{'_total' if metric.kind == 'counter' else ''}",
+            metric.kind,
+            metric.labels,
+        )
+        for metric in tally.METRICS
+    }
+
+
+def test_the_alerts_name_what_there_is() -> None:
+    section = PAGE.read_text("utf-8").partition("## What to watch")[2]
+    alerts = re.findall(r"^\|.*\| `(.*)` \|$", section, re.MULTILINE)
+    assert len(alerts) == 5
+    assert [fault(alert) for alert in alerts] == [""] * 5

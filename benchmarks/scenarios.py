@@ -90,7 +90,12 @@ DEFLATE = (
 
 SCENARIOS = (
     Scenario("a", "1 connection, 32 bytes, one in flight", size=32),
-    Scenario("b", "100 connections, 128 bytes, one in flight", connections=100),
+    Scenario(
+        "b",
+        "100 connections, 128 bytes, one in flight",
+        connections=100,
+        also=("faye_wsgi, metrics",),
+    ),
     Scenario("c", "100 connections, 128 bytes, 16 in flight", connections=100, window=16),
     Scenario(
         "d", "10 connections, 16 KiB binary, one in flight", connections=10, size=16384, binary=True

@@ -164,6 +164,12 @@ SERVERS = (
         modules=FLASK,
         environment=(("FAYE_WSGI_PURE", "1"),),
     ),
+    Server(
+        "faye_wsgi, metrics",
+        gunicorn("gevent", "ours_metrics:app"),
+        special=True,
+        modules=(*FLASK, "prometheus_client"),
+    ),
     Server("faye_wsgi, plain WSGI", gunicorn("gevent", "ours:application"), modules=FLASK),
     Server("faye_wsgi feed", gunicorn("gevent", "ours:app"), special=True, modules=FLASK, **FEED),
     Server(

@@ -38,6 +38,7 @@ from faye_wsgi.eventsource import EventSource
 from faye_wsgi.gateway.session import Authorize, Site
 from faye_wsgi.gateway.view import ViewOptions, make_view
 from faye_wsgi.http.origins import Origins, check_origins
+from faye_wsgi.transport import tally
 from faye_wsgi.transport.settings import check_seconds
 from faye_wsgi.websocket import WebSocket
 from faye_wsgi.wsgi.decorators import check_options
@@ -178,7 +179,12 @@ class Channels:
         broker = self._use().brokers[index]
 
         def send() -> str:
-            position = broker.publish(channel, payload, key=key, history=history, ttl=ttl)
+            try:
+                position = broker.publish(channel, payload, key=key, history=history, ttl=ttl)
+            except BrokerError:
+                tally.count(tally.PUBLICATIONS, ("failed",))
+                raise
+            tally.count(tally.PUBLICATIONS, ("taken",))
             return str(self._cursor({index: position}))
 
         return send
@@ -618,6 +624,7 @@ class Subscription:
         self._owner._control.listen()
         self._delivery.rest_if_idle()
         if recovered is not None:
+            tally.count(tally.RECOVERIES, ("complete" if recovered else "reset",))
             self.recovered = recovered and self.recovered is not False
         return recovered
 

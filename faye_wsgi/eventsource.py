@@ -20,7 +20,7 @@ from faye_wsgi.endpoint import EventTarget, handler
 from faye_wsgi.errors import HandshakeError, HijackError, is_end_of
 from faye_wsgi.http.headers import HeadersLike
 from faye_wsgi.http.url import without_query
-from faye_wsgi.transport import checks, hubs, served
+from faye_wsgi.transport import checks, hubs
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.transport.iterable import Body, IterableStream
 from faye_wsgi.transport.settings import (
@@ -147,7 +147,7 @@ class EventSource(EventTarget):
         except HijackError as error:
             _warn_once(str(error))
             self._connection = IterableStream(self, settings, encode_comment())
-            served.enter(self._connection)
+            handover.enter(self._connection)
             handover.send_through(head.headers, Body(self._connection))
             if retry_line:
                 self._connection.outbox.send(retry_line)

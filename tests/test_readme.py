@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted(ROOT.glob("docs/*.md"))]
 OTHERS = {"flask_sock", "flask_socketio", "geventwebsocket", "simple_websocket"}
-OTHERS |= {"channels", "celery", "django_eventstream"}
+OTHERS |= {"channels", "celery", "django_eventstream", "prometheus_client"}
 BLOCK = re.compile(
     r"(?P<mark><!-- runnable -->\s*\n)?^(?P<indent> *)```python\s*\n(?P<code>.*?)^ *```",
     re.MULTILINE | re.DOTALL,
@@ -57,6 +57,15 @@ def blocks(page: Path) -> list[Block]:
         line = text.count("\n", 0, match.start("code")) + 1
         found.append(Block(page.name, line, code, bool(match["mark"])))
     return found
+
+
+def write(page: Path, folder: Path, *names: str) -> None:
+    """Write files of a page, which their first lines name. Channels are in memory there."""
+    for name in names:
+        (code,) = (one.code for one in blocks(page) if one.code.startswith(f"# {name}\n"))
+        for url in ("redis://localhost:6379/0", "redis://localhost:6379/1"):
+            code = code.replace(url, "memory://")
+        (folder / name).write_text(code, "utf-8")
 
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]

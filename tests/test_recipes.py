@@ -9,22 +9,13 @@ from pathlib import Path
 import pytest
 
 from .test_layers import fresh_python
-from .test_readme import ROOT, blocks
+from .test_readme import ROOT, write
 
 PAGE = ROOT / "docs/recipes.md"
 
 
-def write(folder: Path, *names: str) -> None:
-    """Write files of the page, which their first lines name."""
-    for name in names:
-        (code,) = (one.code for one in blocks(PAGE) if one.code.startswith(f"# {name}\n"))
-        for url in ("redis://localhost:6379/0", "redis://localhost:6379/1"):
-            code = code.replace(url, "memory://")
-        (folder / name).write_text(code, "utf-8")
-
-
 def test_the_admin_shows_what_is_new(tmp_path: Path) -> None:
-    write(tmp_path, "notices.py", "urls.py")
+    write(PAGE, tmp_path, "notices.py", "urls.py")
     (template,) = re.findall(r"^```html\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
     (tmp_path / "admin").mkdir()
     (tmp_path / "admin/base_site.html").write_text(template, "utf-8")
@@ -84,7 +75,7 @@ with connect_events(client, "/channels?channel=admin") as es:
 def test_a_task_tells_how_far_it_is(tmp_path: Path) -> None:
     if importlib.util.find_spec("celery") is None:
         pytest.skip("celery is not installed")
-    write(tmp_path, "tasks.py", "web.py")
+    write(PAGE, tmp_path, "tasks.py", "web.py")
     script = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})

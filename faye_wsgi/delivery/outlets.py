@@ -26,6 +26,7 @@ from gevent.monkey import get_original
 from faye_wsgi.delivery.messages import Format, Item, Message, encode_item
 from faye_wsgi.driver.eventstream import encode_event
 from faye_wsgi.errors import ConnectionClosed
+from faye_wsgi.transport import tally
 
 __all__ = ["Audience", "Mailbox", "Outlet", "Slow", "send_to_all"]
 
@@ -226,6 +227,7 @@ class Outlet:
 
     def _overflow(self) -> None:
         """More than ``high_water`` waits."""
+        action: str = self._slow
         if self._slow != "close" and self._held is None:
             kept = [item for item in self._waiting if item.place is None]  # presence
             items = [item for item in self._waiting if item.place is not None]
@@ -238,10 +240,12 @@ class Outlet:
             self._waiting = kept
             self._size = sum(item.size for item in kept)
         if self._size > self._high_water:
+            action = "close"
             # Also where nothing more can be left out: changes of presence are not repeated, and a
             # replay without a part of what belongs between would end with a cursor that lies.
             log.debug("%r is too slow: it is closed, and may come back", self.target)
             self.fail(TOO_SLOW, "too slow")
+        tally.count(tally.SLOW, (self.kind, action))
 
     def _skip(self, item: Item) -> None:
         if not self._skipped:

@@ -55,6 +55,7 @@ from faye_wsgi.delivery.timeline import (
     merge,
 )
 from faye_wsgi.errors import BrokerError
+from faye_wsgi.transport import tally
 from faye_wsgi.transport.stream import gathering
 
 __all__ = ["Entry", "Join", "Relay"]
@@ -324,9 +325,13 @@ class Relay:
 
     def _run(self) -> None:
         failures = 0
+        was_open = False
         while not self._is_forgotten:
             try:
                 feed = self.broker.open_feed()
+                if was_open:
+                    tally.count(tally.RECONNECTS)
+                was_open = True
                 with self._lock:
                     self._feed = feed
                     self._is_awake = True

@@ -3,5 +3,5 @@
 
 cdef class Closing:
     cdef object __weakref__
-    cdef public object _connection, close_event, error_event, own_close, phase
+    cdef public object _connection, close_event, error_event, life, own_close, phase
     cdef public bint is_hurried, peer_has_ended

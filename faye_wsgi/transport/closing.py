@@ -34,6 +34,7 @@ from faye_wsgi.driver.events import CloseEvent, ErrorEvent, Event
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.errors import ConnectionClosed
 from faye_wsgi.transport import hubs
+from faye_wsgi.transport.tally import Life, Numbers
 
 __all__ = ["Closing", "Phase", "Signal", "next_phase"]
 
@@ -114,6 +115,7 @@ class Closing:
         "close_event",
         "error_event",
         "is_hurried",
+        "life",
         "own_close",
         "peer_has_ended",
         "phase",
@@ -127,6 +129,7 @@ class Closing:
         self.own_close: CloseEvent | None = None  # the code and reason that we have sent
         self.peer_has_ended = False  # its FIN has come, which is later than its close frame
         self.is_hurried = False  # the process stops
+        self.life: Life | None = None  # what metrics know of it, where they are on
 
     @property
     def dispatcher(self) -> Any:
@@ -137,6 +140,23 @@ class Closing:
     def is_over(self) -> bool:
         """Whether all is released, and listeners are being called."""
         return self.phase is Phase.OVER
+
+    @property
+    def numbers(self) -> Numbers:
+        """Messages in and out, and bytes in and out, for ``tally``."""
+        connection = self._connection
+        stream = connection.stream
+        bytes_out = 0 if stream is None else stream.bytes_out
+        return connection.received, connection.outbox.sent, connection.bytes_in, bytes_out
+
+    @property
+    def code_label(self) -> str:
+        """The close code, for ``tally``: those that only the peer has chosen are put together."""
+        if self.close_event is None or self.close_event.code is None:
+            return "none"
+        code = self.close_event.code
+        is_ours = self.own_close is not None and self.own_close.code == code
+        return str(code) if is_ours or code < 3000 else f"{code // 1000}xxx"
 
     # Signals
 

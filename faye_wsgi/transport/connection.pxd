@@ -20,6 +20,7 @@ cdef class Connection:
     cdef public Outbox outbox
     cdef public Stream stream
     cdef public bint _inflates, heard
+    cdef public Py_ssize_t bytes_in, received
 
     cpdef _deal_with(self, list items)
     cpdef _check_backlog(self)

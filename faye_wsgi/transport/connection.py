@@ -52,6 +52,7 @@ class Connection:
         "_inflates",
         "_thread",
         "backlog",
+        "bytes_in",
         "cancel",
         "changed",
         "closing",
@@ -63,6 +64,7 @@ class Connection:
         "inbox",
         "keepalive",
         "outbox",
+        "received",
         "settings",
         "stream",
     )
@@ -77,6 +79,7 @@ class Connection:
         self.stream: Stream | None = None
         self.keepalive: Keepalive | None = None  # until a timer is needed
         self._inflates = False  # an extension may make messages longer than the bytes of a read
+        self.received = self.bytes_in = 0  # messages and bytes, for metrics
         self.heard = False  # bytes have come since the ping that waits for a sign of life
         self.changed = Condition(hub)  # notified of room, of the opening, of the end
         self.crossing = Crossing(hub, self.guard)
@@ -192,11 +195,13 @@ class Connection:
     def data_received(self, data: bytes) -> None:
         """Bytes have arrived. The answers that are sent to them go out together."""
         self.heard = True
+        self.bytes_in += len(data)
         if self.closing.close_event is not None:
             return  # RFC 6455 1.4: what follows the peer's close frame is ignored
         room = self.backlog.room if self._inflates else None
         driver: Any = self.driver
         items = driver.receive_data(data, room)
+        self.received += len(items)
         if driver.unfinished:
             self.clock.expect_message(driver.unfinished)
         # The usual case: one message, for which a greenlet waits.
@@ -216,6 +221,7 @@ class Connection:
         for item in items:
             if type(item) is not str and type(item) is not bytes:
                 has_events = True
+                self.received -= 1  # it is no message
                 self.note(item)  # type: ignore[arg-type]
             elif gets_messages:
                 self.dispatcher.put(item)

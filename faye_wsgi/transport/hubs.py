@@ -38,7 +38,7 @@ from gevent.monkey import get_original
 from greenlet import getcurrent
 
 from faye_wsgi.driver.frames import CloseCode
-from faye_wsgi.transport import checks, lateness, memory, served
+from faye_wsgi.transport import checks, lateness, memory, served, tally
 
 __all__ = [
     "Member",
@@ -128,7 +128,7 @@ class _Registry:
         self._runs_on = not is_alone()
         self._due = perf_counter() + POLL_INTERVAL  # of the next look
         self._find_stop = find_stop_sign()
-        if self._find_stop is not None:
+        if self._find_stop is not None or tally.is_on:
             self._poll.start(self._look)
         self._turns: deque[tuple[Any, ...]] = deque()
         self._turn = hub.loop.timer(0.0)
@@ -150,6 +150,8 @@ class _Registry:
         function(*args)
 
     def _look(self) -> None:
+        if self._runs_on and tally.is_on:
+            tally.count(tally.LAG, (), max(0.0, perf_counter() - self._due))
         late = self._pace.note(self._due)
         self._due = perf_counter() + POLL_INTERVAL
         if self._runs_on:  # else the hub runs only while the view of its one connection waits

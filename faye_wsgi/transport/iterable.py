@@ -20,7 +20,7 @@ from typing import Any, Callable
 from faye_wsgi.driver.base import ReadyState
 from faye_wsgi.driver.events import CloseEvent, DrainEvent, Event, OpenEvent
 from faye_wsgi.errors import ConnectionClosed
-from faye_wsgi.transport import checks, fork, served
+from faye_wsgi.transport import checks, fork, served, tally
 from faye_wsgi.transport.dispatcher import Sink
 from faye_wsgi.transport.settings import Settings
 
@@ -49,6 +49,8 @@ class IterableStream:
         self._ask: Callable[[], object] | None = None  # the application's check
         self._ask_every = self._ask_at = math.inf
         self._is_forgotten = False  # in the child of a fork
+        self.life: tally.Life | None = None  # what metrics know of it, where they are on
+        self._sent = self._bytes_out = 0
         fork.watch(self)
 
     @property
@@ -70,9 +72,7 @@ class IterableStream:
                 self._wait_for_room(timeout)
                 if self.state > ReadyState.OPEN:
                     raise self.closed_error()
-            self._pieces.append(data)
-            self.buffered += len(data)
-            self._changed.notify_all()
+            self._keep(data)
             if timeout is not None or self.state != ReadyState.OPEN:
                 return
             is_taken = self._is_taken_in(self._settings.send_timeout)
@@ -86,10 +86,15 @@ class IterableStream:
             if self.state <= ReadyState.OPEN:
                 if not self.has_room:
                     return False
-                self._pieces.append(data)
-                self.buffered += len(data)
-                self._changed.notify_all()
+                self._keep(data)
             return True
+
+    def _keep(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self.buffered += len(data)
+        self._sent += 1
+        self._bytes_out += len(data)
+        self._changed.notify_all()
 
     def ask_for_room(self, tell: Callable[[], object]) -> None:
         """Have ``tell`` called, in any thread, when there is room or it is closed."""
@@ -234,7 +239,14 @@ class IterableStream:
                     raise
 
     def _is_taken_in(self, seconds: float | None) -> bool:
-        return self._changed.wait_for(lambda: self.has_room or self.state > _OPEN, seconds)
+        if self.has_room:
+            return True
+        began = monotonic()
+        try:
+            return self._changed.wait_for(lambda: self.has_room or self.state > _OPEN, seconds)
+        finally:
+            if self.life is not None:
+                self.life.count(tally.BLOCKED, monotonic() - began)
 
     def _wait_for_room(self, timeout: float | None) -> None:
         if not self._is_taken_in(timeout):
@@ -261,6 +273,16 @@ class IterableStream:
     def closing(self) -> IterableStream:
         """``is_over``."""
         return self
+
+    @property
+    def numbers(self) -> tally.Numbers:
+        """Messages in and out, and bytes in and out, for ``tally``."""
+        return 0, self._sent, 0, self._bytes_out
+
+    @property
+    def code_label(self) -> str:
+        """HTTP has no close codes."""
+        return "none"
 
     def give_turn(self) -> None:
         """Nothing to do: no hub is needed here."""

@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any, Callable, NamedTuple
 
 from faye_wsgi.driver.frames import CloseCode
+from faye_wsgi.transport import tally
 from faye_wsgi.transport.checks import Ask, Check
 from faye_wsgi.transport.closing import Phase
 from faye_wsgi.transport.lateness import Deadline
@@ -100,6 +101,9 @@ class Keepalive:
                 answered = self._pings[: index + 1]
                 del self._pings[: index + 1]
                 self.latency = perf_counter() - answered[-1].sent_at
+                life = self._connection.closing.life
+                if life is not None:
+                    life.count(tally.PINGS, self.latency)
                 return [ping.callback for ping in answered if ping.callback is not None]
         return []
 

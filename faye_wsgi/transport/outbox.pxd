@@ -14,3 +14,4 @@ cdef class Outbox:
     cdef public Crossing _crossing
     cdef public Stream _stream
     cdef public bint _is_alone
+    cdef public Py_ssize_t sent

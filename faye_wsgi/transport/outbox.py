@@ -15,6 +15,7 @@ runs, so that pings are not answered and the peer's end is not noticed: so it ru
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Callable, Union
 
@@ -26,6 +27,7 @@ from faye_wsgi.driver.base import Driver, ReadyState
 from faye_wsgi.driver.events import Data
 from faye_wsgi.driver.frames import CloseCode, Opcode
 from faye_wsgi.errors import ExtensionError
+from faye_wsgi.transport import tally
 from faye_wsgi.transport.crossing import Crossing, wait_elsewhere
 from faye_wsgi.transport.settings import LARGE
 from faye_wsgi.transport.stream import Stream
@@ -61,6 +63,7 @@ class Outbox:
         "_thread",
         "_turned_at",
         "_unsent",
+        "sent",
     )
 
     def __init__(self, connection: Any, hub: Any, high_water: int) -> None:
@@ -68,6 +71,7 @@ class Outbox:
         self._connection = connection
         self._crossing: Crossing = connection.crossing
         self._hub = hub
+        self.sent = 0  # messages, for metrics
         self._high_water = high_water
         self._stream: Stream | None = None
         # The driver, if a message is just a frame that is written to the stream; else None.
@@ -129,6 +133,7 @@ class Outbox:
         except Exception as error:
             self._not_built(error)
             raise
+        self.sent += 1
         if self._stream.write(frame):  # type: ignore[union-attr]
             self._hold_back()
 
@@ -179,6 +184,7 @@ class Outbox:
         """Build and write a message's frame; returns what ``Stream.write`` does."""
         driver: Any = self._connection.driver
         stream: Any = self._stream
+        self.sent += 1
         if len(message) >= LARGE and self._fragments is None:
             large = driver.large_message(message)
             if large is not None:
@@ -211,6 +217,7 @@ class Outbox:
             return self._offer(message)
         if self._stream.waiting_size and not self.has_room:  # type: ignore[union-attr]
             return False
+        self.sent += 1
         try:
             self._stream.write(driver.shared_message(message, shared))  # type: ignore[union-attr]
         except (ExtensionError, TypeError) as error:  # the drafts have no binary messages
@@ -253,8 +260,26 @@ class Outbox:
             self._turned_at = monotonic()
 
     def _wait_for_room(self, has_room: Callable[[], bool]) -> None:
-        self._connection.changed.wait_for(has_room, None)
+        self._wait(has_room, None)
         self._check_sent()
+
+    def _wait(self, has_room: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait for room; False when the time is up."""
+        if has_room():  # a send with a timeout asks each time
+            return True
+        with self._blocked():
+            return bool(self._connection.changed.wait_for(has_room, timeout))
+
+    @contextmanager
+    def _blocked(self) -> Iterator[None]:
+        """The time in this block counts as that of a blocked sender."""
+        began = monotonic()
+        try:
+            yield
+        finally:
+            life = self._connection.closing.life
+            if life is not None:
+                life.count(tally.BLOCKED, monotonic() - began)
 
     def _check_sent(self) -> None:
         if self._connection.state == ReadyState.CLOSED:  # what waited here was dropped
@@ -276,7 +301,7 @@ class Outbox:
     def _wait_for_room_first(self, timeout: float) -> None:
         # Before the message is written: TimeoutError must mean that it was not sent, so that the
         # caller may send it again.
-        if not self._connection.changed.wait_for(lambda: self.has_room, timeout):
+        if not self._wait(lambda: self.has_room, timeout):
             raise TimeoutError(_NOT_SENT)
 
     # Before open
@@ -331,14 +356,14 @@ class Outbox:
 
     def _write_fragment(self, piece: Data, opcode: int, fin: bool, timeout: float | None) -> None:
         driver, stream = self._connection.driver, self._stream
-        changed = self._connection.changed
         if driver is None or stream is None or driver.state != _OPEN:
             raise self._connection.closing.error()
         data = piece.encode() if isinstance(piece, str) else piece
-        if timeout is not None and not changed.wait_for(self._has_room_for_fragment, timeout):
+        if timeout is not None and not self._wait(self._has_room_for_fragment, timeout):
             raise TimeoutError(_GIVEN_UP if self._fragments else _NOT_SENT)
         must_look = stream.write(driver.fragment(data, opcode, fin))
         self._fragments += 1  # type: ignore[operator]
+        self.sent += fin
         if must_look:
             stream.flush()
             if timeout is None:
@@ -362,12 +387,15 @@ class Outbox:
     def _hand_over(self, message: Data, timeout: float | None) -> None:
         self._check(message)
         if timeout is not None and self.buffered > self._high_water:
-            if not wait_elsewhere(self.ask_for_room, self._ask_no_more, timeout):
+            with self._blocked():
+                has_room = wait_elsewhere(self.ask_for_room, self._ask_no_more, timeout)
+            if not has_room:
                 raise TimeoutError(_NOT_SENT)
             self._check_state()
         self._crossing.hand_over(self._send_handed_over, message)
         if timeout is None and self.buffered > self._high_water:
-            wait_elsewhere(self.ask_for_room, self._ask_no_more, None)
+            with self._blocked():
+                wait_elsewhere(self.ask_for_room, self._ask_no_more, None)
             self._check_sent()
 
     def _send_handed_over(self, message: str | bytes) -> None:

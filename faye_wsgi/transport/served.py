@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import weakref
 
+from faye_wsgi.transport import tally
+
 __all__ = ["count", "enter", "forget", "has", "leave"]
 
 _served: weakref.WeakSet[object] = weakref.WeakSet()
@@ -27,6 +29,7 @@ def enter(end: object) -> None:
 def leave(end: object) -> None:
     """The connection has ended; nothing happens a second time."""
     _served.discard(end)
+    tally.leave(end)
 
 
 def has(end: object) -> bool:
@@ -42,3 +45,4 @@ def count() -> int:
 def forget() -> None:
     """In the child of a fork: all are the parent's."""
     _served.clear()
+    tally.forget()

@@ -15,7 +15,7 @@ cdef class Stream:
     cdef public object _data_received, _loop, _reader, _receiver, _recv, _send, _socket, _writer, read_size
     cdef public Batch batch
     cdef public list _gathered, _waiting
-    cdef public Py_ssize_t _gathered_size, waiting_size
+    cdef public Py_ssize_t _gathered_size, bytes_out, waiting_size
     cdef public bint _may_pend, _reading, broken, closed
 
     cpdef receive(self, bytes data)

@@ -183,6 +183,7 @@ class Stream:
         "_writer",
         "batch",
         "broken",
+        "bytes_out",
         "closed",
         "read_size",
         "waiting_size",
@@ -203,6 +204,7 @@ class Stream:
         # Bytes that the kernel did not take. Small pieces are joined, large ones not copied.
         self._waiting: list[bytearray | memoryview] = []
         self.waiting_size = 0
+        self.bytes_out = 0  # what was written, for metrics
         self.read_size = READ_SIZE  # bytes to read at a time
         self._socket = sock
         self._loop = loop
@@ -333,6 +335,7 @@ class Stream:
             return
         data = gathered[0] if len(gathered) == 1 else b"".join(gathered)
         self.batch.turn += 1 + len(data) // TURN_BYTES + len(gathered) // TURN_PIECES
+        self.bytes_out += len(data)
         gathered.clear()
         self._gathered_size = 0
         if self._waiting:  # the watcher calls ``writable`` when the kernel has room
@@ -350,6 +353,7 @@ class Stream:
         head = b"".join((*self._gathered, head))
         self._gathered.clear()
         self._gathered_size = 0
+        self.bytes_out += len(head) + len(body)
         if self._waiting:
             self._keep(head, 0)
             self._keep(body, 0)

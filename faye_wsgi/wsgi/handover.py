@@ -41,13 +41,14 @@ from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.driver.hixie76 import find_handshake
 from faye_wsgi.errors import HandshakeError
 from faye_wsgi.http.origins import Origins
-from faye_wsgi.transport import hubs, served, watchdog
+from faye_wsgi.transport import hubs, served, tally, watchdog
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.wsgi import debug, hints, worker
 from faye_wsgi.wsgi.admission import check_room, is_from_allowed_page
 from faye_wsgi.wsgi.environ import Environ, environ_of, read_request, text_of, url_of
 from faye_wsgi.wsgi.hijack import Void, VoidPair, take
 from faye_wsgi.wsgi.responses import responses_for
+from faye_wsgi.wsgi.routes import route_of
 from faye_wsgi.wsgi.servers import UNDER_ASGI, check_http_version, find_place, is_asgi
 
 __all__ = ["TOKEN_KEY", "Handover"]
@@ -56,6 +57,8 @@ log = logging.getLogger("faye_wsgi")
 
 # A view that returns without listeners does so each time: the first time it is shown.
 _hint_levels = chain([logging.INFO], repeat(logging.DEBUG))
+# For metrics: the reasons of refusals by their status.
+_REASONS = {400: "handshake", 403: "origin", 426: "upgrade", 503: "full"}
 _IS_PATCHED_EARLY = monkey.is_module_patched("socket")
 
 
@@ -76,6 +79,7 @@ class Handover:
         "_is_served_in_thread",
         "_needs_owner",
         "_responses",
+        "_route",
         "_scheme",
         "_trust_forwarded",
         "environ",
@@ -88,6 +92,7 @@ class Handover:
         self.environ = environ_of(request)
         self.response: Any = None
         self._responses = responses_for(request)
+        self._route = route_of(request, self.environ) if tally.is_on else ""
         self._scheme = scheme
         self._trust_forwarded = trust_forwarded
         self._needs_owner = needs_owner
@@ -153,14 +158,29 @@ class Handover:
         """Answer a bad handshake with its HTTP error; ``connection`` has never opened."""
         if error.reason == server_handshake.STRIPPED:
             _warn_stripped()
+        self._count_refusal(error)
         connection.fail(str(error.reason), error.code, str(error.reason))
         self.response = self._responses.error(self.environ, error, partial(_settle, connection))
 
     def refuse_stream(self, error: HandshakeError) -> None:
         """Answer with an HTTP error, where no connection has been made."""
+        self._count_refusal(error)
         self.response = self._responses.error(self.environ, error, lambda: None)
 
+    def _count_refusal(self, error: HandshakeError) -> None:
+        reason = _REASONS.get(error.status_code or 0, str(error.status_code))
+        tally.count(tally.REFUSED, (self._kind, self._route, reason))
+
+    @property
+    def _kind(self) -> str:
+        return "websocket" if self._scheme == "ws" else "eventsource"
+
     # Take over
+
+    def enter(self, end: Any) -> None:
+        """Count a connection that begins, by the object that sees its end."""
+        served.enter(end)
+        tally.enter(end, self._kind, self._route)
 
     def check_server(self) -> None:
         """HijackError where this server's socket cannot be taken."""
@@ -186,7 +206,7 @@ class Handover:
         worker.watch()
         hints.give()
         self._endpoint, self._connection = endpoint, connection
-        served.enter(connection.closing)
+        self.enter(connection.closing)
         connection.open(driver, taken.socket, head, taken.read_ahead)
         if isinstance(taken.void, Void):
             if not monkey.is_module_patched("socket"):

@@ -27,7 +27,7 @@ import gevent
 from faye_wsgi.driver.frames import CloseCode
 from faye_wsgi.transport import hubs, served
 
-__all__ = ["count_workers", "find_stop_sign", "watch"]
+__all__ = ["count_workers", "find_statsd", "find_stop_sign", "watch"]
 
 EXIT_TIMEOUT = 0.5  # seconds that the hook at exit gives the close frames
 # Seconds of gunicorn's limits in which nothing new is closed: it looks once a second for views that
@@ -67,6 +67,12 @@ def count_workers() -> int:
     """How many processes gunicorn serves the application with; 1 under another server."""
     workers = getattr(getattr(_find_worker(), "cfg", None), "workers", 1)
     return workers if isinstance(workers, int) else 1
+
+
+def find_statsd() -> Any:
+    """gunicorn's logger, where it sends to statsd (``statsd_host``) as well; else None."""
+    log = getattr(_find_worker(), "log", None)
+    return log if hasattr(log, "increment") and hasattr(log, "gauge") else None
 
 
 def _find_worker() -> Any:

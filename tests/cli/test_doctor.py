@@ -13,6 +13,7 @@ import pytest
 from flask import Flask
 
 from faye_wsgi import WebSocket
+from faye_wsgi.__main__ import main
 from faye_wsgi.cli import public_url
 from faye_wsgi.cli.checks import Finding
 from faye_wsgi.cli.public_url import check_url
@@ -171,6 +172,16 @@ def test_it_starts_nothing_and_sees_the_environment(examine: Doctor, tmp_path: P
         (["app", "--config", "nowhere.py"], "nowhere.py"),
         (["app", "--nonsense"], "--nonsense"),
         (["app", "--workers", "many"], "workers"),
+    ],
+)
+def test_arguments_that_gunicorn_refuses(arguments: list[str], text: str) -> None:
+    result = run(*arguments)
+    assert result.returncode == 2 and text in result.stderr and not result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
         (["--url", "ftp://example.com/"], "ftp"),
         (["--url", "ws://example.com/", "--wait", "0"], "--wait"),
         (["--url", "ws://example.com/", "--wait", "nan"], "--wait"),
@@ -180,14 +191,19 @@ def test_it_starts_nothing_and_sees_the_environment(examine: Doctor, tmp_path: P
         (["--url", "http://example.com/", "--header", "TE: x"], "TE"),
     ],
 )
-def test_wrong_arguments(arguments: list[str], text: str) -> None:
-    result = run(*arguments)
-    assert result.returncode == 2 and text in result.stderr and not result.stdout
+def test_wrong_arguments(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["doctor", *arguments])
+    captured = capsys.readouterr()
+    assert caught.value.code == 2 and text in captured.err and not captured.out
 
 
-def test_help() -> None:
-    result = run("--help")
-    assert result.returncode == 0 and "exit status" in result.stdout
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["doctor", "--help"])
+    assert caught.value.code == 0 and "exit status" in capsys.readouterr().out
 
 
 # Channels
@@ -294,7 +310,8 @@ def look(url: str, *arguments: str, wait: str = "1") -> list[str]:
 
 def test_a_proxy_as_in_the_handbook(proxy: Proxy) -> None:
     ws, http = proxy()
-    assert look(f"{ws}/echo", "--url", f"{http}/es/waiting?ping=0.3") == []
+    app = ("tests.support.apps.wsgi_app", *GEVENT)
+    assert look(f"{ws}/echo", "--url", f"{http}/es/waiting?ping=0.3", *app) == []
 
 
 @pytest.mark.parametrize(

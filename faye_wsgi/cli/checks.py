@@ -135,6 +135,8 @@ def _check_worker(settings: Any, kind: str) -> Iterator[Result]:
 
 
 def _check_descriptors(settings: Any, kind: str) -> Iterator[Result]:
+    if not kind:
+        return
     count, name = settings.worker_connections, "worker_connections"
     each = 1
     if kind == "gthread":

@@ -17,8 +17,10 @@ __all__ = ["check_url"]
 
 Headers = Sequence[tuple[str, str]]
 
+OPEN_TIMEOUT = 10.0  # seconds
 GRACE = 1.0  # seconds
 PING = 10.0  # seconds; that of an EventSource, by default
+SILENT = "nothing came for"  # the reason of an end by ``idle_timeout``
 MAX_SHOWN = 200  # characters of an answer's body
 
 
@@ -26,8 +28,8 @@ def check_url(text: str, *, origin: str | None, headers: Headers, wait: float) -
     """Connect to a WebSocket or an event stream, and watch it for ``wait`` seconds.
 
     ``origin`` is that of the page that would connect; None for one of the URL's own host.
-    Connecting takes ``wait`` seconds at most, too, and so does a second try. Raises ValueError for
-    a wrong URL or header.
+    Opening takes 10 seconds at most, and so do a second try and the close. Raises ValueError for a
+    wrong URL or header.
     """
     url = parse_url(text, (*WEBSOCKET_SCHEMES, *HTTP_SCHEMES))
     if url.scheme in HTTP_SCHEMES:
@@ -47,23 +49,23 @@ def _check_websocket(
 ) -> Iterator[Result]:
     shown = without_query(str(url))
     try:
-        with _connect(text, [*headers, ("Origin", origin)], wait) as ws:
+        with _connect(text, [*headers, ("Origin", origin)]) as ws:
             yield f"{shown} opens for a page of {origin}"
             yield _watch(ws, shown, wait)
     except HandshakeError as error:
-        yield _explain(error, shown, origin, _opens(text, headers, wait, error))
+        yield _explain(error, shown, origin, _opens(text, headers, error))
 
 
-def _connect(text: str, headers: Headers, wait: float) -> Client:
-    return Client(text, headers=headers, open_timeout=wait, close_timeout=wait)
+def _connect(text: str, headers: Headers) -> Client:
+    return Client(text, headers=headers, open_timeout=OPEN_TIMEOUT, close_timeout=OPEN_TIMEOUT)
 
 
-def _opens(text: str, headers: Headers, wait: float, error: HandshakeError) -> bool:
+def _opens(text: str, headers: Headers, error: HandshakeError) -> bool:
     """Whether it is the origin that was refused."""
     if error.status_code != 403:
         return False
     try:
-        with _connect(text, headers, wait):
+        with _connect(text, headers):
             return True
     except HandshakeError:
         return False
@@ -142,11 +144,11 @@ def _check_events(text: str, headers: Headers, wait: float) -> Iterator[Result]:
     )
     shown = without_query(es.url)
     try:
-        es.wait_open(wait)
+        es.wait_open(OPEN_TIMEOUT)
         yield f"{shown} opens"
         yield _follow(es, shown, wait)
     except TimeoutError:
-        yield _held_back(shown, wait)
+        yield _held_back(shown, OPEN_TIMEOUT)
     except HandshakeError as error:
         yield _closed(error, shown)
     finally:
@@ -160,28 +162,28 @@ def _follow(es: EventSourceClient, shown: str, wait: float) -> Result:
     finds the silence, by ``idle_timeout``: so this waits a little longer.
     """
     begun = heard = monotonic()
-    has_begun = False
+    has_events = False
     try:
         while (left := begun + wait + GRACE - monotonic()) > 0:
             es.receive(left)
-            heard, has_begun = monotonic(), True
+            heard, has_events = monotonic(), True
     except TimeoutError:
         pass
     except ConnectionClosed as error:
         if error.code is None:
             return f"{shown} was ended by the application"
-        if monotonic() - heard < wait:
+        if SILENT not in (error.reason or ""):
             return _cut(shown, monotonic() - heard)
-        has_begun = has_begun or es.retry is not None
+        has_begun = has_events or es.retry is not None
         if wait > PING or not has_begun:
             return _held_back(shown, wait)
         return f"the beginning of {shown} comes at once; watch it for longer to see its pings"
     return f"{shown} brings its bytes at once"
 
 
-def _held_back(shown: str, wait: float) -> Finding:
+def _held_back(shown: str, seconds: float) -> Finding:
     return Finding(
-        f"nothing of the stream {shown} came for {wait:g} s: turn off the buffering of the proxy "
-        "for it, or choose a longer --wait than the ping of the view",
+        f"nothing of the stream {shown} came for {seconds:g} s: turn off the buffering of the "
+        "proxy for it, or choose a longer --wait than the ping of the view",
         "proxies.md",
     )

@@ -55,6 +55,13 @@ def resume() -> Any:
     return ws.response
 
 
+@app.get("/resume_events")
+def resume_events() -> Any:
+    es = EventSource(request)
+    channels.subscribe(es, "all", since=request.args["since"])
+    return es.response
+
+
 @app.route("/resume_own", websocket=True)
 def resume_own() -> Any:
     """Each client has a channel of its own."""

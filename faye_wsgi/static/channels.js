@@ -33,6 +33,7 @@ const TIMES = {
 const WEBSOCKET_FAILURES = 2; // in a row, before the event stream is tried
 const KEY_LIFETIME = 240_000; // the server knows a key for 300 s
 const GONE = { code: 1006, reason: '' };
+const RESTART = { code: 1012, reason: '' };
 
 /** What was refused. `code` is 'forbidden', 'invalid', 'limit', 'unknown' or 'closed'. */
 export class ChannelsError extends Error {
@@ -91,7 +92,7 @@ class Channels {
     return this.#line.transport;
   }
 
-  /** The code and the reason of the last end: of a WebSocket, or 1006. */
+  /** The code and the reason of the last end: of a WebSocket, or 1006 or 1012. */
   get closed() {
     return this.#line.closed;
   }
@@ -706,14 +707,16 @@ class EventStream {
     }
     if (!response.ok) return GONE;
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let retries = 0; // the first begins the stream; a server that stops sends one more
     for (let rest = ''; ; ) {
       const { done, value } = await reader.read();
-      if (done) return GONE;
+      if (done) return retries > 1 ? RESTART : GONE;
       const lines = (rest + value).split(/\r\n|\n/);
       rest = lines.pop();
       this.onlife?.();
       for (const line of lines) {
         if (line.startsWith('data:')) this.onmessage?.(JSON.parse(line.slice(5)));
+        else if (line.startsWith('retry:')) retries++;
       }
     }
   }

@@ -290,6 +290,20 @@ def test_a_proxy_that_strips_upgrade(server: Server, new_page: Any, tmp_path: An
         wait_numbers(ada, "n", range(61))
 
 
+def test_an_event_stream_whose_worker_stops(server: Server, new_page: Any, tmp_path: Any) -> None:
+    """It knows that all others are sent away, too, and takes more time to come back."""
+    with nginx(find_program("nginx"), server, strips_upgrade=True) as proxy:
+        ada = new_page(f"http://{proxy.host_header}" + with_times(spread=200))
+        ada.run("window.codes = []; channels.onState((state) => codes.push(channels.closed.code))")
+        join(ada, "a")
+        wait_online(ada, "eventsource")
+        server.signal(signal.SIGHUP)
+        ada.wait(lambda w: 1012 in w.run("return codes"))
+        wait_online(ada, "eventsource")
+        publish(ada, "a", 1)
+        ada.wait(lambda w: ["a", 1] in got(w))
+
+
 def test_a_connection_that_is_silent(server: Server, new_page: Any) -> None:
     """Nothing closes it, and nothing comes: the page notices, and comes back when it can."""
     ada = new_page(server.url(with_times(quiet=300, answerTimeout=300, openTimeout=1000)))

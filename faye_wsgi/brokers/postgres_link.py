@@ -186,7 +186,7 @@ class Link:
             formats = [pq.Format.BINARY] * len(parameters)
             connection.send_query_params(
                 statement.encode(),
-                parameters,
+                list(parameters),  # psycopg takes no other sequence on Python 3.9
                 param_formats=formats,
                 result_format=pq.Format.BINARY,
             )

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Union
 
+from faye_wsgi.transport.rates import Bucket
+
 __all__ = ["Budget", "Budgets", "Command", "Refusal", "encode", "parse", "parse_json"]
 
 MAX_DEPTH = 64  # levels of arrays and objects in a message
@@ -219,7 +221,7 @@ def _is_number(value: Any) -> bool:
 # How much a client may ask for
 
 
-class Budget:
+class Budget(Bucket):
     """What a client may ask for: ``burst`` at once, and ``rate`` a second after that.
 
     ``spend`` says how long to wait. So who asks for more is served more slowly, and the queue of
@@ -230,22 +232,12 @@ class Budget:
     PATIENCE = 200  # messages that had to wait, without a pause between
 
     def __init__(self, rate: float, burst: float, now: float) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._left = burst
-        self._filled = now
+        super().__init__(rate, burst, now)
         self._delayed = 0
 
-    def wait(self, cost: int, now: float) -> float:
-        """Seconds until something of a ``cost`` may be done; nothing is spent."""
-        self._left = min(self._burst, self._left + (now - self._filled) * self._rate)
-        self._filled = now
-        return max(0.0, (cost - self._left) / self._rate)
-
-    def spend(self, cost: int, now: float) -> float:
+    def spend(self, cost: float, now: float) -> float:
         """Seconds to wait before something of a ``cost`` is done."""
-        seconds = self.wait(cost, now)
-        self._left -= cost
+        seconds = super().spend(cost, now)
         if self._left >= self._burst / 2:
             self._delayed = 0  # it has paused
         if seconds:

@@ -324,6 +324,8 @@ class Closing:
         connection = self._connection
         if connection.keepalive is not None:
             connection.keepalive.stop()
+        if connection.meter is not None:
+            connection.meter.stop()
         if connection.stream is None or connection.driver is None:
             return
         try:
@@ -429,6 +431,8 @@ class Closing:
         if connection.hub is hub:
             if connection.keepalive is not None:
                 connection.keepalive.stop()
+            if connection.meter is not None:
+                connection.meter.stop()
             if connection.cancel is not None:
                 connection.cancel()
         connection.cancel = None

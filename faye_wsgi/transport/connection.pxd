@@ -10,7 +10,7 @@ from faye_wsgi.transport.stream cimport Stream
 
 
 cdef class Connection:
-    cdef public object _thread, cancel, changed, hub, keepalive, settings
+    cdef public object _thread, cancel, changed, hub, keepalive, meter, settings
     cdef public Backlog backlog
     cdef public Closing closing
     cdef public Crossing crossing

@@ -35,6 +35,7 @@ from faye_wsgi.transport.dispatcher import Dispatcher, Sink
 from faye_wsgi.transport.inbox import Backlog, Inbox
 from faye_wsgi.transport.keepalive import Callback, Keepalive
 from faye_wsgi.transport.outbox import Outbox, Sendable
+from faye_wsgi.transport.rates import Meter
 from faye_wsgi.transport.settings import MAX_WORK, Settings
 from faye_wsgi.transport.stream import Stream
 
@@ -63,6 +64,7 @@ class Connection:
         "hub",
         "inbox",
         "keepalive",
+        "meter",
         "outbox",
         "received",
         "settings",
@@ -78,6 +80,7 @@ class Connection:
         self.driver: Driver | None = None  # until it is opened
         self.stream: Stream | None = None
         self.keepalive: Keepalive | None = None  # until a timer is needed
+        self.meter: Meter | None = None  # where there is a rate
         self._inflates = False  # an extension may make messages longer than the bytes of a read
         self.received = self.bytes_in = 0  # messages and bytes, for metrics
         self.heard = False  # bytes have come since the ping that waits for a sign of life
@@ -153,6 +156,9 @@ class Connection:
         self._inflates = not driver.features.fragments
         self.stream = Stream(sock, self.hub.loop, self)
         self.stream.read_size = driver.read_size
+        if self.settings.rate is not None or self.settings.rate_bytes is not None:
+            self.meter = Meter(self)
+            self.stream.limit_reads(self.meter.allow)
         self.outbox.use(driver, self.stream)
         if head:
             self.stream.write(head)
@@ -202,6 +208,8 @@ class Connection:
         driver: Any = self.driver
         items = driver.receive_data(data, room)
         self.received += len(items)
+        if self.meter is not None:
+            self.meter.count(items, len(data))
         if driver.unfinished:
             self.clock.expect_message(driver.unfinished)
         # The usual case: one message, for which a greenlet waits.
@@ -266,7 +274,7 @@ class Connection:
     def _go_on(self) -> None:
         """Take the bytes that the driver holds back, and read on."""
         driver, stream = self.driver, self.stream
-        if driver is None or stream is None or stream.closed:
+        if driver is None or stream is None or stream.closed or self._is_resting:
             return
         stream.resume_reading()
         if driver.holds_back:
@@ -275,7 +283,7 @@ class Connection:
     def read_on(self) -> None:
         """There is room again."""
         driver, stream = self.driver, self.stream
-        if driver is None or stream is None or self.closing.peer_has_ended:
+        if driver is None or stream is None or self.closing.peer_has_ended or self._is_resting:
             return
         if self.keepalive is not None:
             self.keepalive.excuse_message()
@@ -283,6 +291,12 @@ class Connection:
             self._wait_for_turn()
         else:
             stream.resume_reading()
+
+    @property
+    def _is_resting(self) -> bool:
+        """Whether reading has stopped by a rate; never behind our own close frame."""
+        meter = self.meter
+        return meter is not None and meter.is_resting and self.closing.phase is Phase.OPEN
 
     def note(self, event: Event) -> None:
         """Deal with an event that is no message."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache, wraps
 from numbers import Real
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from faye_wsgi.driver.hybi import MAX_FRAGMENTS, MAX_LENGTH
 
@@ -39,6 +39,8 @@ __all__ = [
     "takes_options",
 ]
 
+Rate = tuple[float, float]  # so many a second, and so many at once
+RatePolicy = Literal["pause", "close"]
 Constructor = TypeVar("Constructor", bound=Callable[..., None])
 
 GATHER = 65536  # bytes: gathered frames go out when they are so many
@@ -74,6 +76,11 @@ class Settings:
     :param max_queue_bytes: the same in bytes, as they are stored: a text takes 1, 2 or 4 for
         each character. One message may be larger. Default 2^20.
     :param high_water: bytes waiting for the peer above which ``send`` blocks. Default 65536.
+    :param rate: messages a second that the peer may send, and how many at once: ``(10, 50)``.
+        Pings and pongs count, too. Default None: no bound.
+    :param rate_bytes: the same for the bytes that arrive, of all frames with their headers.
+    :param rate_policy: what happens above a rate: 'pause' (default): nothing is read until it is
+        kept, and TCP slows the peer down; 'close': the connection is closed with 1008.
 
     ``awaits_server`` is no option: a client lets the server close TCP (RFC 6455 §7.1.1).
     """
@@ -88,6 +95,9 @@ class Settings:
     max_queue: int = 64
     max_queue_bytes: int = 2**20
     high_water: int = 65536
+    rate: Rate | None = None
+    rate_bytes: Rate | None = None
+    rate_policy: RatePolicy = "pause"
     awaits_server: bool = False
 
 
@@ -104,6 +114,9 @@ class Options(TypedDict, total=False):
     max_queue: int
     max_queue_bytes: int
     high_water: int
+    rate: Rate | None
+    rate_bytes: Rate | None
+    rate_policy: RatePolicy
 
 
 _OPTIONS = {field.name: field for field in fields(Settings) if field.name != "awaits_server"}
@@ -213,6 +226,8 @@ def make_settings(**options: Unpack[Options]) -> Settings:
     for name in options:
         if name not in _OPTIONS:
             check_names(options, _OPTIONS)
+    for name in ("rate", "rate_bytes"):
+        check_rate(name, options.get(name))
     return _make_settings(**options)
 
 
@@ -223,6 +238,8 @@ def _make_settings(**options: Any) -> Settings:
         check_size(name, getattr(settings, name))
     for name in ("ping", "ping_timeout", "close_timeout", "message_timeout", "send_timeout"):
         check_seconds(name, getattr(settings, name))
+    if settings.rate_policy not in ("pause", "close"):
+        raise ValueError(f"rate_policy is 'pause' or 'close', not {settings.rate_policy!r}")
     if settings.close_timeout is None:
         raise TypeError("close_timeout is a number of seconds")
     ping = settings.ping or None
@@ -241,6 +258,19 @@ def check_size(name: str, size: int) -> None:
         raise TypeError(f"{name} is a whole number")
     if size < 1:
         raise ValueError(f"{name} is at least 1")
+
+
+def check_rate(name: str, rate: Any) -> None:
+    """TypeError or ValueError unless ``rate`` is None, or a rate and a burst."""
+    if rate is None:
+        return
+    if not isinstance(rate, tuple) or len(rate) != 2:
+        raise TypeError(f"{name} is two numbers: so many a second, and so many at once: (10, 50)")
+    for number in rate:
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            raise TypeError(f"{name} is two numbers")
+    if not (0 < rate[0] < float("inf") and 1 <= rate[1] < float("inf")):
+        raise ValueError(f"{name} is above 0 a second, and from 1 on at once")
 
 
 def check_timeout(timeout: float | None) -> None:

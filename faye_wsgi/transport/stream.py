@@ -288,6 +288,11 @@ class Stream:
             memory.prepare_for_large()
         self.read_size = max(min(missing, MAX_READ_SIZE), usual)
 
+    def limit_reads(self, allow: Callable[[int], int]) -> None:
+        """Read ``allow(size)`` bytes at a time where ``size`` would be read."""
+        recv = self._recv
+        self._recv = lambda size: recv(allow(size))
+
     def _read_pending(self) -> None:
         if self._reading:
             self.readable()

@@ -118,7 +118,8 @@ def reload(master: int, crowds: Crowds, channels: Channels) -> dict[str, Any]:
         channels.publish("all", number)
         return number
 
-    crowds.ask("opened", publish)
+    crowds.ask("opened")
+    publish()
     started = time.monotonic()
     os.kill(master, signal.SIGHUP)
     back = max(answer["at"] for answer in crowds.ask("back", publish))

@@ -306,8 +306,8 @@ class Channels:
         :param ping: seconds between pings of WebSockets. Default 25.
         :param release: called after each message, to give back what ``authorize`` has used, such as
             a database session. Django's are given back without it.
-        :param options: all others of WebSocket. ``max_connections``, ``check`` and ``check_every``
-            are for event streams, too.
+        :param options: all others of WebSocket. ``max_connections``, ``max_per_address``,
+            ``max_per_user``, ``check`` and ``check_every`` are for event streams, too.
 
         Raises TypeError and ValueError for wrong options.
         """

@@ -30,7 +30,7 @@ from faye_wsgi.transport.settings import (
     make_settings,
     takes_options,
 )
-from faye_wsgi.wsgi.admission import check_limit, check_room
+from faye_wsgi.wsgi.admission import PerUser, check_limits
 from faye_wsgi.wsgi.environ import is_eventsource
 from faye_wsgi.wsgi.handover import Handover
 
@@ -86,6 +86,8 @@ class EventSource(EventTarget):
         last_event_id_param: str | None = None,
         trust_forwarded: bool = False,
         max_connections: int | None = None,
+        max_per_address: int | None = None,
+        max_per_user: PerUser | None = None,
         check: Callable[[EventSource], object] | None = None,
         check_every: float = 30,
     ) -> None:
@@ -109,6 +111,10 @@ class EventSource(EventTarget):
         :param max_connections: WebSockets and event streams that this process serves, of all
             endpoints, from which on the answer is 503, and the object is CLOSED from the start.
             Default None: no limit.
+        :param max_per_address: the same for one ``REMOTE_ADDR``, above which it gets 429. Default
+            None: no limit.
+        :param max_per_user: the same for one user: a number, and a function of the request that
+            returns the user's name, or None for no limit: ``(5, lambda request: ...)``.
         :param check: ``check(es)`` is asked again and again whether this stream may go on; a
             false value ends it, and tells the client not to come back at once. It runs as a
             listener does, one after the other of this worker. If it raises, that is logged, and
@@ -119,7 +125,8 @@ class EventSource(EventTarget):
         Raises TypeError and ValueError for wrong arguments, and RuntimeError where this
         request's connection has been taken before: a request has one WebSocket or EventSource.
         """
-        settings = _check(retry, ping, close_timeout, send_timeout, high_water, max_connections)
+        check_limits(max_connections, max_per_address, max_per_user)
+        settings = _check(retry, ping, close_timeout, send_timeout, high_water)
         checks.check_options(check, check_every)
         head = response(headers)
         retry_line = b"" if retry is None else encode_retry(retry)
@@ -134,7 +141,7 @@ class EventSource(EventTarget):
             handover.send_through(head.headers, ())
             return
         try:
-            check_room(max_connections)
+            handover.check_room(request, max_connections, max_per_address, max_per_user)
         except HandshakeError as error:
             self._connection = IterableStream(self, settings, b"")
             self._connection.end_unread()
@@ -169,6 +176,8 @@ class EventSource(EventTarget):
         close_timeout: Any,
         send_timeout: Any,
         max_connections: Any,
+        max_per_address: Any,
+        max_per_user: Any,
         check: Any,
         check_every: Any,
         **others: Any,
@@ -177,7 +186,8 @@ class EventSource(EventTarget):
 
         All of its arguments are given, but for the request.
         """
-        _check(retry, ping, close_timeout, send_timeout, high_water, max_connections)
+        check_limits(max_connections, max_per_address, max_per_user)
+        _check(retry, ping, close_timeout, send_timeout, high_water)
         checks.check_options(check, check_every)
         response(headers)
 
@@ -304,10 +314,8 @@ def _check(
     close_timeout: float,
     send_timeout: float | None,
     high_water: int,
-    max_connections: int | None,
 ) -> Settings:
     check_seconds("retry", retry)
-    check_limit(max_connections)
     return make_settings(
         ping=ping, close_timeout=close_timeout, send_timeout=send_timeout, high_water=high_water
     )

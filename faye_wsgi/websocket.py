@@ -12,7 +12,7 @@ from faye_wsgi.http.headers import HeadersLike, check_headers
 from faye_wsgi.http.origins import Origins, check_origins
 from faye_wsgi.transport import checks
 from faye_wsgi.transport.settings import Options, Settings, make_settings, takes_options
-from faye_wsgi.wsgi.admission import check_limit
+from faye_wsgi.wsgi.admission import PerUser, check_limits
 from faye_wsgi.wsgi.environ import is_websocket
 from faye_wsgi.wsgi.handover import Handover
 
@@ -77,6 +77,8 @@ class WebSocket(Endpoint):
         trust_forwarded: bool = False,
         allow_drafts: bool = False,
         max_connections: int | None = None,
+        max_per_address: int | None = None,
+        max_per_user: PerUser | None = None,
         check: Callable[[WebSocket], object] | None = None,
         check_every: float = 30,
         **options: Unpack[Options],
@@ -94,6 +96,10 @@ class WebSocket(Endpoint):
         :param allow_drafts: accept the drafts hixie-75 and hixie-76, too. Default False.
         :param max_connections: WebSockets and event streams that this process serves, of all
             endpoints, from which on a handshake gets 503. Default None: no limit.
+        :param max_per_address: the same for one ``REMOTE_ADDR``, above which it gets 429. Default
+            None: no limit.
+        :param max_per_user: the same for one user: a number, and a function of the request that
+            returns the user's name, or None for no limit: ``(5, lambda request: ...)``.
         :param check: ``check(ws)`` is asked again and again whether this connection may go on; a
             false value closes it with 4401. It runs as a listener does, one after the other of
             this worker. If it raises, that is logged, and the connection goes on.
@@ -106,15 +112,22 @@ class WebSocket(Endpoint):
         cannot be taken, and RuntimeError if this request's connection has been taken before: a
         request has one WebSocket or EventSource.
         """
-        settings, arguments = _check(
-            protocols, extensions, headers, origins, max_connections, check, check_every, options
-        )
+        check_limits(max_connections, max_per_address, max_per_user)
+        checks.check_options(check, check_every)
+        settings, arguments = _check(protocols, extensions, headers, origins, options)
         handover = Handover(request, "ws", trust_forwarded)
         super().__init__(settings)
         self._handover = handover
         self._after_listeners = handover.after_listeners
         try:
-            driver, answer = handover.negotiate(allow_drafts=allow_drafts, **arguments)
+            driver, answer = handover.negotiate(
+                request,
+                allow_drafts=allow_drafts,
+                max_connections=max_connections,
+                max_per_address=max_per_address,
+                max_per_user=max_per_user,
+                **arguments,
+            )
         except HandshakeError as error:
             error.target = self
             self._handshake_error = error
@@ -132,6 +145,8 @@ class WebSocket(Endpoint):
         headers: Any,
         origins: Any,
         max_connections: Any,
+        max_per_address: Any,
+        max_per_user: Any,
         check: Any,
         check_every: Any,
         **options: Any,
@@ -142,8 +157,9 @@ class WebSocket(Endpoint):
         """
         for flag in ("trust_forwarded", "allow_drafts"):
             del options[flag]
-        own = (protocols, extensions, headers, origins, max_connections, check, check_every)
-        _check(*own, cast(Options, options))
+        check_limits(max_connections, max_per_address, max_per_user)
+        checks.check_options(check, check_every)
+        _check(protocols, extensions, headers, origins, cast(Options, options))
 
     @property
     def environ(self) -> dict[str, Any]:
@@ -186,15 +202,10 @@ def _check(
     extensions: Extensions,
     headers: HeadersLike,
     origins: Origins,
-    max_connections: int | None,
-    check: Any,
-    check_every: float,
     options: Options,
 ) -> tuple[Settings, dict[str, Any]]:
     """The options, checked: the connection's, and those that the handshake needs."""
     settings = make_settings(**options)
-    check_limit(max_connections)
-    checks.check_options(check, check_every)
     return settings, {
         "protocols": server_handshake.check_protocols(protocols),
         "headers": check_headers(headers, server_handshake.RESERVED_HEADERS),
@@ -202,5 +213,4 @@ def _check(
         "max_length": settings.max_length,
         "max_fragments": settings.max_fragments,
         "origins": check_origins(origins),
-        "max_connections": max_connections,
     }

@@ -47,7 +47,7 @@ log = logging.getLogger("faye_wsgi")
 SCRIPT = Path(__file__).resolve().parents[1] / "static" / "channels.js"
 _STATUS = {"invalid": 400, "forbidden": 403, "limit": 413, "rate": 429, "unavailable": 503}
 # The options of a WebSocket that apply to an event stream, too.
-SHARED = ("max_connections", "check", "check_every")
+SHARED = ("max_connections", "max_per_address", "max_per_user", "check", "check_every")
 _BLOCK = 65_536  # bytes that are read at once of a body that is not wanted
 Headers = list[tuple[str, str]]
 

@@ -44,7 +44,7 @@ from faye_wsgi.http.origins import Origins
 from faye_wsgi.transport import hubs, served, tally, watchdog
 from faye_wsgi.transport.connection import Connection
 from faye_wsgi.wsgi import debug, hints, worker
-from faye_wsgi.wsgi.admission import check_room, is_from_allowed_page
+from faye_wsgi.wsgi.admission import PerUser, check_room, check_share, is_from_allowed_page
 from faye_wsgi.wsgi.environ import Environ, environ_of, read_request, text_of, url_of
 from faye_wsgi.wsgi.hijack import Void, VoidPair, take
 from faye_wsgi.wsgi.responses import responses_for
@@ -83,6 +83,7 @@ class Handover:
         "_scheme",
         "_trust_forwarded",
         "environ",
+        "owners",
         "response",
     )
 
@@ -91,6 +92,7 @@ class Handover:
     ) -> None:
         self.environ = environ_of(request)
         self.response: Any = None
+        self.owners: list[served.Owner] = []  # whose share of the connections it is in
         self._responses = responses_for(request)
         self._route = route_of(request, self.environ) if tally.is_on else ""
         self._scheme = scheme
@@ -114,6 +116,7 @@ class Handover:
 
     def negotiate(
         self,
+        original: Any,
         *,
         protocols: server_handshake.Protocols,
         headers: Sequence[tuple[str, str]],
@@ -123,11 +126,14 @@ class Handover:
         origins: Origins,
         allow_drafts: bool,
         max_connections: int | None,
+        max_per_address: int | None,
+        max_per_user: PerUser | None,
     ) -> tuple[Driver, bytes]:
         """Check the opening handshake: the driver for its version, and the answer to send.
 
+        ``original`` is the request as the view has it. It is not kept: see above.
         HandshakeError, with the HTTP error in it, where the handshake is bad, the origin may
-        not connect or the process is full; HijackError where it came over HTTP/2.
+        not connect or there is no room; HijackError where it came over HTTP/2.
         """
         request = read_request(self.environ)
         if request.method == "CONNECT" or "upgrade" in request.headers:
@@ -151,8 +157,19 @@ class Handover:
             )
         if not is_from_allowed_page(self.environ, origins, self._trust_forwarded):
             raise server_handshake.refusal(403, "this origin may not connect")
-        check_room(max_connections)
+        self.check_room(original, max_connections, max_per_address, max_per_user)
         return driver, answer.encode()
+
+    def check_room(
+        self,
+        original: Any,
+        max_connections: int | None,
+        max_per_address: int | None,
+        max_per_user: PerUser | None,
+    ) -> None:
+        """HandshakeError with 503 or 429 where there is no room for this request's connection."""
+        self.owners = check_share(original, max_per_address, max_per_user)
+        check_room(max_connections)
 
     def refuse(self, connection: Connection, error: HandshakeError) -> None:
         """Answer a bad handshake with its HTTP error; ``connection`` has never opened."""
@@ -179,7 +196,7 @@ class Handover:
 
     def enter(self, end: Any) -> None:
         """Count a connection that begins, by the object that sees its end."""
-        served.enter(end)
+        served.enter(end, self.owners)
         tally.enter(end, self._kind, self._route)
 
     def check_server(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,7 @@ from faye_wsgi import Client, EventSource, HandshakeError, WebSocket
 from faye_wsgi.flask import eventsource, websocket
 from faye_wsgi.transport import served
 from faye_wsgi.wsgi import admission
-from faye_wsgi.wsgi.admission import check_room, is_from_allowed_page
+from faye_wsgi.wsgi.admission import check_room, check_share, is_from_allowed_page
 
 from ..support.peer import Peer
 from ..support.servers import Server
@@ -134,6 +135,113 @@ def test_a_client_sees_why(server: Server) -> None:
             ws.wait_open(10)
         assert caught.value.status_code == 503
         assert caught.value.headers["Retry-After"] == str(admission.RETRY_AFTER)
+
+
+# Shares
+
+
+def named(environ: dict[str, Any]) -> str | None:
+    return environ.get("HTTP_X_USER")
+
+
+def serve_limited(environ: dict[str, Any], start_response: Any) -> Any:
+    """An application with both limits, for WebSockets and event streams."""
+    limits: Any = {"max_per_address": 3, "max_per_user": (2, named)}
+    connection: Any
+    if environ["PATH_INFO"] == "/stream":
+        connection = EventSource(environ, **limits)
+    elif WebSocket.is_websocket(environ):
+        connection = WebSocket(environ, **limits)
+    else:
+        start_response("200 OK", [])
+        return [b""]
+    connection.on("close", lambda event: None)  # the connection outlives its view
+    return connection.response(environ, start_response)
+
+
+@pytest.fixture(params=["gunicorn-gevent", "gunicorn-gthread"])
+def limited(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with run_server(request.param, "tests.wsgi.test_admission:serve_limited") as running:
+        yield running
+        assert "Traceback" not in running.log()
+
+
+def is_admitted(server: Server, user: str) -> bool:
+    with Peer(server) as peer:
+        head = peer.request("/stream", {"X-User": user})
+        if head.status == 429:
+            assert head.get("Retry-After") == str(admission.RETRY_AFTER)
+        return head.status == 200
+
+
+def test_a_share_of_real_connections(limited: Server) -> None:
+    """Of both kinds; and what has ended counts no more."""
+    with Peer(limited) as first, Peer(limited) as second, Peer(limited) as third:
+        first.open("/", {"X-User": "ada"})
+        assert second.request("/stream", {"X-User": "ada"}).status == 200
+        with Peer(limited) as refused:
+            assert refused.request("/stream", {"X-User": "ada"}).status == 429
+            assert refused.read_body().startswith(b"too many connections of one user")
+        third.open("/")  # of no user
+        with Peer(limited) as refused:
+            assert refused.request("/stream", {"X-User": "eve"}).status == 429
+            assert refused.read_body().startswith(b"too many connections of one address")
+        first.finish()
+        wait_until(lambda: is_admitted(limited, "ada"), what="room for one more")
+
+
+def test_what_has_no_name_has_no_limit() -> None:
+    environ = make_environ(object(), REMOTE_ADDR="")
+    assert check_share(environ, 1, (1, lambda request: None)) == []
+    environ["REMOTE_ADDR"] = "192.0.2.1"
+    assert check_share(environ, 1, (1, lambda request: 7)) == [
+        ("user", "7"),
+        ("address", "192.0.2.1"),
+    ]
+    assert check_share(environ, None, None) == []
+
+
+def test_an_owner_without_connections_is_forgotten() -> None:
+    one, two = Anything(), Anything()
+    served.enter(one, [("user", "x")])
+    served.enter(two, [("user", "x"), ("address", "y")])
+    assert served.count(("user", "x")) == 2 and served.count(("address", "y")) == 1
+    served.leave(one)
+    served.leave(one)
+    assert served.count(("user", "x")) == 1
+    del two  # collected without an end
+    gc.collect()
+    assert served.count(("user", "x")) == 0
+    assert ("user", "x") not in served._groups and ("address", "y") not in served._groups
+
+
+def test_django_and_flask_requests_go_to_the_function() -> None:
+    """As the view has it; a limit of another kind does not ask it."""
+
+    class Request:
+        environ = {"REMOTE_ADDR": "192.0.2.1"}
+
+    seen: list[Any] = []
+    request = Request()
+    check_share(request, None, (1, seen.append))
+    check_share(request, 1, None)
+    assert seen == [request]
+
+
+@pytest.mark.parametrize("kind", [WebSocket, EventSource])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_per_address": 0},
+        {"max_per_address": "5"},
+        {"max_per_user": 5},
+        {"max_per_user": (0, named)},
+        {"max_per_user": (5, "name")},
+    ],
+)
+def test_a_wrong_share(kind: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match="max_per_"):
+        kind({}, **wrong)
 
 
 # Origins

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -21,6 +22,7 @@ from ..support.peer import Peer
 from ..support.servers import Server
 from ..support.servers import serve as run_server
 from ..support.sse import EventReader
+from ..support.waiting import wait_until
 from ..test_websocket import Exchange, exchange
 from .harness import TIMEOUT, turn, until
 
@@ -54,6 +56,38 @@ def app(environ: dict[str, Any], start_response: Any) -> Any:
     es = EventSource(environ, check=check, check_every=EVERY)
     es.on("close", lambda event: None)
     return es.response(environ, start_response)
+
+
+def slow_app(environ: dict[str, Any], start_response: Any) -> Any:
+    """Its check is still waiting when the connection ends, until the file is there."""
+    sign = environ["QUERY_STRING"]
+
+    def check(ws: WebSocket) -> bool:
+        print("asking", file=sys.stderr, flush=True)
+        while not os.path.exists(sign):
+            gevent.sleep(0.005)
+        print("answered", file=sys.stderr, flush=True)
+        return True
+
+    if not WebSocket.is_websocket(environ):
+        start_response("200 OK", [])
+        return [b""]
+    ws = WebSocket(environ, check=check, check_every=EVERY)
+    ws.on("close", lambda event: print("told of the end", file=sys.stderr, flush=True))
+    return ws.response(environ, start_response)
+
+
+def test_a_thread_waits_for_a_check_that_is_being_asked(tmp_path: Any) -> None:
+    """Else its hub would be destroyed under it, with what it holds of a database."""
+    sign = tmp_path / "answer"
+    with run_server("gunicorn-gthread", "tests.transport.test_checks:slow_app") as running:
+        with Peer(running) as peer:
+            peer.open(f"/?{sign}")
+            wait_until(lambda: "asking" in running.log())
+        wait_until(lambda: "told of the end" in running.log())
+        sign.touch()
+        wait_until(lambda: "answered" in running.log())
+        assert "Traceback" not in running.log()
 
 
 @pytest.fixture(

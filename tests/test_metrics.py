@@ -201,14 +201,16 @@ def test_refusals(recorder: Recorder) -> None:
     WebSocket(make_environ(None, HTTP_SEC_WEBSOCKET_KEY="short"))
     WebSocket(make_environ(None, HTTP_SEC_WEBSOCKET_VERSION="7"))
     one = Anything()
-    served.enter(one)
+    served.enter(one, [("address", "192.0.2.1")])
     WebSocket(make_environ(None), max_connections=1)
     EventSource(make_environ(None), max_connections=1)
+    WebSocket(make_environ(None, REMOTE_ADDR="192.0.2.1"), max_per_address=1)
     served.leave(one)
     for kind, reason in (
         ("websocket", "handshake"),
         ("websocket", "upgrade"),
         ("websocket", "full"),
+        ("websocket", "share"),
         ("eventsource", "full"),
     ):
         assert recorder["refused", kind, "", reason] == 1

@@ -58,7 +58,7 @@ log = logging.getLogger("faye_wsgi")
 # A view that returns without listeners does so each time: the first time it is shown.
 _hint_levels = chain([logging.INFO], repeat(logging.DEBUG))
 # For metrics: the reasons of refusals by their status.
-_REASONS = {400: "handshake", 403: "origin", 426: "upgrade", 503: "full"}
+_REASONS = {400: "handshake", 403: "origin", 426: "upgrade", 429: "share", 503: "full"}
 _IS_PATCHED_EARLY = monkey.is_module_patched("socket")
 
 

@@ -23,10 +23,9 @@ from .publishing import Process
 from .records import now
 
 FAILOVER = 20.0  # seconds that Sentinels and nodes may take
-# Seconds after which each call and each feed has given up a server that does not answer: a call of
-# the first five seconds still goes to it, and lasts for five. One that wakes up earlier may say
-# that it has taken what the failover throws away (docs/channels.md, "Failover").
-GIVEN_UP = 10.0
+# Seconds after which each call and each feed has given up a server that does not answer. One that
+# wakes up earlier may still say that it has taken what the failover throws away.
+GIVEN_UP = 5.0
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
 NODE_TIMEOUT = 1.0  # seconds, of ``support.redis.ClusterNode``
 CAREFUL = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "10")
